@@ -1,0 +1,178 @@
+"""The offset index of a shard: one fixed-size record per sample, so that any sample is found without reading the tar.
+
+The file is a plain ``.npy`` of a structured dtype: it is loaded without pickle and memory-mapped. All indices of a
+dataset have the same dtype. A record says where the raw pixels of each image lie (the header of its ``.npy`` member is
+already parsed) and repeats what a training batch needs of the ``.json`` member.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.sample import Sample
+from data_shards.support.errors import DataError
+from data_shards.support.files import write_atomic
+
+MAX_AXES = 4
+
+# One image of a study. ``bytes`` is 0 when the study does not have it; shape is padded with 0, spacing with NaN.
+IMAGE_DTYPE = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("bytes", "<u8"),
+        ("crc32", "<u4"),
+        ("dtype", "S3"),
+        ("shape", "<u4", (MAX_AXES,)),
+        ("spacing_mm", "<f8", (MAX_AXES - 1,)),
+        ("modality", "u1"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What decides the dtype of the records of a dataset; grows with every sample that is added.
+
+    Attributes:
+        key_bytes: length of the longest key.
+        subject_bytes: length of the longest subject.
+        label_width: length of the label vectors, 0 when nothing is labelled.
+        label_dtype: ``<i8`` or ``<f8``.
+        images: the names of the images that occur, sorted.
+    """
+
+    key_bytes: int = 1
+    subject_bytes: int = 1
+    label_width: int = 0
+    label_dtype: str = "<i8"
+    images: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of a record."""
+        return np.dtype(
+            [
+                ("key", f"S{self.key_bytes}"),
+                ("subject", f"S{self.subject_bytes}"),
+                ("label", self.label_dtype, (self.label_width,)),
+                ("labelled", "?"),
+                ("organ", "u1"),
+                ("task", "u1"),
+                ("images", [(name, IMAGE_DTYPE) for name in self.images]),
+            ]
+        )
+
+    def with_sample(self, sample: Sample) -> Layout:
+        """The narrowest layout that also holds ``sample``.
+
+        Raises:
+            DataError: its label has another length or dtype than those before.
+        """
+        width, dtype = self.label_width, self.label_dtype
+        if sample.label is not None:
+            found = sample.label.size, sample.label.dtype.newbyteorder("<").str
+            if width and found != (width, dtype):
+                raise DataError(f"sample {sample.key}: a label of {found[0]} {found[1]}, those before {width} {dtype}")
+            width, dtype = found
+        images = self.images
+        if not sample.images.keys() <= set(images):
+            images = tuple(sorted({*images, *sample.images}))
+        return Layout(
+            key_bytes=max(self.key_bytes, len(sample.key)),
+            subject_bytes=max(self.subject_bytes, len(sample.subject)),
+            label_width=width,
+            label_dtype=dtype,
+            images=images,
+        )
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image of a row; the fields are those of :data:`IMAGE_DTYPE`."""
+
+    offset: int
+    bytes: int
+    crc32: int
+    dtype: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    modality: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample of a shard that is being written, without its pixels."""
+
+    key: str
+    subject: str
+    label: np.ndarray | None
+    organ: int
+    task: int
+    images: dict[str, ImageEntry]
+
+
+def encode(rows: Sequence[Row], layout: Layout) -> np.ndarray:
+    """The records of ``rows``."""
+    records = _blank(len(rows), layout)
+    records["key"] = [row.key for row in rows]
+    records["subject"] = [row.subject for row in rows]
+    records["organ"] = [row.organ for row in rows]
+    records["task"] = [row.task for row in rows]
+    records["labelled"] = [row.label is not None for row in rows]
+    for position, row in enumerate(rows):
+        if row.label is not None:
+            records["label"][position] = row.label
+        for name, image in row.images.items():
+            slot = records["images"][name]
+            shape = image.shape + (0,) * (MAX_AXES - len(image.shape))
+            spacing_mm = image.spacing_mm + (np.nan,) * (MAX_AXES - 1 - len(image.spacing_mm))
+            slot[position] = (image.offset, image.bytes, image.crc32, image.dtype, shape, spacing_mm, image.modality)
+    return records
+
+
+def widen(records: np.ndarray, layout: Layout) -> np.ndarray:
+    """The same records in a layout that is at least as wide in everything."""
+    wide = _blank(len(records), layout)
+    for name in ("key", "subject", "organ", "task", "labelled"):
+        wide[name] = records[name]
+    if records["label"].shape[1]:
+        labelled = records["labelled"]
+        wide["label"][labelled] = records["label"][labelled]
+    for name in records["images"].dtype.names or ():
+        wide["images"][name] = records["images"][name]
+    return wide
+
+
+def write_index(path: Path, records: np.ndarray) -> None:
+    """Write records as one ``.npy`` file."""
+    content = io.BytesIO()
+    np.lib.format.write_array(content, records, version=(1, 0), allow_pickle=False)
+    write_atomic(path, content.getvalue())
+
+
+def read_index(path: Path, samples: int) -> np.ndarray:
+    """The records of an index, memory-mapped.
+
+    Raises:
+        DataError: the file is not an index of ``samples`` samples.
+    """
+    try:
+        records = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise DataError(f"{path}: not a readable offset index: {error}") from None
+    if records.shape != (samples,) or records.dtype.names != Layout().dtype.names:
+        raise DataError(f"{path}: not an offset index of {samples} samples")
+    return records
+
+
+def _blank(count: int, layout: Layout) -> np.ndarray:
+    records = np.zeros(count, layout.dtype)
+    records["label"] = np.nan if layout.label_dtype == "<f8" else -1
+    for name in layout.images:
+        records["images"][name]["spacing_mm"] = np.nan
+    return records

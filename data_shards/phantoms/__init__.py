@@ -1,0 +1,1 @@
+"""Numerical phantoms: synthetic organ images with the variability of a task, not the physics of a scanner."""

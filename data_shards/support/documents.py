@@ -1,0 +1,155 @@
+"""Configuration documents: one YAML file, typed, overridable, and refused when a key is unknown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.files import write_atomic
+
+
+class Document(BaseModel):
+    """Base of every typed configuration model: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+T = TypeVar("T", bound=Document)
+
+
+def load(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read a YAML document into ``model``.
+
+    Args:
+        model: the typed model of the document.
+        path: the YAML file.
+        overrides: ``key.inner=value`` assignments, applied in order; values are read as YAML.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown (the nearest valid one is named), or a value
+            is not of its type.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not a YAML document: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    for override in overrides:
+        _assign(content, override)
+    return parse(model, content, str(path))
+
+
+def parse(model: type[T], content: dict[str, Any], origin: str) -> T:
+    """Validate a mapping; errors name ``origin`` and the full key.
+
+    Raises:
+        ConfigError: as for :func:`load`.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, problem, origin) for problem in error.errors())) from None
+
+
+def resolved(document: Document) -> dict[str, Any]:
+    """The document with every default filled in, as plain JSON types."""
+    return document.model_dump(mode="json")
+
+
+def digest(document: Document, *, without: Sequence[str] = ()) -> str:
+    """SHA-256 of the resolved document.
+
+    Args:
+        document: what to hash.
+        without: top-level keys that do not count, such as where the output goes.
+    """
+    content = {key: value for key, value in resolved(document).items() if key not in without}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_resolved(document: Document, folder: Path) -> Path:
+    """Write ``config.yaml`` with its hash in the first line into ``folder``; returns its path."""
+    path = folder / "config.yaml"
+    body = yaml.safe_dump(resolved(document), sort_keys=False)
+    write_atomic(path, f"# sha256 of the resolved configuration: {digest(document)}\n{body}")
+    return path
+
+
+def _assign(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{override!r}: an override has the form key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{override!r}: the value is not YAML") from None
+    place: Any = content
+    *outer, last = key.split(".")
+    for part in outer:
+        place = (
+            place[int(part)] if isinstance(place, list) and _is_index(part, place) else _descend(place, part, override)
+        )
+    if isinstance(place, list) and _is_index(last, place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"{override!r}: {key.rpartition('.')[0]!r} has no keys of its own")
+
+
+def _is_index(part: str, place: list[Any]) -> bool:
+    return part.isdecimal() and int(part) < len(place)
+
+
+def _descend(place: Any, part: str, override: str) -> Any:
+    if not isinstance(place, dict):
+        raise ConfigError(f"{override!r}: {part!r} is not inside a mapping")
+    if place.get(part) is None:
+        place[part] = {}
+    return place[part]
+
+
+def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key!r}{nearest(location[-1], _keys_at(model, problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"{origin}: key {key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{origin}: {key or 'document'}: {message}; found {problem['input']!r}"[:1000]
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys that are valid at ``location``: follow field names, step over list indices and mapping keys."""
+    candidates: list[Any] = [model]
+    for part in location:
+        inner: list[Any] = []
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                if part in candidate.model_fields:
+                    inner += _models_in(candidate.model_fields[str(part)].annotation)
+            else:
+                inner.append(candidate)
+        candidates = inner or candidates
+    return [name for candidate in candidates for name in getattr(candidate, "model_fields", {})]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]

@@ -1,0 +1,102 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_shards.support.errors import MedformerError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write ``content`` to ``path``: afterwards the file holds all of it, or is what it was before.
+
+    Raises:
+        MedformerError: the file cannot be written (no space, no permission); nothing is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise MedformerError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document atomically, keys in order, so that equal documents are equal files."""
+    write_atomic(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and directory below ``folder`` to the disk."""
+    for root, _, names in os.walk(folder):
+        for name in [*names, ""]:
+            descriptor = os.open(os.path.join(root, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder that appears at ``path`` complete, or not at all.
+
+    The block fills a hidden folder beside ``path``; when it ends without an error the folder is renamed into place,
+    otherwise it is removed.
+
+    Args:
+        path: where the folder is to appear.
+        overwrite: replace what stands there; the default refuses.
+
+    Yields:
+        The hidden folder to fill.
+
+    Raises:
+        MedformerError: ``path`` exists and ``overwrite`` is false, or the disk refuses.
+    """
+    if path.exists() and not overwrite:
+        raise MedformerError(f"{path} exists already; choose another folder or pass --overwrite")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        sync_tree(partial)
+        if path.exists():
+            retired = partial.with_suffix(".retired")
+            os.replace(path, retired)
+            os.replace(partial, path)
+            shutil.rmtree(retired)
+        else:
+            os.replace(partial, path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise MedformerError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -1,0 +1,102 @@
+"""How far a long job is: one moving line on a terminal, a plain line now and then anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+_TERMINAL_SECONDS = 0.1
+_PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """A context manager that reports the rate and the time left of a job.
+
+    On a terminal one line is rewritten at most ten times a second; elsewhere (a log file, a pipe) a line is printed
+    at most every ten seconds. Both end with a summary when the block ends without an error.
+
+    Args:
+        total: how many units the job has; None when that is not known, and then no time left is given.
+        unit: the plural name of what is counted, such as ``samples``.
+        label: what the job is, such as ``breastmnist``.
+        initial: units that were done before, by a run that this one goes on from; they do not count in the rate.
+        silent: show nothing, as on every rank but the first.
+        stream: where the lines go; the default is standard error.
+        seconds: the shortest time between two lines; the default depends on the stream.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        unit: str,
+        label: str,
+        *,
+        initial: int = 0,
+        silent: bool = False,
+        stream: TextIO | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.total = total
+        self.unit = unit
+        self.label = label
+        self.done = self._initial = initial
+        self._silent = silent
+        self._stream = stream if stream is not None else sys.stderr
+        self._terminal = self._stream.isatty()
+        self._seconds = seconds if seconds is not None else (_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS)
+        self._figures: dict[str, float] = {}
+        self._width = 0
+        self._started = self._shown = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._started = self._shown = time.monotonic()
+        return self
+
+    def advance(self, count: int = 1, /, **figures: float) -> None:
+        """Count ``count`` more units as done; ``figures`` (a loss, say) are shown beside the rate from now on."""
+        self._figures.update(figures)
+        self.done += count
+        now = time.monotonic()
+        if now - self._shown >= self._seconds:
+            self._shown = now
+            self._show(self._line(now - self._started))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            elapsed_s = time.monotonic() - self._started
+            self._show(
+                f"{self.label}: {self.done - self._initial} {self.unit} in {clock(elapsed_s)}{self._rate(elapsed_s)}"
+            )
+        if self._terminal and self._width:
+            self._stream.write("\n")
+        self._stream.flush()
+
+    def _line(self, elapsed_s: float) -> str:
+        share = f"/{self.total} {self.unit}" if self.total else f" {self.unit}"
+        line = f"{self.label}: {self.done}{share}{self._rate(elapsed_s)}"
+        if self.total and self.done > self._initial:
+            line += f", {clock(elapsed_s / (self.done - self._initial) * max(0, self.total - self.done))} left"
+        return line + "".join(f", {name} {value:.4g}" for name, value in self._figures.items())
+
+    def _rate(self, elapsed_s: float) -> str:
+        return f", {(self.done - self._initial) / elapsed_s:.4g} {self.unit}/s" if elapsed_s > 0 else ""
+
+    def _show(self, line: str) -> None:
+        if self._silent:
+            return
+        if self._terminal:
+            self._stream.write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """A duration as ``h:mm:ss``."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
