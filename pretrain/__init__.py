@@ -1,0 +1,1 @@
+"""Floor 2: backbone, objectives, views, training engine, checkpoints and model bundles."""

@@ -1,0 +1,52 @@
+"""``python -m pretrain CONFIG [key=value ...] [--resume]``, alone or under ``torchrun``; Ray is not needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from data_shards.support.documents import load
+from data_shards.support.errors import MedformerError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the engine in the plain runtime; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__)
+    parser.add_argument("config", type=Path, help="the YAML document of the run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values of the document")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out")
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        return _run(arguments)
+    except MedformerError as error:
+        print(f"medformer: error: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from pretrain.config import PretrainConfig
+    from pretrain.engine import run
+    from pretrain.runtime import TorchRuntime
+
+    config = load(PretrainConfig, arguments.config, arguments.overrides)
+    if threads := config.cluster.threads_per_worker:
+        torch.set_num_threads(threads)
+    runtime = TorchRuntime()
+    try:
+        bundle = run(config, runtime, resume=arguments.resume or runtime.attempt > 0)
+    finally:
+        runtime.close()
+    if runtime.rank == 0:
+        print(f"model bundle: {bundle}" if bundle else f"stopped as asked; go on with --resume (out={config.out})")
+    return 0 if bundle else 3
+
+
+if __name__ == "__main__":
+    status = main()
+    # A rank that failed must not wait for the others in an exit handler.
+    sys.stdout.flush()
+    os._exit(status) if status == 2 else sys.exit(status)

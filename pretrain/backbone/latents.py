@@ -1,0 +1,56 @@
+"""Latent collections: the part of the latent array that the metadata of a sample selects.
+
+The idea of Medformer (Simionescu, arXiv 2510.23325): small trainable arrays carry organ, modality, dimensionality
+and task, while the body of the network is shared.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor, nn
+
+from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
+from pretrain.metadata import Metadata
+
+COLLECTIONS: dict[str, type[IntEnum]] = {
+    "organ": Organ,
+    "modality": Modality,
+    "dimensionality": Dimensionality,
+    "task": Task,
+}
+
+
+class LatentArray(nn.Module):
+    """Shared latents followed by those that a sample's metadata select, one group per collection.
+
+    Every collection is one registered parameter ``entries, n, dim`` with a row group per vocabulary id, so a row gets
+    gradient when, and only when, its entry is in the batch.
+
+    Args:
+        shared: latents that every sample has.
+        per_entry: latents of each vocabulary entry.
+        dim: channels.
+    """
+
+    def __init__(self, shared: int, per_entry: int, dim: int) -> None:
+        super().__init__()
+        self.shared = nn.Parameter(torch.randn(shared, dim) * 0.02)
+        self.collections = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.randn(len(entries), per_entry, dim) * 0.02)
+                for name, entries in COLLECTIONS.items()
+            }
+        )
+
+    def forward(self, metadata: Metadata, dimensionality: Dimensionality) -> Tensor:
+        """The latent array ``B, N, dim`` of each sample of a batch of one dimensionality."""
+        ids = {
+            "organ": metadata.organ_B,
+            "modality": metadata.modality_B,
+            "dimensionality": torch.full_like(metadata.organ_B, int(dimensionality)),
+            "task": metadata.task_B,
+        }
+        groups = [self.collections[name][ids[name]] for name in COLLECTIONS]
+        return torch.cat([self.shared.expand(len(metadata.organ_B), -1, -1), *groups], dim=1)

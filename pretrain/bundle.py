@@ -1,0 +1,185 @@
+"""The model bundle: what the registry stores and users pull. A plain folder, no pickle in it.
+
+``model.safetensors`` and ``config.json`` follow the Hugging Face layout that timm reads
+(``timm.create_model("local-dir:FOLDER")``); beside them lie ``provenance.json``, ``metrics.json`` and a model card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from data_shards.support.errors import CheckpointError
+from data_shards.support.files import new_folder, write_atomic, write_json
+from pretrain.backbone import Medformer
+
+FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model bundle read from disk.
+
+    Attributes:
+        backbone: the network with its weights, in evaluation mode, without a classifier.
+        config: architecture and its arguments.
+        provenance: data manifests' digests, resolved configuration and its hash, code version, seed.
+        metrics: what was measured of the model.
+    """
+
+    backbone: Medformer
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def save_bundle(
+    folder: Path,
+    backbone: Medformer,
+    architecture: str,
+    model_args: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Write a bundle; it appears complete, and replaces one that stands there.
+
+    Tensors that share storage are written in full under each of their names, so that a strict load finds them all.
+
+    Args:
+        folder: where the bundle is to appear.
+        backbone: its weights and buffers are saved.
+        architecture: name by which timm makes it.
+        model_args: arguments it was made with.
+        provenance: what the model comes from.
+        metrics: what was measured.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        MedformerError: the disk refuses; nothing is left behind.
+    """
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in backbone.state_dict().items()}
+    config = {
+        "architecture": architecture,
+        "num_classes": 0,
+        "num_features": backbone.num_features,
+        "model_args": dict(model_args),
+        "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
+    }
+    with new_folder(folder, overwrite=True) as partial:
+        write_atomic(partial / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+        write_json(partial / "config.json", config)
+        write_json(partial / "provenance.json", dict(provenance))
+        write_json(partial / "metrics.json", dict(metrics))
+        write_atomic(partial / "README.md", _model_card(config, provenance))
+    return folder
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights are not those of the architecture named.
+    """
+    for name in FILES[:-1]:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: not a model bundle: {name} is missing")
+    config, provenance, metrics = (_read_json(folder / name) for name in FILES[1:4])
+    architecture = config.get("architecture")
+    if architecture not in timm.list_models("medformer_*"):
+        raise CheckpointError(f"{folder / 'config.json'}: unknown architecture {architecture!r}")
+    try:
+        backbone = timm.create_model(architecture, num_classes=0, **config.get("model_args", {}))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {architecture} cannot be made: {error}") from None
+    load_weights(backbone, folder / "model.safetensors")
+    return Bundle(backbone.eval(), config, provenance, metrics)
+
+
+def load_weights(backbone: Medformer, path: Path) -> None:
+    """Load a safetensors file into a network, strictly.
+
+    Raises:
+        CheckpointError: the file is damaged, or a tensor is missing, unknown or of another shape; the first is named.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+    own = backbone.state_dict()
+    for name, tensor in own.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path}: tensor {name} is missing; the file is of another model")
+        if tensors[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, the model expects "
+                f"{tuple(tensor.shape)}; the file is of another model size"
+            )
+    if unknown := sorted(set(tensors) - set(own)):
+        raise CheckpointError(f"{path}: tensor {unknown[0]} is not in the model; the file is of another model")
+    backbone.load_state_dict(tensors, strict=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return content
+
+
+def _preprocessing(backbone: Medformer) -> dict[str, Any]:
+    cfg: dict[str, Any] = getattr(backbone, "pretrained_cfg", {})
+    return {
+        key: cfg[key]
+        for key in ("input_size", "mean", "std", "interpolation", "first_conv", "classifier")
+        if key in cfg
+    }
+
+
+def _model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    datasets = provenance.get("datasets", [])
+    lines = [
+        "---",
+        "library_name: timm",
+        "tags: [image-feature-extraction, medical-imaging, self-supervised]",
+        "---",
+        f"# {config['architecture']}",
+        "",
+        "A Perceiver IO backbone pretrained without labels by Medformer. Not for clinical use.",
+        "",
+        "## Pretraining data",
+        "",
+        *(
+            f"- {entry['title']}: {entry['samples']} images, licence {entry['licence']}"
+            + ("" if entry["official"] else f" (not official: {entry['note']})")
+            for entry in datasets
+        ),
+        "",
+        "## How it was made",
+        "",
+        f"- objectives: {', '.join(provenance.get('objectives', []))}",
+        f"- optimizer steps: {provenance.get('steps')}, seed {provenance.get('seed')}",
+        f"- configuration hash: {provenance.get('config_sha256')}",
+        f"- code version: {provenance.get('code_version')}",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import medformer",
+        "",
+        'backbone = medformer.load_backbone("FOLDER")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""Training checkpoints: a folder that is complete, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from data_shards.support.errors import CheckpointError, MedformerError
+from data_shards.support.files import sync_tree, write_json
+
+_NAME = re.compile(r"step-(\d{8})-attempt-(\d+)$")
+ENGINE_TAG = "engine"
+"""Name of the folder inside a checkpoint that DeepSpeed writes."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        folder: where it is.
+        step: optimizer steps that were taken.
+        attempt: of the run that wrote it; of two checkpoints of one step the later attempt counts.
+    """
+
+    folder: Path
+    step: int
+    attempt: int
+
+    def state(self) -> dict[str, Any]:
+        """What the engine noted beside the tensors.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        path = self.folder / "state.json"
+        try:
+            state = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: not a readable checkpoint state: {error}") from None
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path}: not a readable checkpoint state: expected a mapping")
+        return state
+
+    def rng_file(self, rank: int) -> Path:
+        """The random number generator states of a rank."""
+        return self.folder / f"rng-rank-{rank}.pt"
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in a folder that every worker sees.
+
+    A checkpoint is filled under a hidden name and renamed when all ranks have written and the disk has it all. What
+    a killed run left behind under a hidden name is removed by the next one; it is never loaded.
+
+    Args:
+        folder: where checkpoints lie; made when it is missing.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def complete(self) -> list[Checkpoint]:
+        """Every complete checkpoint, oldest first."""
+        found = []
+        for path in self.folder.glob("step-*"):
+            if match := _NAME.match(path.name):
+                found.append(Checkpoint(path, int(match[1]), int(match[2])))
+        return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))
+
+    def latest(self) -> Checkpoint | None:
+        """The checkpoint to go on from, or None."""
+        return max(self.complete(), key=lambda checkpoint: (checkpoint.step, checkpoint.attempt), default=None)
+
+    def clean(self) -> None:
+        """Remove what an interrupted run left half-written; call it on one rank before the others write."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path)
+
+    @contextlib.contextmanager
+    def write(self, step: int, attempt: int, state: dict[str, Any]) -> Iterator[Path]:
+        """Write a checkpoint; every rank enters, and each fills its part of the folder that is yielded.
+
+        Raises:
+            MedformerError: the disk refuses; the half-written folder is removed.
+        """
+        name = f"step-{step:08d}-attempt-{attempt}"
+        partial, final = self.folder / f".{name}.partial", self.folder / name
+        leader = dist.get_rank() == 0
+        try:
+            if leader:
+                partial.mkdir(parents=True)
+                write_json(partial / "state.json", state)
+            dist.barrier()
+            yield partial
+            dist.barrier()
+            if leader:
+                sync_tree(partial)
+                os.replace(partial, final)
+        # torch.save reports a full disk as a RuntimeError of its zip writer.
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise MedformerError(f"cannot write checkpoint {final}: {reason}") from error
+        except MedformerError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise MedformerError(f"cannot write checkpoint {final}: {error}") from error
+        if leader:
+            for old in self.complete()[: -self.keep]:
+                shutil.rmtree(old.folder)
+        dist.barrier()
+
+
+def rng_state() -> dict[str, Any]:
+    """State of the generators that the engine draws from on this worker."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_rng(checkpoint: Checkpoint, rank: int, seed: int) -> None:
+    """Put the generators back.
+
+    A rank that did not exist when the checkpoint was written is seeded from run, step and rank.
+    """
+    path = checkpoint.rng_file(rank)
+    if not path.exists():
+        torch.manual_seed((seed * 1_000_003 + checkpoint.step) * 4099 + rank)
+        return
+    state = torch.load(path, weights_only=True)
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

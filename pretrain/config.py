@@ -1,0 +1,230 @@
+"""The pretraining document: everything a run depends on, in one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from data_shards.support.documents import Document
+from data_shards.support.errors import nearest
+from pretrain.views.config import ViewConfig
+
+Count = Annotated[int, Field(gt=0)]
+
+_OWNED_BY_US = {
+    "optimizer": "optimizer",
+    "scheduler": "schedule",
+    "train_batch_size": "data.batch_size",
+    "train_micro_batch_size_per_gpu": "data.batch_size",
+    "gradient_accumulation_steps": "data.batch_size",
+    "gradient_clipping": "optimizer.clip_norm",
+}
+
+
+class DatasetConfig(Document):
+    """One shard folder of the mixture.
+
+    Attributes:
+        path: folder that holds ``manifest.json``.
+        weight: share of the steps relative to the other datasets; None for every dataset gives each its natural
+            share, so that an epoch shows every image once.
+        views: augmentation of this dataset; None takes that of the run.
+    """
+
+    path: Path
+    weight: Annotated[float, Field(gt=0)] | None = None
+    views: ViewConfig | None = None
+
+
+class DataConfig(Document):
+    """What is read.
+
+    Attributes:
+        datasets: the mixture; only the ``train`` split is read.
+        batch_size: images in the global batch, over all workers.
+        prefetch: batches read ahead by a thread.
+    """
+
+    datasets: Annotated[list[DatasetConfig], Field(min_length=1)]
+    batch_size: Count = 256
+    prefetch: Count = 2
+
+    @field_validator("datasets")
+    @classmethod
+    def _weights_all_or_none(cls, datasets: list[DatasetConfig]) -> list[DatasetConfig]:
+        if len({dataset.weight is None for dataset in datasets}) > 1:
+            raise ValueError("give a weight to every dataset or to none")
+        return datasets
+
+
+class ModelConfig(Document):
+    """The backbone.
+
+    Attributes:
+        name: as registered with timm.
+        kwargs: passed to ``timm.create_model``.
+        metadata_dropout: probability that organ, modality or task of a view is given as unknown, each on its own.
+        grad_checkpointing: recompute activations to save memory.
+    """
+
+    name: str = "medformer_nano"
+    kwargs: dict[str, Any] = {}
+    metadata_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    grad_checkpointing: bool = False
+
+
+class OptimizerConfig(Document):
+    """The optimizer, one of timm's.
+
+    Attributes:
+        name: as in ``timm.optim.list_optimizers()``.
+        lr: peak learning rate.
+        weight_decay: not applied to biases, norms, latents and queries.
+        betas: of the Adam family; None for the optimizer's own.
+        clip_norm: largest norm of the global gradient; 0 for no limit.
+        kwargs: further arguments of the optimizer.
+    """
+
+    name: str = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    betas: tuple[float, float] | None = None
+    clip_norm: Annotated[float, Field(ge=0)] = 3.0
+    kwargs: dict[str, Any] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _is_in_timm(cls, name: str) -> str:
+        from timm.optim import list_optimizers
+
+        if name not in list_optimizers():
+            raise ValueError(f"timm has no optimizer {name!r}{nearest(name, list_optimizers())}"[:300])
+        return name
+
+
+class ScheduleConfig(Document):
+    """Linear warm-up, then a cosine.
+
+    Attributes:
+        epochs: passes over the mixture.
+        max_steps: stop after so many optimizer steps; None for no limit. The cosine ends there too.
+        warmup_fraction: of all steps.
+        final_fraction: learning rate at the end, as a fraction of the peak.
+    """
+
+    epochs: Count = 10
+    max_steps: Count | None = None
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.001
+
+
+class CheckpointConfig(Document):
+    """When training checkpoints are written.
+
+    Attributes:
+        every_steps: optimizer steps between two; one is also written at the end and when the run is asked to stop.
+        keep: how many of the newest stay.
+    """
+
+    every_steps: Count = 100
+    keep: Count = 2
+
+
+class HealthConfig(Document):
+    """When a run is stopped because it has gone wrong.
+
+    Attributes:
+        max_grad_norm: a gradient norm above this, before clipping, is an explosion.
+        min_embedding_std: the standard deviation of unit-length embeddings, times the root of their width, is 1 when
+            they
+            spread over the sphere and 0 when they are all the same; below this they count as collapsed.
+        patience: consecutive log lines that must show a collapse.
+    """
+
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1e4
+    min_embedding_std: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    patience: Count = 5
+
+
+class ClusterConfig(Document):
+    """Where the run takes place; none of it changes what is learned.
+
+    Attributes:
+        address: of a Ray cluster; None starts one on this machine.
+        workers: training processes.
+        threads_per_worker: CPU threads of each; None shares the cores of the machine evenly.
+        gpus_per_worker: 0 or 1; None takes a GPU when there is one.
+        max_failures: restarts after a lost worker or node.
+        experiment: MLflow experiment.
+        tracking_uri: MLflow server; None for the store on this machine.
+        model_name: name under which the model is registered; None registers nothing.
+        dashboard: whether the local Ray starts its dashboard.
+    """
+
+    address: str | None = None
+    workers: Count = 1
+    threads_per_worker: Count | None = None
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None = None
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    experiment: str = "pretraining"
+    tracking_uri: str | None = None
+    model_name: str | None = None
+    dashboard: bool = False
+
+
+class PretrainConfig(Document):
+    """One pretraining run.
+
+    Attributes:
+        out: output folder.
+        seed: of initial weights, sample order, augmentation and metadata dropout.
+        data: what is read.
+        model: the backbone.
+        views: augmentation.
+        objectives: parameters of each objective by its name, ``weight`` among them.
+        optimizer: the optimizer.
+        schedule: its learning rate over the run.
+        precision: ``fp32`` or ``bf16`` (autocast on a GPU).
+        deepspeed: passed to DeepSpeed untouched.
+        checkpoint: when checkpoints are written.
+        health: when a run is stopped.
+        log_every_steps: optimizer steps between two log lines.
+        cluster: where the run takes place.
+    """
+
+    out: Path
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    views: ViewConfig = ViewConfig()
+    objectives: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    deepspeed: dict[str, Any] = {}
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    health: HealthConfig = HealthConfig()
+    log_every_steps: Count = 10
+    cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_are_known(cls, objectives: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        from pretrain.objectives import check_parameters
+
+        # Kept resolved, so that the hash covers the defaults of the objectives too.
+        return {name: check_parameters(name, parameters or {}).model_dump() for name, parameters in objectives.items()}
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _ours_are_ours(cls, deepspeed: dict[str, Any]) -> dict[str, Any]:
+        for key, ours in _OWNED_BY_US.items():
+            if key in deepspeed:
+                raise ValueError(f"{key!r} is set by {ours!r}")
+        return deepspeed
+
+
+PLACE_KEYS = ("out", "cluster", "log_every_steps", "checkpoint")
+"""Keys that may differ between a run and its resumption: they do not change what is learned."""

@@ -1,0 +1,244 @@
+"""The training engine: one loop, from a configuration to a model bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from data_shards.batch import Batch
+from data_shards.reader import ShardedDataset
+from data_shards.stream import SampleStream
+from data_shards.support.documents import digest, resolved, write_resolved
+from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
+from data_shards.support.progress import Progress
+from pretrain.bundle import save_bundle
+from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
+from pretrain.config import PLACE_KEYS, PretrainConfig
+from pretrain.health import HealthMonitor, embedding_spread
+from pretrain.meter import Meter, MetricsFile
+from pretrain.module import PretrainModule, create_backbone
+from pretrain.optim import create_schedule
+from pretrain.runtime import Runtime
+from pretrain.sharding import gradient_norm, initialise, zero_stage
+from pretrain.view_factory import ViewFactory
+
+
+def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Path | None:
+    """Pretrain a backbone.
+
+    Writes ``config.yaml``, ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``bundle/`` into ``config.out``. The
+    same configuration
+    on the same number of workers gives the same weights bit for bit on a CPU, however often the run was interrupted.
+
+    Args:
+        config: the run.
+        runtime: the surroundings of this worker; its process group is initialised.
+        resume: go on from the newest checkpoint in ``config.out`` when there is one; otherwise the folder must not
+        exist.
+
+    Returns:
+        The bundle's folder, or None when the run was asked to stop before its end.
+
+    Raises:
+        ConfigError: the configuration does not fit the data, the model or the machine.
+        CheckpointError: ``config.out`` holds a run of another configuration or model.
+        TrainingError: the run has gone wrong; the last good checkpoint is kept.
+        MedformerError: the output cannot be written.
+    """
+    stage = zero_stage(config)
+    store = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep)
+    _prepare_output(config, runtime, store, resume)
+
+    torch.manual_seed(config.seed)
+    module = PretrainModule(create_backbone(config.model), config.objectives).to(runtime.device)
+    datasets = [ShardedDataset(dataset.path, "train") for dataset in config.data.datasets]
+    stream = _open_stream(config, runtime, datasets)
+    total_steps = config.schedule.epochs * stream.batches_per_epoch
+    total_steps = min(total_steps, config.schedule.max_steps or total_steps)
+    engine, optimizer = initialise(module, config, runtime)
+    schedule = create_schedule(optimizer, config.schedule, total_steps)
+    torch.manual_seed(config.seed + runtime.rank)  # Dropout differs between ranks; the weights above must not.
+
+    step = 0
+    if resume and (checkpoint := store.latest()):
+        step = _restore(checkpoint, engine, stream, config, runtime)
+    make_views = ViewFactory(config, runtime.device)
+    meter, monitor = Meter(runtime.device), HealthMonitor(config.health)
+    log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
+    progress = Progress(total_steps, "steps", "pretrain", initial=step, silent=runtime.rank != 0)
+    batches: Iterator[Batch] = iter(stream)
+    metrics: dict[str, float] = {}
+    shown: dict[str, float] = {}
+
+    module.train()
+    with progress:
+        while step < total_steps:
+            asked_s = time.perf_counter()
+            batch = next(batches)
+            waited_s = time.perf_counter() - asked_s
+
+            step += 1
+            last = step == total_steps
+            save = last or step % config.checkpoint.every_steps == 0
+            observe = save or step % config.log_every_steps == 0
+
+            schedule.step_update(step)
+            views = make_views(batch)
+            loss, parts = engine(views)
+            engine.backward(loss)
+            norm = gradient_norm(module) if observe and stage == 0 else None
+            engine.step()
+            module.after_step(step / total_steps)
+            meter.add({"loss": loss, **parts}, batch.global_size, waited_s)
+
+            stop = False
+            if observe:
+                own = embedding_spread(views.embeddings(module.backbone)[0])
+                own["grad_norm"] = engine.get_global_grad_norm() if norm is None else norm
+                own["stop"] = float(runtime.stop_requested())
+                metrics = meter.reduce(own)
+                stop = metrics.pop("stop") > 0  # One rank that is asked to stop takes the others with it.
+                metrics["lr"] = float(optimizer.param_groups[0]["lr"])
+                metrics["epoch"] = step / stream.batches_per_epoch
+                if log:
+                    log.append(metrics, step)
+                runtime.report(metrics, step)
+                monitor.check(metrics, step)  # Before the checkpoint, so that a broken state is never saved.
+                shown = {name: metrics[name] for name in ("loss", "images_per_s", "data_wait")}
+            progress.advance(1, **shown)
+            if save or stop:
+                _save(store, engine, stream, config, runtime, step)
+            if stop and not last:
+                return None
+
+    return _export(config, runtime, module, datasets, step, metrics)
+
+
+def _prepare_output(config: PretrainConfig, runtime: Runtime, store: CheckpointStore, resume: bool) -> None:
+    problem: list[str | None] = [None]
+    if runtime.rank == 0:
+        try:
+            if config.out.exists() and not resume:
+                raise ConfigError(f"{config.out} exists already; choose another out, or pass --resume to go on")
+            config.out.mkdir(parents=True, exist_ok=True)
+            store.clean()
+            write_resolved(config, config.out)
+        except OSError as error:
+            problem[0] = f"cannot write {config.out}: {error.strerror or error}"
+        except MedformerError as error:
+            problem[0] = str(error)
+    dist.broadcast_object_list(problem)
+    if problem[0] is not None:
+        raise ConfigError(problem[0])
+
+
+def _open_stream(config: PretrainConfig, runtime: Runtime, datasets: list[ShardedDataset]) -> SampleStream:
+    weights = [dataset.weight for dataset in config.data.datasets if dataset.weight is not None]
+    for dataset in datasets:
+        if len(dataset) < 2 * runtime.world_size:
+            raise ConfigError(f"{dataset.folder}: {len(dataset)} images are too few for {runtime.world_size} workers")
+    return SampleStream(
+        datasets,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        weights=weights or None,
+        prefetch=config.data.prefetch,
+    )
+
+
+def _save(
+    store: CheckpointStore, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime, step: int
+) -> None:
+    state = {
+        "step": step,
+        "attempt": runtime.attempt,
+        "world_size": runtime.world_size,
+        "zero_stage": zero_stage(config),
+        "stream": stream.state_dict(),
+        "config_sha256": digest(config, without=PLACE_KEYS),
+    }
+    with store.write(step, runtime.attempt, state) as folder:
+        engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
+        torch.save(rng_state(), folder / f"rng-rank-{runtime.rank}.pt")
+    final = store.latest()
+    assert final is not None
+    runtime.checkpoint_saved(final.folder, step)
+
+
+def _restore(
+    checkpoint: Checkpoint, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime
+) -> int:
+    state = checkpoint.state()
+    if state["config_sha256"] != digest(config, without=PLACE_KEYS):
+        raise CheckpointError(
+            f"{checkpoint.folder} was written by a run with another configuration; a resumed run may only change "
+            f"{', '.join(PLACE_KEYS)} (compare {config.out / 'config.yaml'})"
+        )
+    if state["world_size"] != runtime.world_size and state["zero_stage"] > 0:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds optimizer state that ZeRO stage {state['zero_stage']} split over "
+            f"{state['world_size']} workers; go on with as many, not {runtime.world_size}"
+        )
+    try:
+        path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=ENGINE_TAG)
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if path is None:
+        raise CheckpointError(f"{checkpoint.folder}: DeepSpeed found no state in it")
+    stream.load_state_dict(state["stream"])
+    restore_rng(checkpoint, runtime.rank, config.seed)
+    return int(state["step"])
+
+
+def _export(
+    config: PretrainConfig,
+    runtime: Runtime,
+    module: PretrainModule,
+    datasets: list[ShardedDataset],
+    step: int,
+    metrics: dict[str, float],
+) -> Path:
+    folder = config.out / "bundle"
+    if runtime.rank == 0:
+        provenance = {
+            "config": resolved(config),
+            "config_sha256": digest(config),
+            "code_version": code_version(),
+            "seed": config.seed,
+            "steps": step,
+            "objectives": list(config.objectives),
+            "datasets": [
+                {
+                    "name": dataset.card.name,
+                    "title": dataset.card.title,
+                    "licence": dataset.card.licence,
+                    "official": dataset.card.official,
+                    "note": dataset.card.note,
+                    "manifest_sha256": dataset.manifest_digest,
+                    "split": "train",
+                    "samples": len(dataset),
+                }
+                for dataset in datasets
+            ],
+        }
+        save_bundle(
+            folder, module.backbone, config.model.name, config.model.kwargs, provenance, {"pretraining": metrics}
+        )
+    dist.barrier()
+    return folder
+
+
+def code_version() -> str:
+    """The version of the installed distribution, or ``unknown`` in a bare source tree."""
+    try:
+        return version("medformer")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,93 @@
+"""What an objective is, and how one is found by its name."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from data_shards.support.documents import Document, parse
+from data_shards.support.errors import ConfigError, nearest
+from pretrain.backbone import Medformer
+from pretrain.objectives.views import Views
+
+OBJECTIVES: dict[str, type[Objective]] = {}
+
+
+class ObjectiveConfig(Document):
+    """Parameters every objective has.
+
+    Attributes:
+        weight: factor of this objective's loss in the sum.
+    """
+
+    weight: float = 1.0
+
+
+class Objective(nn.Module):
+    """A self-supervised loss together with the heads it trains.
+
+    A subclass names its parameters in ``Config`` and registers itself with :func:`objective`. Reductions over the
+    global batch happen
+    inside: the mean over ranks of the returned losses is the loss of the global batch, and the mean of the gradients
+    is its gradient.
+
+    Args:
+        backbone: the network to be trained; its ``embed_dim`` gives the projector its input. Not kept as a submodule.
+        config: parameters.
+    """
+
+    Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+
+    def __init__(self, backbone: Medformer, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+        """``loss``, and named parts worth watching (detached)."""
+        raise NotImplementedError
+
+    def after_step(self, backbone: Medformer, progress: float) -> None:
+        """Called after every optimizer step with the fraction of the run that is done, from 0 to 1."""
+
+
+T = TypeVar("T", bound=type[Objective])
+
+
+def objective(name: str) -> Any:
+    """Class decorator: register an objective under ``name``."""
+
+    def register(cls: T) -> T:
+        OBJECTIVES[name] = cls
+        return cls
+
+    return register
+
+
+def create_objective(name: str, parameters: dict[str, Any], backbone: Medformer) -> Objective:
+    """The objective called ``name`` with its parameters checked.
+
+    Raises:
+        ConfigError: the name or a parameter is unknown (the nearest valid one is named).
+    """
+    return OBJECTIVES[known(name)](backbone, check_parameters(name, parameters))
+
+
+def known(name: str) -> str:
+    """``name`` itself when an objective is called so.
+
+    Raises:
+        ConfigError: there is none; the nearest valid name is given.
+    """
+    if name not in OBJECTIVES:
+        raise ConfigError(f"objectives: unknown objective {name!r}{nearest(name, OBJECTIVES)}")
+    return name
+
+
+def check_parameters(name: str, parameters: dict[str, Any]) -> ObjectiveConfig:
+    """The typed parameters of the objective called ``name``.
+
+    Raises:
+        ConfigError: the name or a parameter is unknown or of the wrong type.
+    """
+    return parse(OBJECTIVES[known(name)].Config, parameters, f"objectives.{name}")

@@ -1,0 +1,47 @@
+"""Optimizer and learning rate schedule, both timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+
+from data_shards.support.errors import ConfigError
+from pretrain.config import OptimizerConfig, ScheduleConfig
+from pretrain.module import PretrainModule
+
+
+def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage: int) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters; biases, norms, latents and queries are not decayed.
+
+    Raises:
+        ConfigError: the optimizer needs each tensor whole but ZeRO would hand it slices, or refuses an argument.
+    """
+    if zero_stage > 0 and config.name in ("lars", "nlars", "lamb", "lambc"):
+        raise ConfigError(
+            f"optimizer.name: {config.name} scales each tensor by its own norm, but ZeRO stage {zero_stage} gives it "
+            "flattened slices; use stage 0 or another optimizer"
+        )
+    groups = param_groups_weight_decay(module, config.weight_decay, module.no_weight_decay())
+    arguments: dict[str, Any] = dict(config.kwargs)
+    if config.betas is not None:
+        arguments["betas"] = config.betas
+    try:
+        return create_optimizer_v2(groups, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {config.name} refuses its arguments: {error}") from None
+
+
+def create_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, total_steps: int) -> CosineLRScheduler:
+    """Learning rate as a function of the step alone, so there is nothing to save and restore."""
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=total_steps,
+        lr_min=float(optimizer.param_groups[0]["lr"]) * config.final_fraction,
+        warmup_t=round(total_steps * config.warmup_fraction),
+        warmup_lr_init=0.0,
+        warmup_prefix=False,
+        t_in_epochs=False,
+    )

@@ -1,0 +1,92 @@
+"""What the engine needs to know of its surroundings, and the plain ``torch.distributed`` surroundings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+
+
+class Runtime(Protocol):
+    """The surroundings of one worker.
+
+    Attributes:
+        rank: of this worker among all.
+        local_rank: of this worker on its machine.
+        world_size: number of workers.
+        attempt: how many times the run was started before.
+        device: where this worker computes.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    attempt: int
+    device: torch.device
+
+    def report(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take note of metrics of the global batch; called on every rank with the same numbers, and must be cheap."""
+
+    def checkpoint_saved(self, folder: Path, step: int) -> None:
+        """Take note that a checkpoint is complete; called on every rank."""
+
+    def stop_requested(self) -> bool:
+        """Whether this worker should write a checkpoint and end."""
+
+
+class TorchRuntime:
+    """Surroundings made by ``torchrun``, or a single process on its own.
+
+    SIGTERM, which Slurm and Kubernetes send before they take a machine away, asks the run to write a checkpoint and
+    stop.
+    """
+
+    def __init__(self) -> None:
+        if "RANK" not in os.environ:
+            os.environ.update(
+                RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
+            )
+        self.rank = int(os.environ["RANK"])
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.world_size = int(os.environ["WORLD_SIZE"])
+        self.attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", self.local_rank)
+            torch.cuda.set_device(self.device)
+        else:
+            self.device = torch.device("cpu")
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self._stop = False
+        signal.signal(signal.SIGTERM, self._on_terminate)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        self._stop = True
+
+    def report(self, metrics: Mapping[str, float], step: int) -> None:
+        """Nothing: the engine's own ``metrics.jsonl`` is the record."""
+
+    def checkpoint_saved(self, folder: Path, step: int) -> None:
+        """Nothing: the folder is the record."""
+
+    def stop_requested(self) -> bool:
+        """Whether SIGTERM has come."""
+        return self._stop
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

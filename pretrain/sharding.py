@@ -1,0 +1,73 @@
+"""Starting DeepSpeed on whatever accelerator there is."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import torch
+
+from data_shards.support.errors import ConfigError
+from pretrain.config import PretrainConfig
+from pretrain.module import PretrainModule
+from pretrain.optim import create_optimizer
+from pretrain.runtime import Runtime
+
+
+def zero_stage(config: PretrainConfig) -> int:
+    """The ZeRO stage that the configuration asks for.
+
+    Raises:
+        ConfigError: it is not 0, 1 or 2.
+    """
+    stage = config.deepspeed.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2):
+        raise ConfigError(f"deepspeed.zero_optimization.stage: {stage!r} is not supported; expected 0, 1 or 2")
+    return int(stage)
+
+
+def initialise(module: PretrainModule, config: PretrainConfig, runtime: Runtime) -> tuple[Any, torch.optim.Optimizer]:
+    """The DeepSpeed engine around ``module``, and the optimizer inside it.
+
+    Raises:
+        ConfigError: DeepSpeed is not installed, or refuses its configuration.
+    """
+    if runtime.device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        import deepspeed
+    except ImportError:
+        raise ConfigError("pretraining needs DeepSpeed; install medformer[pretrain]") from None
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    stage = zero_stage(config)
+    optimizer = create_optimizer(module, config.optimizer, stage)
+    document: dict[str, Any] = {
+        # DeepSpeed only books these numbers; the stream decides how many images a rank gets.
+        "train_micro_batch_size_per_gpu": max(1, config.data.batch_size // runtime.world_size),
+        "gradient_clipping": config.optimizer.clip_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        **config.deepspeed,
+    }
+    if config.precision == "bf16":
+        document.setdefault("torch_autocast", {"enabled": True, "dtype": "bfloat16"})
+    deepspeed.init_distributed(
+        dist_backend="nccl" if runtime.device.type == "cuda" else "gloo", verbose=False, dist_init_required=False
+    )
+    try:
+        engine, _, _, _ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=document, dist_init_required=False
+        )
+    except (ValueError, TypeError, deepspeed.DeepSpeedConfigError) as error:
+        raise ConfigError(f"deepspeed: refuses its configuration: {error}") from error
+    return engine, optimizer
+
+
+def gradient_norm(module: PretrainModule) -> float:
+    """Norm of the gradient of the global batch at ZeRO stage 0, after ``backward`` has reduced it and before ``step``.
+
+    The other stages compute it themselves, see ``engine.get_global_grad_norm()``.
+    """
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))

@@ -1,0 +1,62 @@
+"""How strongly views are augmented."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from data_shards.support.documents import Document
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ViewConfig(Document):
+    """Parameters of the augmentation; every one set to zero (``crop_scale_min`` to one) leaves the image as it is.
+
+    Attributes:
+        crop_scale_min: smallest area of the random resized crop, as a fraction of the image.
+        crop_aspect: the crop's aspect ratio is drawn log-uniformly from ``1 / crop_aspect`` to ``crop_aspect``.
+        rotation_deg: largest rotation either way.
+        translation: largest shift either way, as a fraction of the side, on top of the crop's place.
+        flip_horizontal: probability of mirroring left and right.
+        flip_vertical: probability of mirroring top and bottom.
+        intensity: probability of changing brightness, contrast and gamma.
+        brightness: largest shift, as a fraction of the full range.
+        contrast: the contrast factor is drawn from ``1 - contrast`` to ``1 + contrast``.
+        gamma: the exponent is drawn log-uniformly from ``1 / (1 + gamma)`` to ``1 + gamma``.
+        colour: largest relative gain or loss of each channel of a colour image.
+        blur: probability of a Gaussian blur.
+        blur_sigma_px: largest standard deviation, in pixels; the smallest is 0.1.
+        noise: largest standard deviation of Gaussian noise, as a fraction of the full range.
+        padding: what lies outside the image: ``border`` repeats the edge, ``reflection`` mirrors.
+    """
+
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
+    crop_aspect: Annotated[float, Field(ge=1, le=4)] = 1.25
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
+    translation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    flip_horizontal: Probability = 0.5
+    flip_vertical: Probability = 0.0
+    intensity: Probability = 0.8
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.2
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    gamma: Annotated[float, Field(ge=0, le=4)] = 0.3
+    colour: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    blur: Probability = 0.3
+    blur_sigma_px: Annotated[float, Field(ge=0.1, le=8)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.05
+    padding: Literal["border", "reflection"] = "reflection"
+
+
+IDENTITY = ViewConfig(
+    crop_scale_min=1.0,
+    crop_aspect=1.0,
+    rotation_deg=0.0,
+    flip_horizontal=0.0,
+    intensity=0.0,
+    colour=0.0,
+    blur=0.0,
+    noise=0.0,
+)
+"""No augmentation at all."""
