@@ -1,0 +1,79 @@
+"""How far a training on other processes, or other machines, is."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from cluster.metrics_file import MetricsFile
+from cluster.ray_runtime import ATTEMPT_FILE
+from data_shards.support.progress import Progress
+
+_INTERVAL_S = 0.5
+_SHOWN = ("loss", "images_per_s", "data_wait")
+
+
+class ShownProgress:
+    """A context manager that follows a run's folder and shows its steps on standard error.
+
+    Args:
+        out: the folder of the run.
+        epochs: passes over the data that were asked for.
+        max_steps: the limit of steps, or None.
+    """
+
+    def __init__(self, out: Path, epochs: int, max_steps: int | None) -> None:
+        self._epochs = epochs
+        self._max_steps = max_steps
+        self._file = MetricsFile(out / "metrics.jsonl")
+        self._attempt_file = out / ATTEMPT_FILE
+        self._attempt = self._read_attempt()
+        self._step = max((point.step for point in self._file.new_points()), default=0)
+        self._progress = Progress(None, "steps", "pretraining", initial=self._step)
+        self._begun = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="medformer-progress", daemon=True)
+
+    def __enter__(self) -> ShownProgress:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._begun:
+            self._progress.__exit__(kind, error, trace)
+
+    def _follow(self) -> None:
+        while True:
+            stopping = self._stop.wait(_INTERVAL_S)
+            self._show()
+            if stopping:
+                return
+
+    def _show(self) -> None:
+        attempt = self._read_attempt()
+        if attempt is not None and attempt != self._attempt:
+            if self._begun:
+                print(f"workers were lost and started again (attempt {attempt})", file=sys.stderr, flush=True)
+            else:
+                self._progress.__enter__()  # Not before: the start of the workers is no part of the rate.
+            self._begun = True
+        self._attempt = attempt
+        points = list(self._file.new_points())
+        step = max((point.step for point in points), default=0)
+        for point in points:
+            if point.key == "epoch" and point.value > 0:
+                total = round(point.step / point.value) * self._epochs
+                self._progress.total = min(total, self._max_steps or total)
+        if step > self._step:
+            figures = {point.key: point.value for point in points if point.key in _SHOWN}
+            self._progress.advance(step - self._step, **figures)
+            self._step = step
+
+    def _read_attempt(self) -> int | None:
+        return int(self._attempt_file.read_text()) if self._attempt_file.exists() else None

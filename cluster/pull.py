@@ -1,0 +1,96 @@
+"""Copying a bundle out of the registry so that it is either there and right, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cluster.digests import FileDigest
+from cluster.errors import RegistryError
+from cluster.store import first_line
+from data_shards.support.files import sync_tree
+
+
+def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], destination: Path, reference: str) -> Path:
+    """Download ``files`` into ``destination``.
+
+    They are collected in a hidden folder beside it, which becomes ``destination`` by one rename when every SHA-256 is
+    right. A pull that was interrupted leaves the hidden folder, and the next one keeps the files in it that are
+    complete. A ``destination`` that already holds exactly these files is returned as it is.
+
+    Args:
+        tracking_uri: the store.
+        location: the artifact URI of the bundle.
+        files: what each file must hold.
+        destination: the folder to make.
+        reference: what the user called the model, for messages.
+
+    Raises:
+        RegistryError: ``destination`` is taken, another pull into it is running, a file cannot be fetched, or it is
+            not what was published; nothing is left behind then.
+    """
+    destination = destination.absolute()
+    if destination.exists():
+        if destination.is_dir() and all(digest.matches(destination / name) for name, digest in files.items()):
+            return destination
+        raise RegistryError(f"{destination} exists already and is not {reference}; choose another folder")
+    partial = destination.with_name(f".{destination.name}.pull.partial")
+    try:
+        with _locked(partial, destination):
+            _discard_others(partial, files)
+            for name, digest in files.items():
+                if not digest.matches(partial / name):
+                    _download(tracking_uri, f"{location.rstrip('/')}/{name}", partial)
+                if not digest.matches(partial / name):
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise RegistryError(
+                        f"{reference}: {name} is damaged in the registry: its SHA-256 is not the published "
+                        f"{digest.sha256[:12]}...; nothing was written to {destination}"
+                    )
+            sync_tree(partial)
+            os.replace(partial, destination)
+    except OSError as error:
+        raise RegistryError(f"cannot pull {reference} into {destination}: {error.strerror or error}") from error
+    return destination
+
+
+def _download(tracking_uri: str, artifact_uri: str, folder: Path) -> None:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri)
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"cannot fetch {artifact_uri}: {first_line(error)}") from error
+
+
+def _discard_others(folder: Path, files: Mapping[str, FileDigest]) -> None:
+    """Remove what does not belong: the hidden folder may be the rest of a pull of another model."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in files or entry.is_symlink():
+            entry.unlink()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, destination: Path) -> Iterator[None]:
+    """Make ``folder`` and hold it alone; the lock dies with the process, however that ends."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RegistryError(f"another pull into {destination} is running") from None
+            # Between opening and locking, the pull before us may have renamed this very folder into place.
+            if folder.exists() and os.fstat(descriptor).st_ino == folder.stat().st_ino:
+                yield
+                return
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,114 @@
+"""Starting a Ray of our own on this machine, or attaching to one that runs, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster import defaults
+from cluster.errors import ClusterError
+from cluster.store import first_line
+
+# The packages of this source tree, wherever it is: workers import them too.
+_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("data_shards", "pretrain", "cluster")
+# Datasets do not go through Ray's object store; its default takes 30 % of the memory.
+_OBJECT_STORE_BYTES = 128 << 20
+
+
+@contextlib.contextmanager
+def connected(address: str | None, *, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[None]:
+    """Ray, for the length of a block.
+
+    Args:
+        address: of a running cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``); the default is
+            ``$RAY_ADDRESS``, which Ray sets in its jobs, else a Ray of our own on this machine that ends with the
+            block.
+        cpus: how many threads the workers need together; a Ray of our own gives as many, even if the machine has
+            fewer cores.
+        gpus: how many GPUs they need together.
+        dashboard: whether a Ray of our own shows its dashboard.
+
+    Raises:
+        ClusterError: the cluster does not answer, or this machine has fewer GPUs than asked for.
+    """
+    defaults.apply()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    with _signal_handlers_kept():
+        try:
+            if address:
+                _attach(address)
+            else:
+                _start(cpus, gpus, dashboard)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Put back the handlers that Ray replaces by its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _start(cpus: int, gpus: int, dashboard: bool) -> None:
+    import ray
+
+    _check_gpus(gpus)
+    ray.init(
+        address="local",
+        num_cpus=max(cpus, os.cpu_count() or 1),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=dashboard,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+    )
+
+
+def _attach(address: str) -> None:
+    import ray
+
+    # An installed package is on every machine of a cluster; a source tree is sent along.
+    packages = [] if "site-packages" in _ROOT.parts else [str(_ROOT / name) for name in _PACKAGES]
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": packages} if packages else None,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"Ray cluster {address}: {first_line(error)}") from error
+
+
+def _check_gpus(gpus: int) -> None:
+    if gpus == 0:
+        return
+    import torch
+
+    if torch.cuda.device_count() < gpus:
+        raise ClusterError(f"{gpus} GPUs asked for, this machine has {torch.cuda.device_count()}")
+
+
+def _python_path() -> str:
+    inherited = os.environ.get("PYTHONPATH")
+    return f"{_ROOT}{os.pathsep}{inherited}" if inherited else str(_ROOT)

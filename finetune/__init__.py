@@ -1,0 +1,1 @@
+"""Adapting a pretrained backbone to a few labels, and measuring honestly what that gives."""

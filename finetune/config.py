@@ -1,0 +1,68 @@
+"""The documents of a fine-tuning and of an evaluation: everything the result depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data_shards.support.documents import Document
+
+
+class FinetuneConfig(Document):
+    """One fine-tuning.
+
+    Attributes:
+        model: folder of a bundle, ``name@alias`` of the registry, or the name of a fresh network.
+        data: MedMNIST npz, folder of shards, or folder of images that goes with ``csv``.
+        csv: table of a folder of images.
+        size: side in pixels to resize the images of a folder to.
+        head: ``linear`` or ``attention``.
+        strategy: ``frozen`` or ``full``.
+        per_class: labels per class to use; None for all of the train split, unless ``fraction`` is given.
+        fraction: share of each class to use.
+        seed: of the draw, of weights, splits, batches and augmentation.
+        device: where the network runs.
+    """
+
+    model: str
+    data: Path
+    csv: Path | None = None
+    size: int | None = Field(default=None, ge=4, le=1024)
+    head: Literal["linear", "attention"] = "linear"
+    strategy: Literal["frozen", "full"] = "frozen"
+    per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> FinetuneConfig:
+        if self.per_class is not None and self.fraction is not None:
+            raise ValueError("give per_class or fraction, not both")
+        return self
+
+
+class EvaluateConfig(Document):
+    """One evaluation.
+
+    Attributes:
+        model: folder of a bundle or ``name@alias`` of the registry.
+        data: one or more of what :class:`FinetuneConfig` takes.
+        csv: table of a folder of images.
+        size: side in pixels to resize the images of a folder to.
+        k: neighbours of the kNN probe.
+        per_class: budgets of a few-label comparison; none leaves it out.
+        seeds: of the comparison; the first is that of the probes.
+        device: where the network runs.
+    """
+
+    model: str
+    data: tuple[Path, ...] = Field(min_length=1)
+    csv: Path | None = None
+    size: int | None = Field(default=None, ge=4, le=1024)
+    k: int = Field(default=20, ge=1)
+    per_class: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    device: str = "cpu"

@@ -1,0 +1,327 @@
+"""The estimator: a backbone adapted to a few labels, in the shape scikit-learn users know."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from data_shards.support.errors import ConfigError, DataError, nearest
+from data_shards.vocabulary import Modality, Organ, Task, word
+from finetune.adaptation import Folds, Given, Predictor, Rates, adapt_head, adapt_network, adapt_probe
+from finetune.backbones import OpenedBackbone, open_backbone
+from finetune.heads import head_names
+from finetune.labelled import check_images, content_sha256
+from finetune.metrics import CLASSIFICATION, accuracy, decide
+from finetune.splits import CARVE_MINIMUM_PER_CLASS, selection_folds, strata
+from finetune.strategies import strategy_named
+from finetune.training import Recipe
+from pretrain.backbone import Medformer
+
+PRETRAINED_RATIO = 0.3
+"""Learning rate of a pretrained backbone as a share of that of the new head."""
+
+PRETRAINED_LAYER_DECAY = 0.75
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """What a fit used and chose; it goes into every result row.
+
+    Attributes:
+        backbone: where the backbone came from.
+        pretrained: whether it was trained before.
+        seed: of initial weights, splits, batches and augmentation.
+        index_sha256: of the index file the labels were taken by, or empty.
+        given_sha256: over the pixels and labels that were given.
+        labelled_images: images given.
+        distinct_labelled_images: different images among them, by content. No other labelled image was seen.
+        per_class: images of each class.
+        selection: how hyper-parameters were chosen, in words.
+        chosen: what was chosen, and the held-out loss of every candidate.
+    """
+
+    backbone: str
+    pretrained: bool
+    seed: int
+    index_sha256: str
+    given_sha256: str
+    labelled_images: int
+    distinct_labelled_images: int
+    per_class: dict[str, int]
+    selection: str
+    chosen: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+class FewLabelClassifier:
+    """Adapts a backbone to a few labelled images.
+
+    With the ``frozen`` strategy features are computed once; the linear head is then an L2-regularised logistic
+    regression (:mod:`finetune.logistic`) and any other head is trained by gradient on the cached features. With
+    ``full`` the whole network is trained on lightly augmented images.
+
+    Hyper-parameters are chosen within the given labels only, then everything is fitted once more on all of them:
+    regularisation strength or number of steps by the held-out loss, of a carved fifth when every class has at least
+    15 subjects, else of a stratified cross-validation. A ``full`` fit below 15 is not selected but runs its whole
+    schedule: one or two held-out images of a class say little about the number of steps, at several times the cost.
+
+    Args:
+        backbone: folder of a model bundle, a registered name (a fresh network), or a module.
+        head: ``linear`` or ``attention``.
+        strategy: ``frozen`` or ``full``.
+        task: an entry of :class:`~data_shards.vocabulary.Task`; None tells it from the labels.
+        organ: an entry of :class:`~data_shards.vocabulary.Organ`.
+        modality: an entry of :class:`~data_shards.vocabulary.Modality`.
+        class_weight: ``balanced`` weights classes inversely to their frequency; None does not.
+        learning_rate: peak rate of a head trained by gradient.
+        backbone_rate: peak rate of the backbone; None takes 0.3 of ``learning_rate`` for a pretrained backbone and
+            all of it for a fresh one, which has nothing to keep.
+        layer_decay: factor of the rate from one layer to the one before it; None takes 0.75 for a pretrained backbone
+            and 1 for a fresh one.
+        weight_decay: of weight matrices.
+        max_steps: length of the schedule.
+        batch_size: images per step.
+        augmentation: whether ``full`` training sees lightly augmented images.
+        seed: of initial weights, splits, batches and augmentation.
+        device: where the networks run.
+
+    Attributes:
+        classes_: the labels as they were given, sorted.
+        predictor_: the adapted model.
+        architecture_: name by which timm makes the backbone, or None when a module was given.
+        model_args_: arguments the backbone is made with.
+        record_: the :class:`FitRecord`.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | Medformer = "medformer_nano",
+        *,
+        head: str = "linear",
+        strategy: str = "frozen",
+        task: str | None = None,
+        organ: str = "unknown",
+        modality: str = "unknown",
+        class_weight: str | None = "balanced",
+        learning_rate: float = 1e-3,
+        backbone_rate: float | None = None,
+        layer_decay: float | None = None,
+        weight_decay: float = 0.05,
+        max_steps: int = 100,
+        batch_size: int = 16,
+        augmentation: bool = True,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.backbone = backbone
+        self.head = head
+        self.strategy = strategy
+        self.task = task
+        self.organ = organ
+        self.modality = modality
+        self.class_weight = class_weight
+        self.learning_rate = learning_rate
+        self.backbone_rate = backbone_rate
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.device = device
+
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, *, index_sha256: str = "") -> Self:
+        """Adapt to the given images.
+
+        Args:
+            X: uint8 images ``(N, C, H, W)`` with 1 or 3 channels.
+            y: ``(N,)`` labels of any type, or ``(N, L)`` 0/1 for a multi-label task.
+            groups: the subject of each image; a subject is never on both sides of a split.
+            index_sha256: of the index file that chose the images, for the record.
+
+        Raises:
+            DataError: images, labels or groups cannot be used.
+            ConfigError: a parameter cannot be used.
+        """
+        self._check_parameters()
+        check_images(X, "X")
+        classes, labels, task = _encode(y, self.task)
+        if len(labels) != len(X) or (groups is not None and len(groups) != len(X)):
+            raise DataError(f"{len(X)} images, {len(labels)} labels, {'no' if groups is None else len(groups)} groups")
+        given = Given(
+            images=X,
+            labels=labels,
+            task=task,
+            classes=len(classes),
+            organ=word(Organ, self.organ),
+            modality=word(Modality, self.modality),
+            balanced=self.class_weight == "balanced",
+        )
+        opened = open_backbone(self.backbone, self.seed)
+        folds, selection = self._folds(strata(labels, task), groups)
+        self.classes_ = classes
+        self.predictor_, chosen = self._adapt(opened, given, folds)
+        self.architecture_, self.model_args_ = opened.architecture, opened.model_args
+        self.record_ = FitRecord(
+            backbone=opened.origin,
+            pretrained=opened.pretrained,
+            seed=self.seed,
+            index_sha256=index_sha256,
+            given_sha256=content_sha256(X, labels),
+            labelled_images=len(X),
+            distinct_labelled_images=len({image.tobytes() for image in X}),
+            per_class=_per_class(classes, labels, task),
+            selection=selection,
+            chosen=chosen,
+        )
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities ``(N, K)`` in the order of ``classes_``; of each label alone for a multi-label task.
+
+        Raises:
+            ConfigError: the estimator is not fitted.
+            DataError: the images cannot be used.
+        """
+        check_images(X, "X")
+        return self._fitted().predict_proba(X)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """The decided label of each image, ``(N,)``; 0/1 per label ``(N, L)`` for a multi-label task."""
+        decided_NL = decide(self.predict_proba(X), self._fitted().task)
+        if self._fitted().task is Task.multilabel:
+            return decided_NL
+        labels: np.ndarray = self.classes_[decided_NL[:, 0]]
+        return labels
+
+    def score(self, X: np.ndarray, y: np.ndarray) -> float:
+        """Accuracy, as scikit-learn's classifiers give; see :mod:`finetune.metrics` for the others."""
+        task = self._fitted().task
+        if task is Task.multilabel:
+            return float(accuracy(np.asarray(y), self.predict_proba(X), task))
+        return float(np.mean(self.predict(X) == np.asarray(y).reshape(-1)))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters of the constructor; nothing is nested, so ``deep`` changes nothing."""
+        return {name: getattr(self, name) for name in _parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters.
+
+        Raises:
+            ConfigError: there is no such parameter; the nearest name is given.
+        """
+        for name, value in params.items():
+            if name not in _parameter_names():
+                raise ConfigError(f"unknown parameter {name!r}{nearest(name, _parameter_names())}")
+            setattr(self, name, value)
+        return self
+
+    def save(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Write the fitted classifier to a folder, see :mod:`finetune.persistence`."""
+        from finetune.persistence import save_classifier
+
+        save_classifier(self, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: Path) -> FewLabelClassifier:
+        """Read back what :meth:`save` wrote."""
+        from finetune.persistence import load_classifier
+
+        return load_classifier(folder)
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn asks an estimator; only scikit-learn calls this, so it is there to be imported."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # type: ignore[import-untyped]
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(multi_label=True),
+            input_tags=InputTags(two_d_array=False, three_d_array=False),
+        )
+
+    def _fitted(self) -> Predictor:
+        predictor: Predictor | None = getattr(self, "predictor_", None)
+        if predictor is None:
+            raise ConfigError("this classifier is not fitted yet; call fit first")
+        return predictor
+
+    def _check_parameters(self) -> None:
+        strategy_named(self.strategy)
+        if self.head not in head_names():
+            raise ConfigError(f"unknown head {self.head!r}{nearest(self.head, head_names())}")
+        if self.class_weight not in (None, "balanced"):
+            raise ConfigError(f"class_weight is 'balanced' or None, found {self.class_weight!r}")
+        for name in ("learning_rate", "max_steps", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
+
+    def _folds(self, strata_N: np.ndarray, groups: np.ndarray | None) -> tuple[Folds, str]:
+        folds = selection_folds(strata_N, self.seed, groups)
+        if not folds:
+            return folds, "none: a class has a single subject"
+        if len(folds) == 1:
+            return folds, "carved fifth of the given labels"
+        if strategy_named(self.strategy).trains_backbone:
+            return [], f"none: fewer than {CARVE_MINIMUM_PER_CLASS} subjects in a class, the whole schedule is run"
+        return folds, f"{len(folds)}-fold cross-validation within the given labels"
+
+    def _adapt(self, opened: OpenedBackbone, given: Given, folds: Folds) -> tuple[Predictor, dict[str, Any]]:
+        backbone = opened.module.to(self.device)
+        full = strategy_named(self.strategy).trains_backbone
+        if not full and self.head == "linear":
+            return adapt_probe(backbone, given, folds)
+        recipe = Recipe(max_steps=self.max_steps, batch_size=self.batch_size)
+        ratio, layer_decay = (PRETRAINED_RATIO, PRETRAINED_LAYER_DECAY) if opened.pretrained else (1.0, 1.0)
+        rates = Rates(
+            head=self.learning_rate,
+            backbone=self.learning_rate * ratio if self.backbone_rate is None else self.backbone_rate,
+            layer_decay=layer_decay if self.layer_decay is None else self.layer_decay,
+            weight_decay=self.weight_decay,
+            augmented=self.augmentation,
+        )
+        adapt = adapt_network if full else adapt_head
+        predictor, chosen = adapt(backbone, self.head, given, folds, recipe, rates, self.seed)
+        return predictor, {**chosen, "rates": asdict(rates)}
+
+
+def _parameter_names() -> list[str]:
+    return [name for name in inspect.signature(FewLabelClassifier.__init__).parameters if name != "self"]
+
+
+def _encode(y: np.ndarray, task: str | None) -> tuple[np.ndarray, np.ndarray, Task]:
+    """The classes, the labels as ``(N, L)`` class indices, and the task."""
+    targets = np.asarray(y)
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if targets.ndim not in (1, 2) or not targets.size:
+        raise DataError(f"y: expected labels (N,) or (N, L), found shape {targets.shape}")
+    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+        raise DataError("y: a label is NaN or infinite")
+    if targets.ndim == 2:
+        if not np.isin(targets, (0, 1)).all() or task not in (None, Task.multilabel.name):
+            raise DataError(f"y: labels of shape {targets.shape} must be 0 or 1, of a multilabel task")
+        return np.arange(targets.shape[1]), targets.astype(np.int64), Task.multilabel
+    classes, indices = np.unique(targets, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(f"y: every label is {classes[0]!r}; expected at least two classes")
+    kind = word(Task, task) if task is not None else Task.binary if len(classes) == 2 else Task.multiclass
+    if kind not in CLASSIFICATION or kind is Task.multilabel or (kind is Task.binary and len(classes) != 2):
+        raise DataError(f"y: {len(classes)} classes do not fit a {kind.name} task")
+    return classes, indices[:, None].astype(np.int64), kind
+
+
+def _per_class(classes: np.ndarray, labels_NL: np.ndarray, task: Task) -> dict[str, int]:
+    if task is Task.multilabel:
+        return {str(name): int(count) for name, count in zip(classes, labels_NL.sum(axis=0), strict=True)}
+    counts = Counter(labels_NL[:, 0].tolist())
+    return {str(name): counts[index] for index, name in enumerate(classes)}

@@ -1,0 +1,54 @@
+"""From labels to loss and from logits to probabilities, for each kind of task; and weights against class imbalance.
+
+A binary task has one logit, a multi-label task one per label (sigmoid), a multi-class or ordinal task one per class
+(softmax). Shape suffixes: N images, L labels, K logits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_shards.vocabulary import Task
+
+
+def logit_count(task: Task, classes: int) -> int:
+    """How many logits a head has."""
+    return 1 if task is Task.binary else classes
+
+
+def column_targets(labels_NL: np.ndarray, task: Task, classes: int) -> Tensor:
+    """What :func:`loss_per_image` compares logits with: float64 ``(N, K)``, or int64 ``(N,)`` for a softmax."""
+    if task in (Task.binary, Task.multilabel):
+        return torch.from_numpy(labels_NL.astype(np.float64)).reshape(len(labels_NL), logit_count(task, classes))
+    return torch.from_numpy(labels_NL[:, 0].astype(np.int64))
+
+
+def loss_per_image(logits_NK: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """Negative log likelihood of each image, ``(N,)``; summed over the labels of a multi-label task."""
+    if task in (Task.binary, Task.multilabel):
+        return F.binary_cross_entropy_with_logits(logits_NK, targets.to(logits_NK.dtype), reduction="none").sum(dim=1)
+    return F.cross_entropy(logits_NK, targets, reduction="none")
+
+
+def probabilities(logits_NK: Tensor, task: Task) -> Tensor:
+    """Probabilities ``(N, classes)``; of each label alone for a multi-label task."""
+    if task is Task.multilabel:
+        return logits_NK.sigmoid()
+    if task is Task.binary:
+        return torch.cat([torch.sigmoid(-logits_NK), torch.sigmoid(logits_NK)], dim=1)
+    return logits_NK.softmax(dim=1)
+
+
+def balanced_weights(labels_NL: np.ndarray, task: Task, classes: int) -> np.ndarray:
+    """Sample weights of mean 1 that give every class that occurs the same total, float64 ``(N,)``.
+
+    A multi-label task gets ones: its images carry several labels, and no weight of an image balances them all.
+    """
+    if task is Task.multilabel:
+        return np.ones(len(labels_NL))
+    count_C = np.bincount(labels_NL[:, 0], minlength=classes)
+    weights: np.ndarray = len(labels_NL) / ((count_C > 0).sum() * count_C[labels_NL[:, 0]])
+    return weights

@@ -1,0 +1,131 @@
+"""A fitted classifier on disk: a model bundle, a safetensors file and a JSON document; nothing is pickled.
+
+The folder stands alone: ``backbone/`` is a bundle with the weights as they are after fitting, ``head.safetensors`` the
+head, ``classifier.json`` parameters, classes and the record of the fit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from data_shards.support.errors import CheckpointError, ConfigError
+from data_shards.support.files import new_folder, write_atomic, write_json
+from data_shards.vocabulary import Modality, Organ, Task
+from finetune.adaptation import Predictor
+from finetune.estimator import FewLabelClassifier, FitRecord
+from finetune.heads import Head, create_head
+from finetune.logistic import Logistic, Selection, Standardiser
+from finetune.objective import logit_count
+from finetune.summary import finite
+from pretrain.bundle import load_bundle, save_bundle
+
+FORMAT = "medformer-classifier"
+VERSION = 1
+
+
+def save_classifier(classifier: FewLabelClassifier, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a fitted classifier.
+
+    Raises:
+        ConfigError: it is not fitted, or its backbone was given as a module, whose architecture is not known.
+        MedformerError: the folder exists, or the disk refuses; nothing is left behind.
+    """
+    predictor: Predictor | None = getattr(classifier, "predictor_", None)
+    if predictor is None:
+        raise ConfigError("this classifier is not fitted yet; call fit first")
+    if classifier.architecture_ is None:
+        raise ConfigError("a classifier whose backbone was given as a module cannot be saved; give a bundle or a name")
+    head = predictor.head
+    record = classifier.record_.as_json()
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "params": {**classifier.get_params(), "backbone": "backbone"},
+        "classes": classifier.classes_.tolist(),
+        "task": predictor.task.name,
+        "organ": predictor.organ.name,
+        "modality": predictor.modality.name,
+        "head": "logistic" if isinstance(head, Selection) else classifier.head,
+        "record": record,
+    }
+    provenance = {"fine_tuned": record, "datasets": [], "objectives": []}
+    with new_folder(folder, overwrite=overwrite) as partial:
+        save_bundle(
+            partial / "backbone",
+            predictor.backbone,
+            classifier.architecture_,
+            classifier.model_args_,
+            finite(provenance),
+            {},
+        )
+        write_atomic(partial / "head.safetensors", save(_head_tensors(head)))
+        write_json(partial / "classifier.json", finite(document))
+
+
+def load_classifier(folder: Path) -> FewLabelClassifier:
+    """Read a classifier back.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or not of this kind.
+    """
+    document = _read_document(folder / "classifier.json")
+    bundle = load_bundle(folder / "backbone")
+    try:
+        tensors = load_file(folder / "head.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / 'head.safetensors'}: not a readable safetensors file: {error}") from None
+    try:
+        classifier = FewLabelClassifier(**{**document["params"], "backbone": str(folder / "backbone")})
+        classifier.classes_ = np.array(document["classes"])
+        task = Task[document["task"]]
+        head = _head_of(document["head"], tensors, task, len(classifier.classes_), int(bundle.backbone.embed_dim))
+        organ, modality = Organ[document["organ"]], Modality[document["modality"]]
+        classifier.record_ = FitRecord(**document["record"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: not a complete classifier: {error}") from None
+    config = bundle.config
+    classifier.architecture_, classifier.model_args_ = config["architecture"], dict(config.get("model_args", {}))
+    backbone = bundle.backbone.to(classifier.device)
+    head = head.to(classifier.device) if isinstance(head, Head) else head
+    classifier.predictor_ = Predictor(backbone, head, task, organ, modality)
+    return classifier
+
+
+def _head_tensors(head: Selection | Head) -> dict[str, torch.Tensor]:
+    if isinstance(head, Head):
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    arrays = {
+        "mean": head.standardiser.mean_D,
+        "scale": head.standardiser.scale_D,
+        "weight": head.logistic.weight_KD,
+        "bias": head.logistic.bias_K,
+        "strength": np.array([head.strength]),
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def _head_of(kind: str, tensors: dict[str, torch.Tensor], task: Task, classes: int, dim: int) -> Selection | Head:
+    if kind == "logistic":
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        logistic = Logistic(arrays["weight"], arrays["bias"], task)
+        return Selection(Standardiser(arrays["mean"], arrays["scale"]), logistic, float(arrays["strength"][0]), {})
+    head = create_head(kind, dim, logit_count(task, classes))
+    head.load_state_dict(tensors, strict=True)
+    return head.eval()
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable classifier: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise CheckpointError(f"{path}: not a {FORMAT} document of version {VERSION}")
+    return document

@@ -1,0 +1,41 @@
+"""Reading labelled images: one file per kind of source, and the function that tells the kinds apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_shards.support.errors import DataError
+from finetune.labelled import LabelledImages
+from finetune.readers.archive import read_archive
+from finetune.readers.shards import read_shards
+from finetune.readers.table import read_table
+
+
+def read_labelled(
+    path: Path, *, csv: Path | None = None, size: int | None = None, seed: int = 0
+) -> dict[str, LabelledImages]:
+    """The splits of a labelled dataset.
+
+    Args:
+        path: a MedMNIST ``.npz``, a folder of shards, or a folder of images together with ``csv``.
+        csv: the table that goes with a folder of images, see :func:`finetune.readers.table.read_table`.
+        size: side in pixels that images of a folder are resized to; None requires that all have the same size.
+        seed: fixes the split of a table that names none.
+
+    Raises:
+        DataError: nothing readable is there, or what is there is damaged.
+    """
+    if csv is not None:
+        return read_table(path, csv, size=size, seed=seed)
+    if size is not None:
+        raise DataError(f"{path}: a size can be given for a folder of images with a CSV only")
+    if path.is_file():
+        return read_archive(path)
+    if (path / "manifest.json").is_file():
+        return read_shards(path)
+    if path.is_dir():
+        raise DataError(f"{path}: no manifest.json there; a folder of images needs a CSV with columns file, label")
+    raise DataError(f"{path}: no such file or folder")
+
+
+__all__ = ["read_archive", "read_labelled", "read_shards", "read_table"]

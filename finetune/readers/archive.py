@@ -1,0 +1,50 @@
+"""A MedMNIST ``.npz``: the published one, or one that is marked as not official."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.sample import SPLITS, Sample
+from data_shards.sources.medmnist import CONTENT, MedMNIST
+from data_shards.support.errors import DataError
+from data_shards.vocabulary import Modality, Organ, Task
+from finetune.labelled import LabelledImages
+
+
+def read_archive(path: Path) -> dict[str, LabelledImages]:
+    """Read the three splits of an archive.
+
+    The file name says which set it is: ``breastmnist.npz`` must have the official MD5; ``breastmnist_anything.npz``
+    need not and is marked as not official.
+
+    Raises:
+        DataError: the name is that of no set, or the file is missing, damaged or not the published one.
+    """
+    name = path.stem.partition("_")[0]
+    if name not in CONTENT:
+        raise DataError(f"{path}: the name does not begin with that of a MedMNIST 2D set: {', '.join(sorted(CONTENT))}")
+    reason = None if path.stem == name else f"{path.name} does not have the published MD5 of {name}"
+    source = MedMNIST(name, file=path, unofficial=reason)
+    by_split: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+    for sample in source:
+        by_split[sample.split].append(sample)
+    card = source.card
+    return {
+        split: LabelledImages(
+            name=card.name,
+            images=np.stack([sample.image.pixels for sample in samples]),
+            labels=np.stack([sample.label for sample in samples if sample.label is not None]),
+            task=Task[card.task],
+            classes=card.classes,
+            keys=np.array([sample.key for sample in samples]),
+            organ=Organ[card.organ],
+            modality=Modality[card.modality],
+            official=card.official,
+            note=card.note,
+            source=card.source_checksum,
+        )
+        for split, samples in by_split.items()
+        if samples
+    }

@@ -1,0 +1,69 @@
+"""One image file as uint8 ``C,H,W``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data_shards.support.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
+_GREY_MODES = ("1", "L", "LA")
+_COLOUR_MODES = ("P", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def read_image(path: Path, size: int | None = None) -> np.ndarray:
+    """Read one PNG, JPEG or NPY file.
+
+    Colour is kept as 3 channels and grey as 1; transparency is dropped. Intensities must already be 8 bits: how deeper
+    ones are to be windowed is a decision about the images that is not taken here.
+
+    Args:
+        path: the file; an NPY holds ``H,W``, ``H,W,C`` or ``C,H,W`` with 1 or 3 channels.
+        size: side in pixels to resize to, bilinear with antialiasing; None keeps the size.
+
+    Raises:
+        DataError: the file is missing, unreadable, of another kind, or not 8 bits deep.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    picture = Image.fromarray(_array(path)) if path.suffix.lower() == ".npy" else _picture(path)
+    if size is not None:
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable image: {error}") from None
+    if picture.mode in _GREY_MODES:
+        return picture.convert("L")
+    if picture.mode in _COLOUR_MODES:
+        return picture.convert("RGB")
+    raise DataError(f"{path}: expected 8 bits per channel, found image mode {picture.mode}")
+
+
+def _array(path: Path) -> np.ndarray:
+    """The array as ``H,W`` or ``H,W,3``, the axes that Pillow knows."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a readable NPY array: {error}") from None
+    if array.dtype != np.uint8:
+        raise DataError(f"{path}: expected uint8 intensities, found {array.dtype}")
+    if array.ndim == 3 and array.shape[-1] not in (1, 3) and array.shape[0] in (1, 3):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3) or 0 in array.shape:
+        raise DataError(f"{path}: expected axes H,W or H,W,C or C,H,W with 1 or 3 channels, found shape {array.shape}")
+    return np.ascontiguousarray(array)

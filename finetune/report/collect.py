@@ -1,0 +1,127 @@
+"""From the rows of a comparison and an evaluation to the parts of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from finetune.bootstrap import Interval
+from finetune.comparison import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH, ComparisonRow
+from finetune.evaluation import EvaluationRow
+from finetune.labelled import LabelledImages
+from finetune.report.document import Confusion, DataSet, Difference, Embedding, Estimate, FewLabelResult, ProbeResult
+from finetune.report.projection import principal_plane
+from finetune.summary import summarise
+
+ARM_NOTES = {
+    RAW: "a linear classifier on the intensities themselves",
+    RANDOM: "a linear classifier on the embeddings of the untrained network",
+    PRETRAINED: "a linear classifier on the embeddings of the pretrained network",
+    SCRATCH: "the same network from random weights, every weight trained on the given labels",
+    FINETUNED: "the pretrained network, every weight trained on the given labels",
+}
+
+
+def data_set(splits: Mapping[str, LabelledImages], title: str, licence: str) -> DataSet:
+    """The entry of a data set, from its splits."""
+    first = next(iter(splits.values()))
+    return DataSet(
+        name=first.name,
+        title=title,
+        official=first.official,
+        note=first.note,
+        licence=licence,
+        task=first.task.name,
+        classes=tuple(first.classes[index] for index in sorted(first.classes)),
+        images={split: len(images.images) for split, images in splits.items()},
+        checksum="; ".join(f"{name} {digest}" for name, digest in first.source.items()),
+    )
+
+
+def arms_of(rows: Sequence[ComparisonRow]) -> dict[str, str]:
+    """The arms that occur, with what each of them is, in the order of :data:`ARM_NOTES`."""
+    used = {row.arm for row in rows}
+    return {arm: note for arm, note in ARM_NOTES.items() if arm in used}
+
+
+def few_label_results(rows: Sequence[ComparisonRow]) -> tuple[FewLabelResult, ...]:
+    """One result for each data set, budget and arm, with the seeds in the order of the rows."""
+    groups: dict[tuple[str, int, str], list[ComparisonRow]] = {}
+    for row in rows:
+        groups.setdefault((row.dataset, _labels_given(rows, row.dataset, row.budget), row.arm), []).append(row)
+    return tuple(
+        FewLabelResult(
+            dataset=dataset,
+            budget=budget,
+            arm=arm,
+            seeds=tuple(row.seed for row in members),
+            auc=tuple(row.scores.auc.estimate for row in members),
+            accuracy=tuple(row.scores.acc.estimate for row in members),
+            balanced_accuracy=tuple(row.scores.balanced_acc.estimate for row in members),
+            index_sha256=tuple(row.index_sha256 for row in members),
+            distinct_labelled=tuple(row.distinct_labelled_images for row in members),
+        )
+        for (dataset, budget, arm), members in groups.items()
+    )
+
+
+def auc_differences(rows: Sequence[ComparisonRow]) -> tuple[Difference, ...]:
+    """The paired differences in AUC, with their t intervals over seeds."""
+    return tuple(
+        Difference(
+            dataset=pair.dataset,
+            budget=_labels_given(rows, pair.dataset, pair.budget),
+            arm=pair.arm,
+            baseline=pair.baseline,
+            mean=pair.over_seeds.mean,
+            low=pair.over_seeds.low,
+            high=pair.over_seeds.high,
+        )
+        for pair in summarise(rows).pairs
+        if pair.metric == "auc"
+    )
+
+
+def probe_results(rows: Sequence[EvaluationRow]) -> tuple[ProbeResult, ...]:
+    """One result for each probe of an evaluation."""
+    return tuple(
+        ProbeResult(
+            dataset=row.dataset,
+            probe=row.probe,
+            features=row.representation,
+            labels=row.labelled_images,
+            auc=_estimate(row.scores.auc),
+            accuracy=_estimate(row.scores.acc),
+            balanced_accuracy=_estimate(row.scores.balanced_acc),
+        )
+        for row in rows
+    )
+
+
+def confusion_of(row: ComparisonRow) -> Confusion:
+    """The confusion matrix of one arm on one draw of labels; for tasks with one label per image."""
+    caption = f"{row.arm}, {row.labelled_images} labels, seed {row.seed}"
+    counts = tuple(tuple(int(count) for count in line) for line in row.scores.confusion)
+    return Confusion(dataset=row.dataset, caption=caption, counts=counts)
+
+
+def embedding_of(images: LabelledImages, embeddings_ND: np.ndarray, caption: str) -> Embedding:
+    """The embedding plane of images with one label each."""
+    points_N2, explained = principal_plane(embeddings_ND)
+    return Embedding(
+        dataset=images.name,
+        caption=caption,
+        points=tuple((float(x), float(y)) for x, y in points_N2),
+        labels=tuple(int(label) for label in images.labels[:, 0]),
+        explained=explained,
+    )
+
+
+def _labels_given(rows: Sequence[ComparisonRow], dataset: str, budget: str) -> int:
+    """A budget in words as the number of labelled images it came to (the most, where draws differ)."""
+    return max(row.labelled_images for row in rows if (row.dataset, row.budget) == (dataset, budget))
+
+
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(value=interval.estimate, low=interval.low, high=interval.high)

@@ -1,0 +1,166 @@
+"""The result page: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from data_shards.support.files import write_atomic
+from finetune.report import charts, tables, wording
+from finetune.report.document import Pretraining, ReportData
+from finetune.report.markup import Markup, element, join
+
+# The browser itself then refuses any request to the outside, and any script.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def write_page(data: ReportData, path: Path) -> Path:
+    """Write the page to ``path``, whole or not at all; returns ``path``.
+
+    Raises:
+        MedformerError: the file cannot be written.
+    """
+    write_atomic(path, render_page(data))
+    return path
+
+
+def render_page(data: ReportData) -> str:
+    """The page as text."""
+    style = resources.files("finetune.report").joinpath("style.css").read_text()
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", data.title),
+        element("style", Markup(style)),
+    )
+    body = element("body", _header(data), element("main", *_sections(data)), _footer())
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _header(data: ReportData) -> Markup:
+    unofficial = [dataset for dataset in data.datasets if not dataset.official]
+    facts = [("made", data.created), ("seed", str(data.seed)), ("code", data.code_version)]
+    items = [element("li", f"{name} ", element("b", value)) for name, value in facts]
+    parts: list[str] = [element("h1", data.title), element("ul", *items, class_="facts")]
+    parts.append(element("p", wording.NOT_FOR_CLINICAL_USE, class_="notice"))
+    parts += [element("p", note, class_="notice") for note in data.notes]
+    parts += [element("p", tables.name_of(each), f" {each.note}", class_="notice") for each in unofficial]
+    return element("header", *parts)
+
+
+def _sections(data: ReportData) -> Iterator[Markup]:
+    found = wording.findings(data)
+    if found:
+        items = [
+            element(
+                "li", tables.name_of(data.dataset(name)), element("ul", *(element("li", text) for text in sentences))
+            )
+            for name, sentences in found.items()
+        ]
+        intro = [element("p", f"Few labels: {wording.basis(data)}")] if data.differences else []
+        yield _section("What came out", *intro, element("ul", *items, class_="findings"))
+    if data.few_label:
+        yield _section("Few labels", *_few_label(data))
+    if data.probes:
+        note = "Frozen features; raw pixels and the untrained network are the rows that pretraining has to beat."
+        yield _section("Probes", element("p", note), tables.probes(data))
+    if data.confusions:
+        matrices = (tables.confusion(each, data.dataset(each.dataset)) for each in data.confusions)
+        note = "Test images; shading is the share of each true class."
+        yield _section("Confusion", element("p", note), element("div", *matrices, class_="grid-wide"))
+    if data.embeddings:
+        yield _section("Embeddings", *_embeddings(data))
+    if data.pretraining:
+        yield _section("Pretraining", *_pretraining(data.pretraining))
+    yield _section("Data", tables.datasets(data))
+    yield _section("Provenance", *_provenance(data))
+
+
+def _few_label(data: ReportData) -> Iterator[Markup]:
+    arms = list(data.arms)
+    if any(data.arms.values()):
+        yield element("dl", *(element("div", element("dt", a), element("dd", t)) for a, t in data.arms.items()))
+    yield charts.legend(arms)
+    yield element("p", "Large markers are means over seeds, pale ones single seeds, moved sideways to be told apart.")
+    for dataset in data.datasets:
+        results = [result for result in data.few_label if result.dataset == dataset.name]
+        if not results:
+            continue
+        caption = element("figcaption", tables.name_of(dataset), f" {dataset.title}")
+        figure = element("figure", caption, charts.few_label(results, arms, _plain_name(data, dataset.name)))
+        rows = [row for row in data.differences if row.dataset == dataset.name]
+        scores = tables.few_label(data, results, dataset)
+        if rows:
+            yield element("div", figure, tables.differences(data, rows, dataset), class_="beside")
+            yield scores
+        else:
+            yield element("div", figure, scores, class_="beside")
+
+
+def _embeddings(data: ReportData) -> Iterator[Markup]:
+    yield element(
+        "p", "Principal components of the embeddings: a linear view, without tuning. Colour and shape: label."
+    )
+    for each in data.embeddings:
+        dataset = data.dataset(each.dataset)
+        caption = element("figcaption", tables.name_of(dataset), f" {each.caption}")
+        drawing = charts.plane(each, _plain_name(data, dataset.name))
+        used = [name for label, name in enumerate(dataset.classes) if label <= max(each.labels)]
+        rows = [[name, str(each.labels.count(label))] for label, name in enumerate(used)]
+        counts = tables.table(
+            join([tables.name_of(dataset), ": images shown"]), ["class", "images"], rows, numeric=(1,)
+        )
+        beside = element("div", charts.legend(used), counts)
+        yield element("div", element("figure", caption, drawing), beside, class_="beside")
+
+
+def _pretraining(run: Pretraining) -> Iterator[Markup]:
+    if run.facts:
+        items = (element("div", element("dt", name), element("dd", value)) for name, value in run.facts.items())
+        yield element("dl", *items)
+    if run.curves:
+        figures = (element("figure", element("figcaption", each.name), charts.curve(each)) for each in run.curves)
+        yield element("div", *figures, class_="grid")
+        yield tables.curves(run.curves)
+
+
+def _provenance(data: ReportData) -> Iterator[Markup]:
+    facts = {"configuration (sha256)": data.config_sha256, "code": data.code_version, "seed": str(data.seed)}
+    rows = [[name, element("code", value)] for name, value in {**facts, **data.hashes}.items()]
+    if data.command:
+        rows.append(["to repeat", element("code", data.command)])
+    yield tables.table("What this page was made from", ["what", "value"], rows, numeric=())
+    draws: dict[tuple[str, int, int, str, str], list[str]] = {}
+    for result in data.few_label:
+        for place, seed in enumerate(result.seeds):
+            images, index = _at(result.distinct_labelled, place), _at(result.index_sha256, place)[:16]
+            draws.setdefault((result.dataset, result.budget, seed, images, index), []).append(result.arm)
+    rows = [
+        [tables.name_of(data.dataset(name)), str(budget), str(seed), images, element("code", index), "; ".join(arms)]
+        for (name, budget, seed, images, index), arms in draws.items()
+    ]
+    if rows:
+        head = ["data set", "labels", "seed", "distinct labelled images", "index file (sha256, first 16)", "seen by"]
+        caption = "Which labelled images each arm saw"
+        yield element("details", element("summary", caption), tables.table(caption, head, rows, numeric=range(1, 4)))
+
+
+def _section(title: str, *children: str) -> Markup:
+    return element("section", element("h2", title), *children)
+
+
+def _footer() -> Markup:
+    return element("footer", element("p", f"Made by Medformer. {wording.NOT_FOR_CLINICAL_USE}"))
+
+
+def _plain_name(data: ReportData, name: str) -> str:
+    dataset = data.dataset(name)
+    return name if dataset.official else f"{name} ({wording.UNOFFICIAL})"
+
+
+def _at(values: Sequence[object], place: int) -> str:
+    return str(values[place]) if place < len(values) else "–"

@@ -1,0 +1,56 @@
+"""What a linear classifier can be put on: raw pixels, a random network, a pretrained one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from finetune.features import embed
+from finetune.labelled import LabelledImages
+from pretrain.backbone import Medformer
+
+RAW_SIDE = 28
+
+
+class Representation(Protocol):
+    """Turns images into one vector each."""
+
+    name: str
+
+    def __call__(self, images: LabelledImages) -> np.ndarray:
+        """Features ``(N, D)``."""
+        ...
+
+
+class RawPixels:
+    """Intensities in [0, 1], averaged down to at most 28 x 28."""
+
+    name = "raw pixels"
+
+    def __call__(self, images: LabelledImages) -> np.ndarray:
+        """Features ``(N, C * h * w)``."""
+        pixels_NCHW = torch.from_numpy(images.images.astype(np.float32)) / 255
+        height, width = pixels_NCHW.shape[-2:]
+        if max(height, width) > RAW_SIDE:
+            pixels_NCHW = F.adaptive_avg_pool2d(pixels_NCHW, (min(height, RAW_SIDE), min(width, RAW_SIDE)))
+        return pixels_NCHW.flatten(1).numpy()
+
+
+class Frozen:
+    """The embedding of a network that is not trained further.
+
+    Args:
+        name: of the representation, as tables show it.
+        backbone: encodes the images.
+    """
+
+    def __init__(self, name: str, backbone: Medformer) -> None:
+        self.name = name
+        self._backbone = backbone
+
+    def __call__(self, images: LabelledImages) -> np.ndarray:
+        """Features ``(N, D)``."""
+        return embed(self._backbone, images.images, images.metadata)

@@ -1,0 +1,99 @@
+"""The ``medformer`` command: finds the command, runs it, and turns errors into one line and an exit status.
+
+Only the module of the chosen command is imported, so help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from data_shards.support.errors import MedformerError, nearest
+from medformer import __version__
+from medformer.extras import EXTRA_OF, remedy
+
+# Each name is a module of medformer.commands with ``register(subparsers)``; the text is its line in the overview.
+COMMANDS = {
+    "demo": "the main job end to end, small, on this machine",
+    "doctor": "what is installed, what works, what is missing",
+    "shards": "build and inspect data shards",
+    "pretrain": "pretrain a backbone on shards, on a local or a remote Ray cluster",
+    "models": "list, show, promote and pull models of the registry",
+    "finetune": "adapt a model to a few labelled images",
+    "evaluate": "kNN, linear probe and few-label comparison of a model",
+}
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: the words after ``medformer``; the default is those of this process.
+
+    Returns:
+        The exit status: that of the command, 2 for an error the user can put right, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            status = _run(words)
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+        return status
+    except MedformerError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        return _fail(f"this command needs {package}, which is not installed: {remedy(package)}")
+    except KeyboardInterrupt:
+        print("medformer: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`medformer ... | head`); nothing may be written at interpreter exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The parser with the options of the ``chosen`` command; the others are only listed."""
+    parser = argparse.ArgumentParser(
+        prog="medformer",
+        description="Pretrain medical-imaging foundation models; adapt them to few labels.",
+        epilog="'medformer COMMAND --help' explains a command. Not for clinical use.",
+    )
+    parser.add_argument("--version", action="version", version=f"medformer {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        if name == chosen:
+            import_module(f"medformer.commands.{name}").register(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def _run(words: list[str]) -> int:
+    if not words:
+        build_parser().print_help()
+        return EXIT_ERROR
+    first = words[0]
+    if not first.startswith("-") and first not in COMMANDS:
+        raise MedformerError(f"unknown command {first!r}{nearest(first, COMMANDS)}")
+    arguments = build_parser(chosen=first).parse_args(words)
+    return int(arguments.run(arguments))
+
+
+def _fail(message: str) -> int:
+    for line in message.splitlines():
+        print(f"medformer: error: {line}", file=sys.stderr)
+    return EXIT_ERROR

@@ -1,0 +1,91 @@
+"""``medformer evaluate``: what a model's features are worth, beside raw pixels and a random network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medformer.commands.finetune import add_data_options
+
+if TYPE_CHECKING:
+    from finetune.evaluation import EvaluationRow
+    from finetune.summary import Summary
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``evaluate`` to the command line."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="kNN, linear probe and few-label comparison of a model",
+        description="kNN and linear probe on the test split, scored as medmnist.Evaluator does, with intervals over "
+        "test images; with --per-class also the few-label comparison with the same network from scratch.",
+    )
+    add_data_options(parser)
+    parser.add_argument("model", metavar="MODEL", help="a bundle's folder or NAME@ALIAS")
+    parser.add_argument(
+        "--data", required=True, nargs="+", type=Path, help="MedMNIST npz, folders of shards, or a folder of images"
+    )
+    parser.add_argument("--k", type=int, default=20, help="neighbours of the kNN probe (default: 20)")
+    parser.add_argument("--per-class", type=int, nargs="+", default=[], metavar="N", help="label budgets to compare at")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="draws of the comparison (default: 0 1 2)"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
+    parser.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate, write the results, print a table."""
+    from data_shards.support.documents import parse
+    from finetune.config import EvaluateConfig
+    from finetune.runs import evaluate_bundle
+    from finetune.summary import summarise
+    from medformer.model_reference import local_model
+
+    content = {name: value for name, value in vars(arguments).items() if name in EvaluateConfig.model_fields}
+    config = parse(EvaluateConfig, content, "medformer evaluate")
+    with local_model(config.model, arguments.tracking_uri) as bundle:
+        rows, few = evaluate_bundle(
+            config,
+            Path(bundle),
+            arguments.out,
+            overwrite=arguments.overwrite,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    _print_probes(rows)
+    if few:
+        _print_comparison(summarise(few))
+    for name, note in {row.dataset: row.note for row in rows if not row.official}.items():
+        print(f"* {name} is not an official dataset: {note}")
+    print(arguments.out)
+    return 0
+
+
+def _print_probes(rows: list[EvaluationRow]) -> None:
+    print(f"{'dataset':<18}{'features':<17}{'probe':<8}{'AUC':<23}{'ACC':<7}{'balanced':<10}test images")
+    for row in rows:
+        scores = row.scores
+        name = row.dataset + ("" if row.official else "*")
+        area = f"{scores.auc.estimate:.3f} ({scores.auc.low:.3f} to {scores.auc.high:.3f})"
+        print(
+            f"{name:<18}{row.representation:<17}{row.probe:<8}{area:<23}{scores.acc.estimate:<7.3f}"
+            f"{scores.balanced_acc.estimate:<10.3f}{scores.images}"
+        )
+
+
+def _print_comparison(summary: Summary) -> None:
+    print("\nfew labels: test AUC, mean over draws")
+    for arm in summary.arms:
+        if arm.metric == "auc":
+            over = arm.over_seeds
+            print(f"{arm.dataset:<18}{arm.budget:<15}{arm.arm:<26}{over.mean:.3f}  sd {over.sd:.3f}  n {over.n}")
+    print("\npaired differences of test AUC, 95 % t interval over draws")
+    for pair in summary.pairs:
+        if pair.metric == "auc":
+            over = pair.over_seeds
+            print(
+                f"{pair.dataset:<18}{pair.budget:<15}{pair.arm} - {pair.baseline}: {over.mean:+.3f} "
+                f"({over.low:+.3f} to {over.high:+.3f})  n {over.n}"
+            )

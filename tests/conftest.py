@@ -1,0 +1,54 @@
+"""What every test gets: two threads, a store of its own, and the shared real images where they are present."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch or numpy start their thread pools: tests run beside each other on small machines.
+THREADS = 2
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, str(THREADS))
+os.environ.setdefault("MPLBACKEND", "agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def medformer_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user data folder of this test session, so that no test touches the user's own models and runs."""
+    home = tmp_path_factory.mktemp("medformer-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDFORMER_HOME", str(home))
+        for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS"):
+            patch.delenv(variable, raising=False)
+        yield home
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images named by MEDFORMER_SHARED_DATA, by default ``../shared/data`` beside the checkout."""
+    folder = Path(os.environ.get("MEDFORMER_SHARED_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real images: {folder} is absent; set MEDFORMER_SHARED_DATA")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what this machine cannot run."""
+    has_ray = importlib.util.find_spec("ray") is not None
+    for item in items:
+        if item.get_closest_marker("cluster") and not has_ray:
+            item.add_marker(pytest.mark.skip(reason="Ray is not installed (extra: cluster)"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from data_shards.sources.phantoms import RECIPES, Phantoms
+from data_shards.support.errors import DataError
+from data_shards.writer import write_dataset
+
+NAMES = list(RECIPES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_depends_on_seed_and_position_alone(name: str) -> None:
+    straight = list(Phantoms(name, subjects=12))
+    backwards = [Phantoms(name, subjects=99).sample(position) for position in reversed(range(len(straight)))]
+    for one, other in zip(straight, reversed(backwards), strict=True):
+        assert one.key == other.key and one.split == other.split and one.subject == other.subject
+        assert (one.image.pixels == other.image.pixels).all() and (one.label == other.label).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_seed_is_another_population(name: str) -> None:
+    first, second = (list(Phantoms(name, subjects=10, seed=seed)) for seed in (0, 1))
+    assert not {sample.image.pixels.tobytes() for sample in first} & {s.image.pixels.tobytes() for s in second}
+    assert not {sample.subject for sample in first} & {sample.subject for sample in second}
+
+
+@pytest.mark.parametrize("name, channels", [("phantom-chest", 1), ("phantom-breast", 1), ("phantom-retina", 3)])
+@pytest.mark.parametrize("size", [16, 28, 65])
+def test_images_are_uint8_of_the_size_asked_for(name: str, channels: int, size: int) -> None:
+    for sample in Phantoms(name, subjects=6, size=size):
+        assert sample.image.pixels.shape == (channels, size, size) and sample.image.pixels.dtype == np.uint8
+        assert sample.image.pixels.std() > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_subject_has_one_label_one_split_and_images_that_differ(name: str) -> None:
+    samples = list(Phantoms(name, subjects=40, images_per_subject=3))
+    for subject in {sample.subject for sample in samples}:
+        own = [sample for sample in samples if sample.subject == subject]
+        labels = {int(sample.label[0]) for sample in own if sample.label is not None}
+        assert len(own) == 3 and len(labels) == 1 and len({sample.split for sample in own}) == 1
+        assert len({sample.image.pixels.tobytes() for sample in own}) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_splits_and_classes_have_about_the_shares_of_the_recipe(name: str) -> None:
+    source = Phantoms(name, subjects=4000, images_per_subject=1)
+    splits = [source._split(subject) for subject in range(4000)]
+    assert [round(splits.count(split) / 4000, 1) for split in ("train", "val", "test")] == [0.7, 0.1, 0.2]
+    labels = np.array([source._label(subject) for subject in range(4000)])
+    assert np.bincount(labels) / 4000 == pytest.approx(np.array(RECIPES[name].prevalence), abs=0.03)
+
+
+@pytest.mark.parametrize("name, lowest, highest", [("phantom-chest", 0.6, 0.85), ("phantom-breast", 0.57, 0.85)])
+def test_raw_pixels_say_something_of_the_label_but_not_all(name: str, lowest: float, highest: float) -> None:
+    samples = list(Phantoms(name, subjects=700))
+    pixels = np.stack([sample.image.pixels.ravel() for sample in samples]) / 255
+    labels = np.array([sample.label[0] for sample in samples if sample.label is not None])
+    train = np.array([sample.split == "train" for sample in samples])
+    linear = LogisticRegression(C=0.01, max_iter=200).fit(pixels[train], labels[train])
+    assert lowest < roc_auc_score(labels[~train], linear.predict_proba(pixels[~train])[:, 1]) < highest
+
+
+def test_shards_of_phantoms_say_that_they_are_synthetic(tmp_path: Path) -> None:
+    manifest = write_dataset(Phantoms("phantom-retina", subjects=20), tmp_path / "phantom-retina")
+    assert not manifest.card.official and "synthetic" in manifest.card.note
+    assert manifest.vocabulary["organ"] == {"retina": 8} and manifest.vocabulary["modality"] == {"fundus": 7}
+
+
+def test_unknown_names_and_empty_populations_are_refused() -> None:
+    with pytest.raises(DataError, match="unknown phantom set 'phantom-chst'; did you mean 'phantom-chest'"):
+        Phantoms("phantom-chst")
+    with pytest.raises(DataError, match="positive"):
+        Phantoms("phantom-chest", subjects=0)

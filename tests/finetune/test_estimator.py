@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+from data_shards.support.errors import CheckpointError, ConfigError, DataError, MedformerError
+from finetune.estimator import FewLabelClassifier
+from pretrain.bundle import save_bundle
+from tests.finetune.samples import TINY, blobs, tiny_backbone
+
+WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full"), ("attention", "full")]
+QUICK = {"max_steps": 40, "batch_size": 8, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    return save_bundle(folder, tiny_backbone(), "medformer_nano", TINY, {}, {})
+
+
+@pytest.mark.parametrize(("head", "strategy"), WAYS)
+def test_it_beats_chance_on_unseen_images_and_repeats_itself(head: str, strategy: str) -> None:
+    given, test = blobs(40, seed=1), blobs(60, seed=2)
+
+    def fitted() -> FewLabelClassifier:
+        classifier = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, backbone_rate=3e-3, **QUICK)
+        return classifier.fit(given.images, given.targets)
+
+    first, second = fitted(), fitted()
+    assert first.score(test.images, test.targets) > 0.8
+    np.testing.assert_array_equal(first.predict_proba(test.images), second.predict_proba(test.images))
+    assert first.record_ == second.record_
+
+
+@pytest.mark.parametrize(("head", "strategy"), WAYS)
+def test_a_saved_classifier_predicts_the_same_bits(head: str, strategy: str, bundle: Path, tmp_path: Path) -> None:
+    given, test = blobs(24, 3, seed=1), blobs(12, 3, seed=2)
+    names = np.array(["adenoma", "benign", "cyst"])
+    classifier = FewLabelClassifier(bundle, head=head, strategy=strategy, **QUICK)
+    classifier.fit(given.images, names[given.targets])
+    classifier.save(tmp_path / "classifier")
+    loaded = FewLabelClassifier.load(tmp_path / "classifier")
+    np.testing.assert_array_equal(loaded.predict_proba(test.images), classifier.predict_proba(test.images))
+    np.testing.assert_array_equal(loaded.predict(test.images), classifier.predict(test.images))
+    assert loaded.record_.given_sha256 == classifier.record_.given_sha256
+    assert {path.suffix for path in (tmp_path / "classifier").rglob("*") if path.is_file()} == {
+        ".json",
+        ".md",
+        ".safetensors",
+    }
+    with pytest.raises(MedformerError, match="exists already"):
+        classifier.save(tmp_path / "classifier")
+
+
+def test_scikit_learn_clones_it_and_cross_validates_it() -> None:
+    given = blobs(30, seed=1)
+    classifier = FewLabelClassifier(tiny_backbone(), seed=3, class_weight=None)
+    copy = clone(classifier)
+    assert copy is not classifier
+    assert copy.get_params()["seed"] == 3
+    assert cross_val_score(classifier, given.images, given.targets, cv=3).mean() > 0.8
+    assert copy.set_params(head="attention").head == "attention"
+    with pytest.raises(ConfigError, match="did you mean 'head'"):
+        copy.set_params(haed="linear")
+
+
+def test_a_full_fit_moves_the_backbone_and_leaves_the_given_one_alone() -> None:
+    given, mine = blobs(16, seed=1), tiny_backbone()
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
+    frozen = FewLabelClassifier(mine).fit(given.images, given.targets).predictor_.backbone.state_dict()
+    full = FewLabelClassifier(mine, strategy="full", **QUICK).fit(given.images, given.targets)
+    moved = full.predictor_.backbone.state_dict()
+    assert all(torch.equal(mine.state_dict()[name], tensor) for name, tensor in before.items())
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
+    assert not torch.equal(moved["planar.stem.first.weight"], before["planar.stem.first.weight"])
+
+
+def test_a_fit_leaves_the_global_random_state_alone() -> None:
+    given = blobs(12, seed=1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=3).fit(given.images, given.targets)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_record_counts_distinct_images_and_says_how_it_chose() -> None:
+    pool = blobs(40, seed=1)
+    given = pool.select(np.r_[np.arange(40), 0, 1])
+    record = FewLabelClassifier(tiny_backbone()).fit(given.images, given.targets, index_sha256="abc").record_
+    assert (record.labelled_images, record.distinct_labelled_images, record.index_sha256) == (42, 40, "abc")
+    assert record.per_class == {"0": 21, "1": 21}
+    assert record.selection == "carved fifth of the given labels"
+    few = FewLabelClassifier(tiny_backbone()).fit(pool.images[:8], pool.targets[:8]).record_
+    assert few.selection == "4-fold cross-validation within the given labels"
+    full = FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=4).fit(pool.images[:8], pool.targets[:8])
+    assert full.record_.selection.startswith("none") and full.record_.chosen["steps"] == 4
+
+
+def test_multilabel_targets_give_one_probability_per_label() -> None:
+    given = blobs(60, 4, seed=1)
+    targets = np.stack([given.targets % 2, given.targets // 2], axis=1)
+    classifier = FewLabelClassifier(tiny_backbone()).fit(given.images, targets)
+    test = blobs(40, 4, seed=2)
+    assert classifier.predict(test.images).shape == (40, 2)
+    assert classifier.score(test.images, np.stack([test.targets % 2, test.targets // 2], axis=1)) > 0.75
+
+
+def test_a_fresh_network_by_name_is_fixed_by_the_seed() -> None:
+    given = blobs(8, seed=1, side=8)
+    probabilities = [
+        FewLabelClassifier("medformer_nano", seed=seed).fit(given.images, given.targets).predict_proba(given.images)
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(probabilities[0], probabilities[1])
+    assert not np.array_equal(probabilities[0], probabilities[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": np.zeros((4, 28, 28), np.uint8)}, "N,C,H,W"),
+        ({"X": np.zeros((4, 1, 8, 8), np.float32)}, "uint8"),
+        ({"X": np.zeros((4, 2, 8, 8), np.uint8)}, "1 or 3 channels"),
+        ({"y": np.array([0, 1])}, "4 images, 2 labels"),
+        ({"y": np.zeros(4)}, "at least two classes"),
+        ({"y": np.array([0.0, np.nan, 1.0, 1.0])}, "NaN"),
+        ({"groups": np.array([1])}, "1 groups"),
+    ],
+)
+def test_input_that_cannot_be_used_is_refused(change: dict[str, np.ndarray], message: str) -> None:
+    arguments = {"X": np.zeros((4, 1, 8, 8), np.uint8), "y": np.array([0, 1, 0, 1])} | change
+    with pytest.raises(DataError, match=message):
+        FewLabelClassifier(tiny_backbone()).fit(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"head": "linaer"}, "did you mean 'linear'"),
+        ({"strategy": "fulll"}, "did you mean 'full'"),
+        ({"backbone": "medformer_nanno"}, "did you mean 'medformer_nano'"),
+        ({"class_weight": "even"}, "class_weight"),
+        ({"max_steps": 0}, "max_steps must be positive"),
+    ],
+)
+def test_parameters_that_cannot_be_used_are_refused(parameters: dict[str, object], message: str) -> None:
+    given = blobs(4, seed=1)
+    with pytest.raises(ConfigError, match=message):
+        FewLabelClassifier(**{"backbone": tiny_backbone(), **parameters}).fit(given.images, given.targets)
+
+
+def test_an_estimator_that_is_not_fitted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not fitted"):
+        FewLabelClassifier().predict(blobs(4).images)
+    with pytest.raises(ConfigError, match="not fitted"):
+        FewLabelClassifier().save(tmp_path / "classifier")
+
+
+def test_a_damaged_classifier_is_refused(bundle: Path, tmp_path: Path) -> None:
+    given = blobs(12, seed=1)
+    folder = tmp_path / "classifier"
+    FewLabelClassifier(bundle).fit(given.images, given.targets).save(folder)
+    (folder / "head.safetensors").write_bytes((folder / "head.safetensors").read_bytes()[:40])
+    with pytest.raises(CheckpointError, match=r"head\.safetensors"):
+        FewLabelClassifier.load(folder)
+    (folder / "classifier.json").unlink()
+    with pytest.raises(CheckpointError, match=r"classifier\.json"):
+        FewLabelClassifier.load(folder)

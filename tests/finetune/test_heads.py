@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from data_shards.support.errors import ConfigError
+from finetune.heads import AttentionHead, create_head, head_names
+
+
+def test_heads_are_found_by_name() -> None:
+    assert {"attention", "linear"} <= set(head_names())
+    with pytest.raises(ConfigError, match="did you mean 'linear'"):
+        create_head("lineer", 8, 2)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("linear", (3, 16)), ("attention", (3, 9, 16))])
+def test_every_weight_of_a_head_gets_gradient(name: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    head = create_head(name, 16, 4)
+    logits = head(torch.randn(shape))
+    assert logits.shape == (3, 4)
+    logits.square().sum().backward()
+    for parameter_name, parameter in head.named_parameters():
+        # Adding a constant to all keys of a softmax changes nothing, so the bias of the keys has gradient zero.
+        if parameter_name != "key.bias":
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize(("name", "shape"), [("linear", (2, 8)), ("attention", (2, 5, 8))])
+def test_the_gradient_is_that_of_finite_differences(name: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    head = create_head(name, 8, 3).double()
+    assert torch.autograd.gradcheck(head, torch.randn(shape, dtype=torch.float64, requires_grad=True))
+
+
+def test_attention_does_not_depend_on_the_order_of_the_tokens() -> None:
+    torch.manual_seed(0)
+    head = AttentionHead(16, 3).double()
+    tokens = torch.randn(2, 10, 16, dtype=torch.float64)
+    torch.testing.assert_close(head(tokens[:, torch.randperm(10)]), head(tokens))
+
+
+def test_attention_pools_with_the_weights_written_out() -> None:
+    torch.manual_seed(0)
+    head = AttentionHead(12, 3, heads=3).double()
+    torch.nn.init.normal_(head.query_HE)
+    tokens = torch.randn(2, 7, 12, dtype=torch.float64)
+    normed = head.norm(tokens)
+    keys = head.key(normed)
+    pooled = []
+    for index in range(3):
+        part = slice(4 * index, 4 * index + 4)
+        weights = (keys[..., part] @ head.query_HE[index] / 4**0.5).softmax(dim=1)
+        pooled.append((weights[..., None] * normed[..., part]).sum(dim=1))
+    torch.testing.assert_close(head.pool(tokens), torch.cat(pooled, dim=1))
+
+
+def test_heads_must_divide_the_channels() -> None:
+    with pytest.raises(ValueError, match="3 heads do not divide 16"):
+        AttentionHead(16, 2, heads=3)

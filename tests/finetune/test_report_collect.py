@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from statistics import fmean
+
+import numpy as np
+import pytest
+
+from data_shards.vocabulary import Task
+from finetune.comparison import FINETUNED, SCRATCH, ComparisonRow
+from finetune.evaluation import EvaluationRow
+from finetune.labelled import LabelledImages
+from finetune.report import collect
+from finetune.report.document import ReportData
+from finetune.report.page import render_page
+from finetune.scoring import Scores
+
+SEEDS = (0, 1, 2)
+BUDGETS = {"5 per class": 10, "20 per class": 40}
+
+
+def scores(rng: np.random.Generator, skill: float) -> Scores:
+    labels = np.repeat([0, 1], 20)[:, None]
+    second = (rng.normal(labels[:, 0] * skill, 1.0) + 3) / 6
+    probabilities = np.clip(np.stack([1 - second, second], 1), 0.01, 0.99)
+    return Scores.of(labels, probabilities, Task.binary, replicates=50)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[ComparisonRow]:
+    rng = np.random.default_rng(0)
+    return [
+        ComparisonRow(
+            dataset="toy", official=False, note="made up", budget=budget, seed=seed,
+            index_sha256=f"{seed}{labels:02}" * 16,
+            labelled_images=labels, distinct_labelled_images=labels, arm=arm, selection="none", chosen={},
+            scores=scores(rng, skill),
+        )
+        for budget, labels in BUDGETS.items()
+        for seed in SEEDS
+        for arm, skill in ((SCRATCH, 0.5), (FINETUNED, 1.5))
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def toy() -> LabelledImages:
+    images = np.zeros((4, 1, 8, 8), np.uint8)
+    labels = np.array([[0], [1], [1], [0]])
+    keys = np.array(["a", "b", "c", "d"])
+    names = {1: "ill", 0: "well"}
+    return LabelledImages("toy", images, labels, Task.binary, names, keys, official=False, note="made up")
+
+
+def test_every_row_of_a_comparison_reaches_the_report(rows: list[ComparisonRow]) -> None:
+    results = collect.few_label_results(rows)
+    assert {(r.budget, r.arm) for r in results} == {(n, arm) for n in BUDGETS.values() for arm in (SCRATCH, FINETUNED)}
+    for result in results:
+        own = [row for row in rows if (row.labelled_images, row.arm) == (result.budget, result.arm)]
+        assert result.seeds == SEEDS
+        assert result.auc == tuple(row.scores.auc.estimate for row in own)
+        assert result.index_sha256 == tuple(row.index_sha256 for row in own)
+
+
+def test_the_differences_are_paired_means_in_auc(rows: list[ComparisonRow]) -> None:
+    (first, second) = collect.auc_differences(rows)
+    auc = {(row.labelled_images, row.arm, row.seed): row.scores.auc.estimate for row in rows}
+    for gap, labels in ((first, 10), (second, 40)):
+        gains = [auc[labels, FINETUNED, seed] - auc[labels, SCRATCH, seed] for seed in SEEDS]
+        assert (gap.budget, gap.arm, gap.baseline) == (labels, FINETUNED, SCRATCH)
+        assert gap.mean == pytest.approx(fmean(gains))
+        assert gap.low < gap.mean < gap.high
+
+
+def test_collected_parts_make_a_page_that_marks_the_data(rows: list[ComparisonRow], toy: LabelledImages) -> None:
+    evaluation = EvaluationRow("toy", False, "made up", "raw pixels", "knn", 0, 4, "none", {}, rows[0].scores)
+    report = ReportData(
+        title="toy", created="now", seed=0, config_sha256="0", code_version="0",
+        datasets=(collect.data_set({"train": toy, "test": toy}, "toys", "CC0"),),
+        arms=collect.arms_of(rows),
+        few_label=collect.few_label_results(rows),
+        differences=collect.auc_differences(rows),
+        probes=collect.probe_results([evaluation]),
+        confusions=(collect.confusion_of(rows[-1]),),
+        embeddings=(collect.embedding_of(toy, np.random.default_rng(0).normal(size=(4, 3)), "four images"),),
+    )  # fmt: skip
+    assert list(report.arms) == [SCRATCH, FINETUNED]
+    assert report.datasets[0].classes == ("well", "ill")
+    assert report.datasets[0].images == {"train": 4, "test": 4}
+    assert np.sum(report.confusions[0].counts) == 40
+    assert report.probes[0].auc.value == rows[0].scores.auc.estimate
+    assert "unofficial" in render_page(report)

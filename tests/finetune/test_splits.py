@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data_shards.vocabulary import Task
+from finetune.splits import selection_folds, shuffled, strata, stratified_folds
+
+
+def test_the_order_is_pinned_so_that_published_draws_stay_the_same() -> None:
+    assert shuffled(8, 0, "subset").tolist() == shuffled(8, 0, "subset").tolist()
+    assert shuffled(8, 0, "subset").tolist() != shuffled(8, 1, "subset").tolist()
+    assert sorted(shuffled(1000, 5, "folds").tolist()) == list(range(1000))
+
+
+def test_folds_spread_every_class_evenly() -> None:
+    classes = np.array([0] * 23 + [1] * 11 + [2] * 5)
+    folds = stratified_folds(classes, 5, seed=1)
+    for label in range(3):
+        sizes = np.bincount(folds[classes == label], minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+    assert np.ptp(np.bincount(folds, minlength=5)) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_subject_is_never_cut_apart(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    subjects = generator.integers(0, 40, size=200)
+    classes = (subjects % 3 == 0).astype(np.int64)
+    folds = selection_folds(classes, seed, subjects)
+    assert folds
+    for train, held_out in folds:
+        assert not set(subjects[train]) & set(subjects[held_out])
+        assert set(classes[train]) == set(classes[held_out]) == {0, 1}
+
+
+def test_many_labels_are_carved_and_few_are_cross_validated() -> None:
+    carved = selection_folds(np.arange(100) % 2, 0)
+    assert [(len(train), len(held_out)) for train, held_out in carved] == [(80, 20)]
+    crossed = selection_folds(np.arange(20) % 2, 0)
+    assert len(crossed) == 5
+    assert sorted(np.concatenate([held_out for _, held_out in crossed]).tolist()) == list(range(20))
+    assert len(selection_folds(np.array([0, 0, 0, 1, 1, 1]), 0)) == 3
+
+
+def test_nothing_is_held_out_of_a_class_with_one_subject() -> None:
+    assert selection_folds(np.array([0, 1, 1, 1]), 0) == []
+    assert selection_folds(np.array([0, 0, 1, 1]), 0, np.array(["a", "a", "b", "c"])) == []
+
+
+def test_the_stratum_of_a_multilabel_image_is_its_rarest_label() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 0]])
+    assert strata(labels, Task.multilabel).tolist() == [2, 1, 3, 3, 0]
