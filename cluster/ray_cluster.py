@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("data_shards", "pretrain", "cluster")
 # Datasets do not go through Ray's object store; its default takes 30 % of the memory.
 _OBJECT_STORE_BYTES = 128 << 20
+_PROBE_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
@@ -87,6 +89,7 @@ def _start(cpus: int, gpus: int, dashboard: bool) -> None:
 def _attach(address: str) -> None:
     import ray
 
+    _probe(address)
     # An installed package is on every machine of a cluster; a source tree is sent along.
     packages = [] if "site-packages" in _ROOT.parts else [str(_ROOT / name) for name in _PACKAGES]
     try:
@@ -98,6 +101,17 @@ def _attach(address: str) -> None:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"Ray cluster {address}: {first_line(error)}") from error
+
+
+def _probe(address: str) -> None:
+    """Ask for a sign of life: Ray itself tries for five minutes before it says that nobody is there."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # `auto`, or a form that Ray explains better.
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"Ray cluster {address} does not answer: {error}") from None
 
 
 def _check_gpus(gpus: int) -> None:

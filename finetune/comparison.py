@@ -182,8 +182,8 @@ def _full_row(
         **options,
     )
     if arm == SCRATCH:
-        # A module counts as pretrained; this one has nothing to keep, so all of it learns at the rate of the head.
-        classifier.set_params(backbone_rate=classifier.learning_rate, layer_decay=1.0)
+        # A module counts as pretrained; the first layers of this one have nothing to keep.
+        classifier.set_params(layer_decay=1.0)
     classifier.fit(given.images, given.targets, given.subjects, index_sha256=subset.indices_sha256)
     record = classifier.record_
     return _row(arm, given, test, subset, record.selection, record.chosen, classifier.predict_proba(test.images))

@@ -22,8 +22,8 @@ from finetune.strategies import strategy_named
 from finetune.training import Recipe
 from pretrain.backbone import Medformer
 
-PRETRAINED_RATIO = 0.3
-"""Learning rate of a pretrained backbone as a share of that of the new head."""
+BACKBONE_RATIO = 0.1
+"""Learning rate of the backbone as a share of that of the new head; for a fresh one too, where ten times more diverges."""
 
 PRETRAINED_LAYER_DECAY = 0.75
 
@@ -82,10 +82,9 @@ class FewLabelClassifier:
         modality: an entry of :class:`~data_shards.vocabulary.Modality`.
         class_weight: ``balanced`` weights classes inversely to their frequency; None does not.
         learning_rate: peak rate of a head trained by gradient.
-        backbone_rate: peak rate of the backbone; None takes 0.3 of ``learning_rate`` for a pretrained backbone and
-            all of it for a fresh one, which has nothing to keep.
+        backbone_rate: peak rate of the last layer of the backbone; None takes a tenth of ``learning_rate``.
         layer_decay: factor of the rate from one layer to the one before it; None takes 0.75 for a pretrained backbone
-            and 1 for a fresh one.
+            and 1 for a fresh one, whose first layers have nothing to keep.
         weight_decay: of weight matrices.
         max_steps: length of the schedule.
         batch_size: images per step.
@@ -281,10 +280,10 @@ class FewLabelClassifier:
         if not full and self.head == "linear":
             return adapt_probe(backbone, given, folds)
         recipe = Recipe(max_steps=self.max_steps, batch_size=self.batch_size)
-        ratio, layer_decay = (PRETRAINED_RATIO, PRETRAINED_LAYER_DECAY) if opened.pretrained else (1.0, 1.0)
+        layer_decay = PRETRAINED_LAYER_DECAY if opened.pretrained else 1.0
         rates = Rates(
             head=self.learning_rate,
-            backbone=self.learning_rate * ratio if self.backbone_rate is None else self.backbone_rate,
+            backbone=self.learning_rate * BACKBONE_RATIO if self.backbone_rate is None else self.backbone_rate,
             layer_decay=layer_decay if self.layer_decay is None else self.layer_decay,
             weight_decay=self.weight_decay,
             augmented=self.augmentation,

@@ -21,7 +21,7 @@ LIGHT = ViewConfig(
     crop_scale_min=0.7,
     crop_aspect=1.1,
     rotation_deg=10.0,
-    flip_horizontal=0.5,
+    flip_horizontal=0.0,
     intensity=0.5,
     brightness=0.1,
     contrast=0.2,
@@ -30,7 +30,7 @@ LIGHT = ViewConfig(
     blur=0.0,
     noise=0.0,
 )
-"""Weaker than in pretraining: a label must survive the augmentation, a contrast only has to be learned from it."""
+"""Weaker than in pretraining, for a label must survive it; so nothing is mirrored: sides can be what a label is about."""
 
 
 class CachedLearner:

@@ -178,7 +178,7 @@ def _model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str
         "```python",
         "import medformer",
         "",
-        'backbone = medformer.load_backbone("FOLDER")',
+        'backbone = medformer.load_bundle("FOLDER").backbone',
         "```",
         "",
     ]

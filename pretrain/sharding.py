@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +37,8 @@ def initialise(module: PretrainModule, config: PretrainConfig, runtime: Runtime)
     """
     if runtime.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # DeepSpeed looks for the ninja of this environment on PATH, where it is only when the environment is activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
         import deepspeed
     except ImportError:

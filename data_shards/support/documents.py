@@ -48,17 +48,17 @@ def load(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
-    for override in overrides:
-        _assign(content, override)
-    return parse(model, content, str(path))
+    return parse(model, content, str(path), overrides)
 
 
-def parse(model: type[T], content: dict[str, Any], origin: str) -> T:
-    """Validate a mapping; errors name ``origin`` and the full key.
+def parse(model: type[T], content: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> T:
+    """Validate a mapping after applying ``overrides``; errors name ``origin`` and the full key.
 
     Raises:
         ConfigError: as for :func:`load`.
     """
+    for override in overrides:
+        _assign(content, override)
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ def _registry(arguments: argparse.Namespace) -> Registry:
     return Registry(arguments.tracking_uri)
 
 
-def _aliases(aliases: dict[str, str]) -> str:
+def _aliases(aliases: Mapping[str, str]) -> str:
     return ", ".join(f"{alias} -> {version}" for alias, version in aliases.items()) or "-"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import uuid
 from pathlib import Path
 
 import pytest
+
+from cluster.errors import ClusterError
 
 pytestmark = pytest.mark.cluster
 
@@ -98,12 +101,12 @@ def test_a_lost_worker_is_replaced_and_the_attempt_is_counted(tmp_path: Path) ->
                 "group_reused": dist.group.WORLD is world,
                 "threads": torch.get_num_threads(),
                 "cwd": os.getcwd(),
-                "torchrun": sorted({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(os.environ)),
+                "torchrun": sorted(
+                    {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(os.environ)
+                ),
             }
         """,
     )
-    import json
-
     answer = json.loads(stdout.split("ANSWER ")[1])
     assert answer == {
         "total": 3.0,
@@ -172,12 +175,10 @@ def test_every_rank_gets_the_same_answer_when_the_stop_file_appears(tmp_path: Pa
                 if stop:
                     return {"calls": calls, "busy": busy / (time.monotonic() - began)}
                 if runtime.rank == 1 and calls == 200:
-                    Path(%r, "stop").touch()
+                    Path("out/stop").touch()
                 time.sleep(0.01)
-        """
-        % str(tmp_path / "out"),
+        """,
     )
-    import json
 
     answer = json.loads(stdout.split("ANSWER ")[1])
     assert answer["calls"] > 200
@@ -185,7 +186,6 @@ def test_every_rank_gets_the_same_answer_when_the_stop_file_appears(tmp_path: Pa
 
 
 def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(tmp_path: Path) -> None:
-    from cluster.errors import ClusterError
     from cluster.ray_train import WorkerGroup, run_on_workers
 
     with pytest.raises(ClusterError, match="9 GPUs asked for, this machine has"):
@@ -193,8 +193,9 @@ def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(tmp_p
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
-    from cluster.errors import ClusterError
     from cluster.ray_train import WorkerGroup, run_on_workers
 
-    with pytest.raises(ClusterError, match=r"Ray cluster 127\.0\.0\.1:9"):
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=r"Ray cluster 127\.0\.0\.1:9 does not answer"):
         run_on_workers(print, WorkerGroup(address="127.0.0.1:9"), tmp_path)
+    assert time.monotonic() - began < 60

@@ -14,7 +14,7 @@ from pretrain.bundle import save_bundle
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
 WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full"), ("attention", "full")]
-QUICK = {"max_steps": 40, "batch_size": 8, "learning_rate": 3e-3}
+QUICK = {"max_steps": 40, "batch_size": 8, "learning_rate": 3e-3, "augmentation": False}
 
 
 @pytest.fixture(scope="module")

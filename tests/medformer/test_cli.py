@@ -125,7 +125,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         "sys.modules['medformer.commands.doctor'] = SimpleNamespace(register=register)\n"
         "sys.exit(cli.main(['doctor']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert done.returncode == cli.EXIT_BROKEN_PIPE
     assert done.stderr == ""

@@ -1,0 +1,38 @@
+"""``medformer pretrain``: train a backbone on shards, on Ray, and register it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+STOPPED = 3
+"""Exit status of a run that was asked to stop and can go on."""
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="pretrain a backbone on shards, on a local or a remote Ray cluster",
+        description="Run the pretraining that CONFIG describes, on an embedded local Ray or on the cluster named by "
+        "cluster.address. 'torchrun -m pretrain CONFIG' runs the same document without Ray.",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="the YAML document of the run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values, such as seed=1")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out")
+    parser.set_defaults(run=run_pretrain)
+
+
+def run_pretrain(arguments: argparse.Namespace) -> int:
+    """Pretrain; print where the bundle is."""
+    from cluster.launch import launch
+    from data_shards.support.documents import load
+    from pretrain.config import PretrainConfig
+
+    config = load(PretrainConfig, arguments.config, arguments.overrides)
+    bundle = launch(config, resume=arguments.resume)
+    if bundle is None:
+        print(f"stopped as asked; 'medformer pretrain {arguments.config} --resume' goes on")
+        return STOPPED
+    print(f"model bundle: {bundle}")
+    return 0

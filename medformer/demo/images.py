@@ -1,0 +1,68 @@
+"""Which images the demonstration works on: real ones where they can be had, phantoms otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_shards.sources.base import Source
+from data_shards.sources.medmnist import MedMNIST
+from data_shards.sources.phantoms import Phantoms
+from data_shards.support.errors import DataError
+
+SETS = ("breastmnist", "retinamnist", "pneumoniamnist")
+"""Small enough for a demonstration: 6,334 training images, 4 MB."""
+PHANTOMS = ("phantom-breast", "phantom-retina", "phantom-chest")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The sources of a demonstration.
+
+    Attributes:
+        sources: in the order of the report.
+        notes: plain sentences on what was chosen and why, for terminal and page.
+    """
+
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+
+
+def choose(folder: Path | None, seed: int) -> Chosen:
+    """The sources for a demonstration.
+
+    Args:
+        folder: searched for MedMNIST files, also below; None looks where MedMNIST keeps them, then downloads.
+        seed: of the phantoms.
+
+    Raises:
+        DataError: ``folder`` holds none of the files, or one that is damaged.
+    """
+    if folder is not None:
+        return _from_folder(folder)
+    try:
+        return Chosen(tuple(MedMNIST(name) for name in SETS), ())
+    except DataError:
+        note = "No MedMNIST files on this machine and none could be downloaded: synthetic phantoms stand in for images."
+        return Chosen(tuple(Phantoms(name, seed=seed) for name in PHANTOMS), (note,))
+
+
+def _from_folder(folder: Path) -> Chosen:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    sources: list[Source] = []
+    notes = []
+    for name in SETS:
+        official = sorted(folder.rglob(f"{name}.npz"))
+        others = [
+            path for path in sorted(folder.rglob(f"{name}_*.npz")) if not path.stem.rpartition("_")[2].isdecimal()
+        ]
+        if official:
+            sources.append(MedMNIST(name, file=official[0]))
+        elif others:
+            reason = f"read from {others[0].name}, which is not the published file"
+            sources.append(MedMNIST(name, file=others[0], unofficial=reason))
+            notes.append(f"{name} is not official: {reason}.")
+    if not sources:
+        raise DataError(f"{folder}: none of {', '.join(f'{name}.npz' for name in SETS)} is there")
+    return Chosen(tuple(sources), tuple(notes))

@@ -1,0 +1,165 @@
+"""A whole pretraining on Ray: a killed worker, a stop and a mistake, and what is left of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from cluster.registry import Registry
+from cluster.store import Store
+from data_shards.sources.phantoms import Phantoms
+from data_shards.writer import write_dataset
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVER = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from data_shards.support.documents import load
+from data_shards.support.errors import MedformerError
+
+def main():
+    from cluster.launch import launch
+    from pretrain.config import PretrainConfig
+    overrides = [word for word in sys.argv[2:] if "=" in word]
+    try:
+        print(launch(load(PretrainConfig, Path(sys.argv[1]), overrides), resume="--resume" in sys.argv))
+    except MedformerError as error:
+        print(f"error: {{error}}")
+        sys.exit(2)
+
+if __name__ == "__main__":
+    main()
+"""
+CONFIG = """
+out: out
+data:
+  datasets: [{path: shards}]
+  batch_size: 16
+objectives:
+  simclr: {}
+schedule: {epochs: 100, max_steps: 40}
+checkpoint: {every_steps: 5}
+log_every_steps: 5
+cluster: {workers: 2, threads_per_worker: 1}
+"""
+
+
+class Driver:
+    """A process that runs ``launch`` in a folder that is not the source tree."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder / 'store.db'}"
+        self.mark = uuid.uuid4().hex
+        (folder / "driver.py").write_text(DRIVER)
+        (folder / "run.yaml").write_text(CONFIG)
+        write_dataset(Phantoms("phantom-breast", subjects=40), folder / "shards")
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return subprocess.Popen(
+            [sys.executable, "driver.py", "run.yaml", *words],
+            cwd=self.folder,
+            env={**environment, "MEDFORMER_TEST_MARK": self.mark, "MLFLOW_TRACKING_URI": self.uri},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str], status: int = 0) -> str:
+        stdout, stderr = process.communicate(timeout=280)
+        assert process.returncode == status, stdout + stderr
+        assert "Traceback" not in stdout + stderr
+        assert self.workers() == []
+        return stdout
+
+    def workers(self) -> list[int]:
+        """Process ids of the training workers, which carry the mark in their environment."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                ours = entry.name.isdigit() and self.mark.encode() in (entry / "environ").read_bytes()
+                if ours and b"RayTrainWorker" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def wait_for_step(self, process: subprocess.Popen[str], step: int, out: str) -> None:
+        path = self.folder / out / "metrics.jsonl"
+        deadline = time.monotonic() + 240
+        while not path.exists() or f'"step": {step},' not in path.read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def steps_in(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_a_mistake_in_the_data_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+    driver = Driver(tmp_path)
+    stdout = driver.finish(driver.start("data.datasets.0.path=nowhere"), status=2)
+    assert stdout.startswith("error: ") and "nowhere" in stdout and len(stdout.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_worker_changes_neither_the_weights_nor_the_curves(tmp_path: Path) -> None:
+    driver = Driver(tmp_path)
+    driver.finish(driver.start("out=unbroken"))
+
+    process = driver.start("out=broken", "cluster.model_name=nano")
+    driver.wait_for_step(process, 15, "broken")
+    os.kill(driver.workers()[0], signal.SIGKILL)
+    stdout = driver.finish(process)
+
+    assert (tmp_path / "broken" / "attempt").read_text() == "1\n"
+    weights = [tmp_path / out / "bundle" / "model.safetensors" for out in ("unbroken", "broken")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert steps_in(tmp_path / "broken" / "metrics.jsonl") == list(range(5, 41, 5))
+    run_id = (tmp_path / "broken" / "mlflow_run_id").read_text().strip()
+    client = Store(driver.uri).client
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == list(range(5, 41, 5))
+    (published,) = Registry(driver.uri).show("nano").versions
+    assert published.run_id == run_id
+    assert f"registered nano:{published.version}" in stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sigterm_writes_a_checkpoint_and_a_resumed_run_goes_on_from_it(tmp_path: Path) -> None:
+    driver = Driver(tmp_path)
+    process = driver.start("schedule.max_steps=400", "checkpoint.every_steps=1000")
+    driver.wait_for_step(process, 10, "out")
+    process.terminate()
+    assert driver.finish(process).strip() == "None"
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").glob("step-*")
+    stopped_at = int(checkpoint.name[5:13])
+    assert 10 <= stopped_at < 400
+    run_id = (tmp_path / "out" / "mlflow_run_id").read_text().strip()
+    assert Store(driver.uri).client.get_run(run_id).info.status == "KILLED"
+
+    refused = driver.start("schedule.max_steps=400", "checkpoint.every_steps=1000")
+    assert "exists already" in driver.finish(refused, status=2)
+
+    process = driver.start("schedule.max_steps=400", "checkpoint.every_steps=1000", "--resume")
+    driver.wait_for_step(process, stopped_at + 5, "out")
+    process.terminate()
+    driver.finish(process)
+    steps = steps_in(tmp_path / "out" / "metrics.jsonl")
+    assert steps == list(range(5, max(steps) + 1, 5))
+    assert (tmp_path / "out" / "mlflow_run_id").read_text().strip() == run_id
