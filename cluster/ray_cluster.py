@@ -100,7 +100,13 @@ def _attach(address: str) -> None:
             runtime_env={"py_modules": packages} if packages else None,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"Ray cluster {address}: {first_line(error)}") from error
+        reason = first_line(error)
+        if "InvalidAuthToken" in str(error.__cause__):
+            # Ray says so only in the middle of a traceback.
+            reason = (
+                "it asks for a token: set RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+            )
+        raise ClusterError(f"Ray cluster {address}: {reason}") from error
 
 
 def _probe(address: str) -> None:

@@ -23,7 +23,7 @@ from finetune.training import Recipe
 from pretrain.backbone import Medformer
 
 BACKBONE_RATIO = 0.1
-"""Learning rate of the backbone as a share of that of the new head; for a fresh one too, where ten times more diverges."""
+"""Learning rate of the backbone as a share of that of the head; of a fresh one too, which ten times more throws off."""
 
 PRETRAINED_LAYER_DECAY = 0.75
 

@@ -148,7 +148,7 @@ def check_disjoint(splits: Mapping[str, LabelledImages]) -> None:
     """
     seen: dict[str, str] = {}
     for split, part in splits.items():
-        for subject in () if part.subjects is None else np.unique(part.subjects):
+        for subject in () if part.subjects is None else np.unique(part.subjects).tolist():
             if seen.setdefault(str(subject), split) != split:
                 raise DataError(
                     f"{part.name}: subject {subject!r} is in split {seen[str(subject)]} and in split {split}"

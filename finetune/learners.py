@@ -30,7 +30,7 @@ LIGHT = ViewConfig(
     blur=0.0,
     noise=0.0,
 )
-"""Weaker than in pretraining, for a label must survive it; so nothing is mirrored: sides can be what a label is about."""
+"""Weaker than in pretraining, for a label must survive it; nothing is mirrored: a label can be about the side."""
 
 
 class CachedLearner:

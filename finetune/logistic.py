@@ -20,7 +20,7 @@ from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 from finetune.objective import balanced_weights, column_targets, logit_count, loss_per_image, probabilities
 
-STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))
+STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 2))
 """Candidates for the inverse regularisation strength, on standardised features."""
 
 DEFAULT_STRENGTH = 1e-2

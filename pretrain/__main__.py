@@ -16,7 +16,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__)
     parser.add_argument("config", type=Path, help="the YAML document of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values of the document")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in out, or start when there is none; give it with --max-restarts too",
+    )
     arguments = parser.parse_intermixed_args(argv)
     try:
         return _run(arguments)
@@ -37,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(threads)
     runtime = TorchRuntime()
     try:
-        bundle = run(config, runtime, resume=arguments.resume or runtime.attempt > 0)
+        bundle = run(config, runtime, resume=arguments.resume)
     finally:
         runtime.close()
     if runtime.rank == 0:

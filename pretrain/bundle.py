@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,8 +97,12 @@ def load_bundle(folder: Path) -> Bundle:
     architecture = config.get("architecture")
     if architecture not in timm.list_models("medformer_*"):
         raise CheckpointError(f"{folder / 'config.json'}: unknown architecture {architecture!r}")
+    model_args = config.get("model_args", {})
+    # Only what the network itself takes: timm's own arguments could name another file, and a pickle, to load.
+    if not isinstance(model_args, dict) or not set(model_args) < set(inspect.signature(Medformer).parameters):
+        raise CheckpointError(f"{folder / 'config.json'}: model_args {model_args!r} are not arguments of a backbone")
     try:
-        backbone = timm.create_model(architecture, num_classes=0, **config.get("model_args", {}))
+        backbone = timm.create_model(architecture, num_classes=0, **model_args)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {architecture} cannot be made: {error}") from None
     load_weights(backbone, folder / "model.safetensors")

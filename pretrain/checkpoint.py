@@ -16,11 +16,12 @@ import torch
 import torch.distributed as dist
 
 from data_shards.support.errors import CheckpointError, MedformerError
-from data_shards.support.files import sync_tree, write_json
+from data_shards.support.files import sha256_of, sync_tree, write_json
 
 _NAME = re.compile(r"step-(\d{8})-attempt-(\d+)$")
 ENGINE_TAG = "engine"
 """Name of the folder inside a checkpoint that DeepSpeed writes."""
+_DIGESTS = "sha256.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,24 @@ class Checkpoint:
             raise CheckpointError(f"{path}: not a readable checkpoint state: expected a mapping")
         return state
 
+    def verify(self) -> None:
+        """Compare every file with the digest that was taken when it was written.
+
+        Raises:
+            CheckpointError: a file is missing or damaged; the message names it.
+        """
+        path = self.folder / _DIGESTS
+        try:
+            digests = json.loads(path.read_text())
+            damaged = [name for name, digest in digests.items() if sha256_of(self.folder / name) != digest]
+        except (OSError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged checkpoint: {error}; {self._way_out()}") from None
+        if damaged:
+            raise CheckpointError(f"{self.folder / damaged[0]}: damaged: its SHA-256 has changed; {self._way_out()}")
+
+    def _way_out(self) -> str:
+        return f"remove {self.folder} to go on from the checkpoint before it"
+
     def rng_file(self, rank: int) -> Path:
         """The random number generator states of a rank."""
         return self.folder / f"rng-rank-{rank}.pt"
@@ -71,6 +90,10 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
+
+    def path(self, step: int, attempt: int) -> Path:
+        """Where the checkpoint that ``attempt`` wrote after ``step`` lies, or will lie."""
+        return self.folder / f"step-{step:08d}-attempt-{attempt}"
 
     def complete(self) -> list[Checkpoint]:
         """Every complete checkpoint, oldest first."""
@@ -97,8 +120,8 @@ class CheckpointStore:
         Raises:
             MedformerError: the disk refuses; the half-written folder is removed.
         """
-        name = f"step-{step:08d}-attempt-{attempt}"
-        partial, final = self.folder / f".{name}.partial", self.folder / name
+        final = self.path(step, attempt)
+        partial = final.with_name(f".{final.name}.partial")
         leader = dist.get_rank() == 0
         try:
             if leader:
@@ -108,6 +131,7 @@ class CheckpointStore:
             yield partial
             dist.barrier()
             if leader:
+                write_json(partial / _DIGESTS, _digests(partial))
                 sync_tree(partial)
                 os.replace(partial, final)
         # torch.save reports a full disk as a RuntimeError of its zip writer.
@@ -120,8 +144,22 @@ class CheckpointStore:
             raise MedformerError(f"cannot write checkpoint {final}: {error}") from error
         if leader:
             for old in self.complete()[: -self.keep]:
-                shutil.rmtree(old.folder)
+                self._remove(old.folder)
         dist.barrier()
+
+    def _remove(self, folder: Path) -> None:
+        # Hidden first: what a kill leaves of it must not look complete.
+        hidden = folder.with_name(f".{folder.name}.retired")
+        try:
+            os.replace(folder, hidden)
+            shutil.rmtree(hidden)
+        except OSError as error:
+            raise MedformerError(f"cannot remove the old checkpoint {folder}: {error.strerror or error}") from error
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in paths}
 
 
 def rng_state() -> dict[str, Any]:

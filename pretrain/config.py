@@ -138,8 +138,7 @@ class HealthConfig(Document):
     Attributes:
         max_grad_norm: a gradient norm above this, before clipping, is an explosion.
         min_embedding_std: the standard deviation of unit-length embeddings, times the root of their width, is 1 when
-            they
-            spread over the sphere and 0 when they are all the same; below this they count as collapsed.
+            they spread over the sphere and 0 when they are all the same; below this they count as collapsed.
         patience: consecutive log lines that must show a collapse.
     """
 

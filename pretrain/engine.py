@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -21,26 +22,29 @@ from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PLACE_KEYS, PretrainConfig
 from pretrain.health import HealthMonitor, embedding_spread
-from pretrain.meter import Meter, MetricsFile
+from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
+from pretrain.objectives.collectives import all_gather_rows
 from pretrain.optim import create_schedule
 from pretrain.runtime import Runtime
 from pretrain.sharding import gradient_norm, initialise, zero_stage
 from pretrain.view_factory import ViewFactory
+
+T = TypeVar("T")
 
 
 def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Path | None:
     """Pretrain a backbone.
 
     Writes ``config.yaml``, ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``bundle/`` into ``config.out``. The
-    same configuration
-    on the same number of workers gives the same weights bit for bit on a CPU, however often the run was interrupted.
+    same configuration on the same number of workers gives the same weights bit for bit on a CPU, however often the run
+    was interrupted. A run that is refused leaves ``config.out`` as it was.
 
     Args:
         config: the run.
         runtime: the surroundings of this worker; its process group is initialised.
         resume: go on from the newest checkpoint in ``config.out`` when there is one; otherwise the folder must not
-        exist.
+            exist.
 
     Returns:
         The bundle's folder, or None when the run was asked to stop before its end.
@@ -53,7 +57,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     """
     stage = zero_stage(config)
     store = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep)
-    _prepare_output(config, runtime, store, resume)
+    if not resume:
+        _on_rank_zero(runtime, lambda: _refuse_existing(config.out))
 
     torch.manual_seed(config.seed)
     module = PretrainModule(create_backbone(config.model), config.objectives).to(runtime.device)
@@ -66,14 +71,16 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     torch.manual_seed(config.seed + runtime.rank)  # Dropout differs between ranks; the weights above must not.
 
     step = 0
-    if resume and (checkpoint := store.latest()):
+    # Rank 0 chooses: a shared file system may show the others an older state of the folder.
+    checkpoint = _on_rank_zero(runtime, lambda: _intact(store.latest())) if resume else None
+    if checkpoint is not None:
         step = _restore(checkpoint, engine, stream, config, runtime)
+    _on_rank_zero(runtime, lambda: _prepare_output(config, store))
     make_views = ViewFactory(config, runtime.device)
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
     progress = Progress(total_steps, "steps", "pretrain", initial=step, silent=runtime.rank != 0)
     batches: Iterator[Batch] = iter(stream)
-    metrics: dict[str, float] = {}
     shown: dict[str, float] = {}
 
     module.train()
@@ -99,7 +106,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
 
             stop = False
             if observe:
-                own = embedding_spread(views.embeddings(module.backbone)[0])
+                embedding_BD = views.embeddings(module.backbone)[0].detach()
+                own = embedding_spread(all_gather_rows(embedding_BD, views.rows))
                 own["grad_norm"] = engine.get_global_grad_norm() if norm is None else norm
                 own["stop"] = float(runtime.stop_requested())
                 metrics = meter.reduce(own)
@@ -117,32 +125,57 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             if stop and not last:
                 return None
 
-    return _export(config, runtime, module, datasets, step, metrics)
+    return _export(config, runtime, module, datasets, step)
 
 
-def _prepare_output(config: PretrainConfig, runtime: Runtime, store: CheckpointStore, resume: bool) -> None:
-    problem: list[str | None] = [None]
+def _on_rank_zero(runtime: Runtime, action: Callable[[], T]) -> T:
+    """What ``action`` gives on rank 0, on every rank; an error of ours is raised on every rank too."""
+    result: T | None = None
+    problem: MedformerError | None = None
     if runtime.rank == 0:
         try:
-            if config.out.exists() and not resume:
-                raise ConfigError(f"{config.out} exists already; choose another out, or pass --resume to go on")
-            config.out.mkdir(parents=True, exist_ok=True)
-            store.clean()
-            write_resolved(config, config.out)
-        except OSError as error:
-            problem[0] = f"cannot write {config.out}: {error.strerror or error}"
+            result = action()
         except MedformerError as error:
-            problem[0] = str(error)
-    dist.broadcast_object_list(problem)
-    if problem[0] is not None:
-        raise ConfigError(problem[0])
+            problem = error
+    outcome = [result, problem]
+    dist.broadcast_object_list(outcome)
+    if isinstance(outcome[1], MedformerError):
+        raise outcome[1]
+    return cast(T, outcome[0])
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
+
+
+def _intact(checkpoint: Checkpoint | None) -> Checkpoint | None:
+    if checkpoint is not None:
+        checkpoint.verify()
+    return checkpoint
+
+
+def _prepare_output(config: PretrainConfig, store: CheckpointStore) -> None:
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        store.clean()
+    except OSError as error:
+        raise ConfigError(f"cannot write {config.out}: {error.strerror or error}") from error
+    write_resolved(config, config.out)
 
 
 def _open_stream(config: PretrainConfig, runtime: Runtime, datasets: list[ShardedDataset]) -> SampleStream:
     weights = [dataset.weight for dataset in config.data.datasets if dataset.weight is not None]
     for dataset in datasets:
-        if len(dataset) < 2 * runtime.world_size:
-            raise ConfigError(f"{dataset.folder}: {len(dataset)} images are too few for {runtime.world_size} workers")
+        shape = dataset.image_shape
+        if shape is None or len(shape) != 3 or np.dtype(dataset.layout.dtype) != np.uint8:
+            raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W of one size in split train")
+        smallest = len(dataset) // -(-len(dataset) // config.data.batch_size)
+        if smallest < 2 * runtime.world_size:
+            raise ConfigError(
+                f"{dataset.folder}: {len(dataset)} images in batches of at most {config.data.batch_size} are too few "
+                f"for {runtime.world_size} workers: each needs two images of every batch"
+            )
     return SampleStream(
         datasets,
         batch_size=config.data.batch_size,
@@ -168,9 +201,7 @@ def _save(
     with store.write(step, runtime.attempt, state) as folder:
         engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
         torch.save(rng_state(), folder / f"rng-rank-{runtime.rank}.pt")
-    final = store.latest()
-    assert final is not None
-    runtime.checkpoint_saved(final.folder, step)
+    runtime.checkpoint_saved(store.path(step, runtime.attempt), step)
 
 
 def _restore(
@@ -190,7 +221,8 @@ def _restore(
     try:
         path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=ENGINE_TAG)
     except Exception as error:
-        raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).split())[:500]
+        raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
     if path is None:
         raise CheckpointError(f"{checkpoint.folder}: DeepSpeed found no state in it")
     stream.load_state_dict(state["stream"])
@@ -204,7 +236,6 @@ def _export(
     module: PretrainModule,
     datasets: list[ShardedDataset],
     step: int,
-    metrics: dict[str, float],
 ) -> Path:
     folder = config.out / "bundle"
     if runtime.rank == 0:
@@ -229,9 +260,10 @@ def _export(
                 for dataset in datasets
             ],
         }
-        save_bundle(
-            folder, module.backbone, config.model.name, config.model.kwargs, provenance, {"pretraining": metrics}
-        )
+        # From the file: a run that was cut off after its last checkpoint goes on from there without another step.
+        lines = read_metrics(config.out / "metrics.jsonl")
+        metrics = {"pretraining": lines[-1] if lines else {}}
+        save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
     dist.barrier()
     return folder
 

@@ -19,9 +19,11 @@ def embedding_spread(embedding_BD: Tensor) -> dict[str, float]:
         ``embedding_std``: mean standard deviation per channel of the unit-length embeddings, times the root of their
         width: 1 when they cover the sphere evenly, 0 when they are all the same (Chen and He, CVPR 2021, section 4.1).
         ``effective_rank``: exponential of the entropy of the normalised singular values (Garrido et al., ICML 2023,
-        RankMe).
+        RankMe). Both are NaN when the embeddings are not finite.
     """
     embedding_BD = embedding_BD.detach().float()
+    if not embedding_BD.isfinite().all():
+        return {"embedding_std": math.nan, "effective_rank": math.nan}
     unit_BD = torch.nn.functional.normalize(embedding_BD, dim=-1)
     spread = unit_BD.std(dim=0, correction=0).mean() * math.sqrt(embedding_BD.shape[1])
     centred_BD = embedding_BD - embedding_BD.mean(dim=0)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_atomic
 
 
@@ -79,11 +80,18 @@ class MetricsFile:
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add a line and hand it to the disk."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a line and hand it to the disk.
+
+        Raises:
+            MedformerError: the disk refuses.
+        """
+        try:
+            with open(self.path, "a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise MedformerError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -8,9 +8,17 @@ import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 
-from data_shards.support.errors import ConfigError
+from data_shards.support.errors import ConfigError, nearest
 from pretrain.config import OptimizerConfig, ScheduleConfig
 from pretrain.module import PretrainModule
+
+_ELEMENTWISE = """
+    adabelief adadelta adagrad adam adamax adamc adamw adamwlegacy adan adanw adopt adoptw laprop lion madgrad madgradw
+    momentum nadam nadamc nadamlegacy nadamw nesterov nesterovw radabelief radam radamlegacy radamw rmsprop rmsproptf
+    sgd sgdw bnbadam bnbadamw bnblion bnbsgd fusedadam fusedadamw fusedsgd
+"""
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+"""Optimizers that treat every number of a tensor alone, so that ZeRO may hand them flattened slices of tensors."""
 
 
 def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage: int) -> torch.optim.Optimizer:
@@ -19,10 +27,10 @@ def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage
     Raises:
         ConfigError: the optimizer needs each tensor whole but ZeRO would hand it slices, or refuses an argument.
     """
-    if zero_stage > 0 and config.name in ("lars", "nlars", "lamb", "lambc"):
+    if zero_stage > 0 and config.name not in ELEMENTWISE:
         raise ConfigError(
-            f"optimizer.name: {config.name} scales each tensor by its own norm, but ZeRO stage {zero_stage} gives it "
-            "flattened slices; use stage 0 or another optimizer"
+            f"optimizer.name: {config.name} looks at whole tensors, but ZeRO stage {zero_stage} gives it flattened "
+            f"slices; use stage 0 or an elementwise optimizer{nearest(config.name, ELEMENTWISE)}"
         )
     groups = param_groups_weight_decay(module, config.weight_decay, module.no_weight_decay())
     arguments: dict[str, Any] = dict(config.kwargs)

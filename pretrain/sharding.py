@@ -23,8 +23,9 @@ def zero_stage(config: PretrainConfig) -> int:
     Raises:
         ConfigError: it is not 0, 1 or 2.
     """
-    stage = config.deepspeed.get("zero_optimization", {}).get("stage", 0)
-    if stage not in (0, 1, 2):
+    section = config.deepspeed.get("zero_optimization", {})
+    stage = section.get("stage", 0) if isinstance(section, dict) else section
+    if not isinstance(section, dict) or stage not in (0, 1, 2):
         raise ConfigError(f"deepspeed.zero_optimization.stage: {stage!r} is not supported; expected 0, 1 or 2")
     return int(stage)
 
@@ -54,6 +55,8 @@ def initialise(module: PretrainModule, config: PretrainConfig, runtime: Runtime)
         "zero_force_ds_cpu_optimizer": False,
         **config.deepspeed,
     }
+    # DeepSpeed would compile a shared-memory all-reduce for inference here: a minute, a C++ compiler, and no use to us.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if config.precision == "bf16":
         document.setdefault("torch_autocast", {"enabled": True, "dtype": "bfloat16"})
     deepspeed.init_distributed(

@@ -12,7 +12,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "demo",
         help="the main job end to end, small, on this machine",
         description="Turn images into shards, pretrain a small backbone on them under Ray and DeepSpeed, register it, "
-        "pull it back, fine-tune it on few labels and compare it with the same network from scratch. About ten minutes.",
+        "pull it back, fine-tune it on few labels and compare it with the same network from scratch: ten minutes.",
     )
     parser.add_argument(
         "--data",
@@ -23,8 +23,8 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="output folder (default: runs/demo)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output of an earlier demonstration")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
-    parser.add_argument("--per-class", type=int, nargs="+", default=[10, 50], metavar="N", help="label budgets (10 50)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="N", help="draws (0 1 2 3 4)")
+    parser.add_argument("--per-class", type=_numbers, default=(10, 50), metavar="N,N", help="label budgets (10,50)")
+    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2, 3, 4), metavar="N,N", help="draws (0,1,2,3,4)")
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: the user's own)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the pretraining document")
     parser.set_defaults(run=run_demo)
@@ -47,3 +47,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))

@@ -52,10 +52,9 @@ class ConvStem(nn.Module):
 def channels_as(weight_OCHW: Tensor, channels: int) -> Tensor:
     """The kernel of a convolution over canonical channels, for images of another number of channels.
 
-    With fewer channels than canonical ones the image counts as repeated cyclically, so the kernels that would meet
-    the same
-    channel are summed. With more, the kernel is repeated cyclically and scaled so that equal channels give the same
-    response.
+    With fewer channels than canonical ones the image counts as repeated cyclically, so the kernels that would meet the
+    same channel are summed. With more, the kernel is repeated cyclically and scaled so that equal channels give the
+    same response.
     """
     canonical = weight_OCHW.shape[1]
     if channels == canonical:

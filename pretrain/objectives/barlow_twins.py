@@ -12,6 +12,7 @@ from pretrain.backbone import Medformer
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.batchnorm import standardise
 from pretrain.objectives.collectives import all_reduce_sum
+from pretrain.objectives.precision import full_precision
 from pretrain.objectives.projector import Projector
 from pretrain.objectives.views import Views
 
@@ -34,7 +35,8 @@ def barlow_twins_loss(za_BD: Tensor, zb_BD: Tensor, redundancy: float, total_row
     """
     za_BD, _, _ = standardise(za_BD, total_rows, _EPS)
     zb_BD, _, _ = standardise(zb_BD, total_rows, _EPS)
-    c_DD = all_reduce_sum(za_BD.T @ zb_BD) / total_rows
+    with full_precision(za_BD):
+        c_DD = all_reduce_sum(za_BD.T @ zb_BD) / total_rows
     diagonal_D = torch.diagonal(c_DD)
     invariance = (1 - diagonal_D).square().sum()
     return invariance, redundancy * (c_DD.square().sum() - diagonal_D.square().sum())

@@ -28,9 +28,8 @@ class Objective(nn.Module):
     """A self-supervised loss together with the heads it trains.
 
     A subclass names its parameters in ``Config`` and registers itself with :func:`objective`. Reductions over the
-    global batch happen
-    inside: the mean over ranks of the returned losses is the loss of the global batch, and the mean of the gradients
-    is its gradient.
+    global batch happen inside: the mean over ranks of the returned losses is the loss of the global batch, and the
+    mean of the gradients is its gradient.
 
     Args:
         backbone: the network to be trained; its ``embed_dim`` gives the projector its input. Not kept as a submodule.

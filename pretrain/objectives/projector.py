@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from pretrain.objectives.batchnorm import GlobalBatchNorm1d
+from pretrain.objectives.precision import full_precision
 
 
 class Projector(nn.Sequential):
@@ -26,8 +27,9 @@ class Projector(nn.Sequential):
         super().__init__(*layers, nn.Linear(widths[-2], widths[-1], bias=last_bias))
 
     def project(self, x_BD: Tensor, total_rows: int) -> Tensor:
-        """Project own rows of a global batch of ``total_rows``."""
+        """Project own rows of a global batch of ``total_rows``, in the precision of the weights."""
         for module in self:
             if isinstance(module, GlobalBatchNorm1d):
                 module.total_rows = total_rows
-        return self(x_BD)
+        with full_precision(x_BD):
+            return self(x_BD.to(next(self.parameters()).dtype))

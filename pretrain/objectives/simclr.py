@@ -12,6 +12,7 @@ from torch import Tensor
 from pretrain.backbone import Medformer
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.collectives import all_gather_rows, rank, world_size
+from pretrain.objectives.precision import full_precision
 from pretrain.objectives.projector import Projector
 from pretrain.objectives.views import Views
 
@@ -34,7 +35,8 @@ def nt_xent(za_BD: Tensor, zb_BD: Tensor, temperature: float, rows: tuple[int, .
     own = start + torch.arange(len(za_BD), device=za_BD.device)
     itself = torch.cat([own, own + total])
     partner = torch.cat([own + total, own])
-    logits = torch.cat(local) @ everything.T / temperature
+    with full_precision(za_BD):
+        logits = torch.cat(local) @ everything.T / temperature
     logits = logits.scatter(1, itself[:, None], float("-inf"))
     return F.cross_entropy(logits, partner, reduction="sum") * (world_size() / (2 * total))
 

@@ -1,8 +1,8 @@
 """Random numbers that are a pure function of (seed, epoch, sample, view): the same on any number of workers.
 
 A counter-based generator in the sense of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011):
-nothing is
-stepped, each number is a hash of its address. The hash chains the finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
+nothing is stepped, each number is a hash of its address. The hash chains the finaliser of SplitMix64 (Steele et al.,
+OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
+_BELOW_ONE = np.float32(1 - 2**-24)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -48,7 +49,8 @@ def uniforms(keys_B: np.ndarray, count: int) -> np.ndarray:
 def normals(keys_B: np.ndarray, count: int) -> np.ndarray:
     """``count`` standard normal numbers for each key, ``B, count`` float32 (Box-Muller)."""
     half = (count + 1) // 2
-    u = uniforms(keys_B, 2 * half).astype(np.float32)
+    # Rounding to float32 can reach 1, whose normal number is infinite.
+    u = np.minimum(uniforms(keys_B, 2 * half).astype(np.float32), _BELOW_ONE)
     radius = np.sqrt(-2.0 * np.log1p(-u[:, :half]))
     angle = np.float32(2 * np.pi) * u[:, half:]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]

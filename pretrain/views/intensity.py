@@ -21,8 +21,9 @@ def adjust_intensity(images_BCHW: Tensor, u_BK: np.ndarray, config: ViewConfig) 
     brightness = np.where(chosen, (2 * u_BK[:, 2] - 1) * config.brightness, 0.0)
     gamma = np.where(chosen, np.exp((2 * u_BK[:, 3] - 1) * math.log1p(config.gamma)), 1.0)
     column = [_column(values, images_BCHW) for values in (contrast, brightness, gamma)]
-    # The mean of each image alone, so that the result does not depend on the company it is in.
-    mean_B111 = images_BCHW.flatten(1).mean(dim=1)[:, None, None, None]
+    # The mean of each image alone, so that the result does not depend on the company it is in. Rows first: torch
+    # splits the sum of one large image between its threads, but not that of several, and rounds them differently.
+    mean_B111 = images_BCHW.mean(dim=-1).flatten(1).mean(dim=1)[:, None, None, None]
     images_BCHW = (images_BCHW - mean_B111) * column[0] + mean_B111 + column[1]
     if images_BCHW.shape[1] > 1 and config.colour:
         gains = np.where(chosen[:, None], 1 + (2 * u_BK[:, 4:7] - 1) * config.colour, 1.0)

@@ -108,6 +108,7 @@ def steps_in(path: Path) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_data_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
     driver = Driver(tmp_path)
     stdout = driver.finish(driver.start("data.datasets.0.path=nowhere"), status=2)

@@ -14,7 +14,7 @@ from pretrain.bundle import save_bundle
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
 WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full"), ("attention", "full")]
-QUICK = {"max_steps": 40, "batch_size": 8, "learning_rate": 3e-3, "augmentation": False}
+QUICK = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "augmentation": False}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("head", "strategy"), WAYS)
 def test_it_beats_chance_on_unseen_images_and_repeats_itself(head: str, strategy: str) -> None:
-    given, test = blobs(40, seed=1), blobs(60, seed=2)
+    given, test = blobs(28, seed=1), blobs(60, seed=2)
 
     def fitted() -> FewLabelClassifier:
-        classifier = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, backbone_rate=3e-3, **QUICK)
+        classifier = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, backbone_rate=1e-3, **QUICK)
         return classifier.fit(given.images, given.targets)
 
     first, second = fitted(), fitted()

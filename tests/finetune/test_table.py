@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_shards.support.errors import DataError
+from data_shards.vocabulary import Task
+from finetune.readers import read_labelled, read_table
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight grey images: PNG, JPEG and NPY; ``table.csv`` names four subjects of two images each."""
+    generator = np.random.default_rng(0)
+    lines = ["file,label,subject"]
+    for index in range(8):
+        pixels = generator.integers(0, 256, size=(10, 12), dtype=np.uint8)
+        name = f"{index}.{('png', 'jpg', 'npy', 'PNG')[index % 4]}"
+        if name.endswith("npy"):
+            np.save(tmp_path / name, pixels)
+        else:
+            Image.fromarray(pixels).save(tmp_path / name)
+        lines.append(f"{name},{('benign', 'malignant')[index // 2 % 2]},patient-{index // 2}")
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def _edit(folder: Path, old: str, new: str) -> None:
+    table = folder / "table.csv"
+    content = table.read_text()
+    assert old in content
+    table.write_text(content.replace(old, new, 1))
+
+
+def test_images_labels_and_subjects_are_read(folder: Path) -> None:
+    splits = read_labelled(folder, csv=folder / "table.csv")
+    whole = [image for part in splits.values() for image in part.images]
+    assert len(whole) == 8 and whole[0].shape == (1, 10, 12)
+    train = splits["train"]
+    assert (train.task, dict(train.classes)) == (Task.binary, {0: "benign", 1: "malignant"})
+    assert not train.official
+    index = train.keys.tolist().index("2.npy") if "2.npy" in train.keys else None
+    if index is not None:
+        np.testing.assert_array_equal(train.images[index, 0], np.load(folder / "2.npy"))
+
+
+def test_without_a_split_column_whole_subjects_are_set_aside_in_every_class(folder: Path) -> None:
+    lines = ["file,label,subject"]
+    for index in range(32):
+        np.save(folder / f"many-{index}.npy", np.full((4, 4), index, np.uint8))
+        lines.append(f"many-{index}.npy,{index // 2 % 2},{index // 2}")
+    (folder / "many.csv").write_text("\n".join(lines))
+    splits = read_table(folder, folder / "many.csv")
+    assert (len(splits["train"]), len(splits["test"])) == (24, 8)
+    assert not set(splits["train"].subjects) & set(splits["test"].subjects)
+    assert set(splits["test"].labels[:, 0]) == {0, 1}
+    again = read_table(folder, folder / "many.csv")
+    assert again["test"].keys.tolist() == splits["test"].keys.tolist()
+
+
+def test_a_split_column_is_obeyed_and_integer_labels_are_ordered_by_value(folder: Path) -> None:
+    lines = ["file,label,split"]
+    lines += [
+        f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]},{(10, 9, 2)[i % 3]},{'train' if i < 6 else 'val'}" for i in range(8)
+    ]
+    (folder / "split.csv").write_text("\ufeff" + "\n".join(lines))  # as spreadsheet programs save it
+    splits = read_table(folder, folder / "split.csv")
+    assert {split: len(part) for split, part in splits.items()} == {"train": 6, "val": 2}
+    assert dict(splits["train"].classes) == {0: "2", 1: "9", 2: "10"}
+    assert splits["train"].labels[:, 0].tolist() == [2, 1, 0, 2, 1, 0]
+
+
+def test_colour_is_read_as_three_channels_and_size_resizes(folder: Path) -> None:
+    for index in range(4):
+        Image.new("RGB", (20 + index, 30), (255, index, 0)).save(folder / f"rgb{index}.png")
+    (folder / "rgb.csv").write_text("file,label\n" + "".join(f"rgb{i}.png,{i % 2}\n" for i in range(4)))
+    with pytest.raises(DataError, match=r"line 3: rgb1\.png has channels, height, width \(3, 30, 21\)"):
+        read_table(folder, folder / "rgb.csv")
+    splits = read_table(folder, folder / "rgb.csv", size=8)
+    assert splits["train"].images.shape[1:] == (3, 8, 8)
+    assert splits["train"].images[0, 0].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.png", "nowhere.png", r"table\.csv, line 2: .*nowhere\.png: no such file"),
+        ("1.jpg", "1.txt", r"line 3: .*1\.txt: expected a file that ends in"),
+        ("label", "lable", r"unknown column 'lable'; did you mean 'label'"),
+        ("file,label,subject", "file,subject,split", "column 'label' is missing"),
+        ("file,label,subject", "file,label,label", "column 'label' occurs twice"),
+        ("0.png,benign", "0.png,", "line 2: label is missing"),
+        ("patient-0", "", "line 2: subject is missing"),
+        ("0.png,benign,patient-0", "0.png,benign,patient-0,extra", "line 2: more values than the 3 columns"),
+        ("1.jpg", "0.png", r"line 3: 0\.png is listed already in line 2"),
+    ],
+)
+def test_a_fault_in_the_table_names_the_line(folder: Path, old: str, new: str, message: str) -> None:
+    _edit(folder, old, new)
+    with pytest.raises(DataError, match=message):
+        read_table(folder, folder / "table.csv")
+
+
+def test_faults_of_whole_tables_are_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"other\.csv: no such CSV file"):
+        read_table(folder, folder / "other.csv")
+    with pytest.raises(DataError, match="no such folder"):
+        read_table(folder / "nowhere", folder / "table.csv")
+    for content, message in [
+        ("file,label\n", "no rows"),
+        ("file,label\n0.png,a\n", "at least two classes"),
+        ("file,label,split\n0.png,a,trian\n", "line 2: split 'trian'"),
+        ("file,label,split\n0.png,a,test\n1.jpg,b,test\n", "no image is in the train split"),
+        (
+            "file,label,split,subject\n0.png,a,train,x\n1.jpg,b,test,x\n",
+            "subject 'x' is in split train and in split test",
+        ),
+    ]:
+        (folder / "bad.csv").write_text(content)
+        with pytest.raises(DataError, match=message):
+            read_table(folder, folder / "bad.csv")
+
+
+def test_a_truncated_image_and_mixed_channels_are_named(folder: Path) -> None:
+    content = (folder / "0.png").read_bytes()
+    (folder / "0.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"line 2: .*0\.png: not a readable image"):
+        read_table(folder, folder / "table.csv")
+    Image.new("RGB", (12, 10)).save(folder / "0.png")
+    with pytest.raises(DataError, match=r"line 3: 1\.jpg has channels, height, width \(1, 10, 12\)"):
+        read_table(folder, folder / "table.csv")
+
+
+def test_intensities_deeper_than_eight_bits_are_refused_not_rescaled(folder: Path) -> None:
+    Image.fromarray(np.zeros((10, 12), np.uint16)).save(folder / "0.png")
+    with pytest.raises(DataError, match=r"0\.png: expected 8 bits per channel"):
+        read_table(folder, folder / "table.csv")
+    Image.new("L", (12, 10)).save(folder / "0.png")
+    np.save(folder / "2.npy", np.zeros((10, 12), np.float32))
+    with pytest.raises(DataError, match=r"2\.npy: expected uint8 intensities, found float32"):
+        read_table(folder, folder / "table.csv")
+
+
+def test_an_npy_with_objects_is_not_unpickled(folder: Path) -> None:
+    np.save(folder / "2.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"2\.npy: not a readable NPY array"):
+        read_table(folder, folder / "table.csv")
