@@ -65,6 +65,12 @@ def stratified_folds(strata_N: np.ndarray, folds: int, seed: int, subjects: np.n
     return fold_S[subject_N]
 
 
+def smallest_class(strata_N: np.ndarray, subjects: np.ndarray | None = None) -> int:
+    """How many subjects the smallest stratum has; 0 when all of its subjects belong to a rarer one."""
+    _, stratum_S, _ = _subjects(strata_N, subjects)
+    return min(int((stratum_S == stratum).sum()) for stratum in np.unique(strata_N))
+
+
 def selection_folds(
     strata_N: np.ndarray, seed: int, subjects: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -80,9 +86,7 @@ def selection_folds(
         seed: fixes the split.
         subjects: the subject of each image, never cut apart; each image is its own when left out.
     """
-    _, stratum_S, _ = _subjects(strata_N, subjects)
-    known, count = np.unique(stratum_S, return_counts=True)
-    smallest = int(count.min()) if len(known) == len(np.unique(strata_N)) else 0
+    smallest = smallest_class(strata_N, subjects)
     if smallest < 2:
         return []
     folds = min(CARVE_FOLDS, smallest)

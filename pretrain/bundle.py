@@ -103,7 +103,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise CheckpointError(f"{folder / 'config.json'}: model_args {model_args!r} are not arguments of a backbone")
     try:
         backbone = timm.create_model(architecture, num_classes=0, **model_args)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {architecture} cannot be made: {error}") from None
     load_weights(backbone, folder / "model.safetensors")
     return Bundle(backbone.eval(), config, provenance, metrics)

@@ -66,7 +66,7 @@ def create_backbone(config: ModelConfig) -> Medformer:
         raise ConfigError(f"model.name: unknown model {config.name!r}{nearest(config.name, ours)}")
     try:
         backbone: Medformer = timm.create_model(config.name, num_classes=0, **config.kwargs)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"model.kwargs: {config.name} cannot be made: {error}") from None
     if config.grad_checkpointing:
         backbone.set_grad_checkpointing(True)

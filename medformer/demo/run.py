@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -74,7 +75,7 @@ def run(options: Options) -> Path:
     _say(f"1/5 shards of {len(chosen.sources)} datasets")
     shards = _build_shards(chosen, out)
 
-    config = pretraining_config(out, list(shards), options)
+    config = pretraining_config(out, shards, options)
     _say(
         f"2/5 pretraining {config.model.name} on {config.cluster.workers} Ray workers, objective: "
         f"{', '.join(config.objectives)}"
@@ -120,12 +121,18 @@ def run(options: Options) -> Path:
     return page
 
 
-def pretraining_config(out: Path, shards: Sequence[Path], options: Options) -> PretrainConfig:
-    """The packaged document, with the places of this demonstration filled in."""
+def pretraining_config(out: Path, shards: Mapping[Path, Manifest], options: Options) -> PretrainConfig:
+    """The packaged document, with the places of this demonstration filled in.
+
+    A dataset's share of the steps goes with the root of its size, so that the large one does not drown the small ones.
+    """
     document = yaml.safe_load(resources.files("medformer.demo").joinpath("pretrain.yaml").read_text())
     document["out"] = str(out / "pretrain")
     document["seed"] = options.seed
-    document["data"]["datasets"] = [{"path": str(folder)} for folder in shards]
+    document["data"]["datasets"] = [
+        {"path": str(folder), "weight": round(math.sqrt(manifest.splits["train"].samples), 2)}
+        for folder, manifest in shards.items()
+    ]
     document["cluster"]["tracking_uri"] = options.tracking_uri
     return parse(PretrainConfig, document, "the demonstration's pretraining", options.overrides)
 

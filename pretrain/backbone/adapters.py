@@ -53,8 +53,8 @@ def channels_as(weight_OCHW: Tensor, channels: int) -> Tensor:
     """The kernel of a convolution over canonical channels, for images of another number of channels.
 
     With fewer channels than canonical ones the image counts as repeated cyclically, so the kernels that would meet the
-    same channel are summed. With more, the kernel is repeated cyclically and scaled so that equal channels give the
-    same response.
+    same channel are summed. With more, each kernel is shared out evenly among the channels that repeat its own, so that
+    equal channels give the same response.
     """
     canonical = weight_OCHW.shape[1]
     if channels == canonical:
@@ -64,7 +64,8 @@ def channels_as(weight_OCHW: Tensor, channels: int) -> Tensor:
         folded = weight_OCHW.new_zeros(weight_OCHW.shape[0], channels, *weight_OCHW.shape[2:])
         return folded.index_add(1, groups, weight_OCHW)
     tiles = torch.arange(channels, device=weight_OCHW.device) % canonical
-    return weight_OCHW[:, tiles] * (canonical / channels)
+    shares = torch.bincount(tiles, minlength=canonical).to(weight_OCHW.dtype)
+    return (weight_OCHW / shares[:, None, None])[:, tiles]
 
 
 class PlanarAdapter(nn.Module):

@@ -33,8 +33,8 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> Medformer:
 
 @register_model
 def medformer_nano(pretrained: bool = False, **kwargs: Any) -> Medformer:
-    """For tests and CPU demonstrations: 128 channels, 6 layers, 24 latents."""
-    return _create("medformer_nano", pretrained, **dict({"embed_dim": 128, "depth": 6, "num_heads": 4}, **kwargs))
+    """For tests and CPU demonstrations: 128 channels, 4 layers, 4 heads, 24 latents."""
+    return _create("medformer_nano", pretrained, **dict({"embed_dim": 128, "depth": 4, "num_heads": 4}, **kwargs))
 
 
 @register_model

@@ -100,6 +100,9 @@ def test_the_record_counts_distinct_images_and_says_how_it_chose() -> None:
     assert few.selection == "4-fold cross-validation within the given labels"
     full = FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=4).fit(pool.images[:8], pool.targets[:8])
     assert full.record_.selection.startswith("none") and full.record_.chosen["steps"] == 4
+    many = blobs(100, seed=2, side=8)
+    full = FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=4).fit(many.images, many.targets)
+    assert full.record_.selection == "carved fifth of the given labels"
 
 
 def test_multilabel_targets_give_one_probability_per_label() -> None:

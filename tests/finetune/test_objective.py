@@ -12,7 +12,8 @@ from finetune.objective import balanced_weights, loss_per_image, probabilities
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_equal_those_of_torch_also_far_from_zero(dtype: torch.dtype) -> None:
     logits = torch.cat([torch.linspace(-700, 700, 281), torch.linspace(-3, 3, 13)]).to(dtype)[:, None]
-    tolerance = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
+    # Up to the rounding of the logits, of which the largest that do not saturate are about 40.
+    tolerance = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 64 * torch.finfo(dtype).eps}
     for label in (0.0, 1.0):
         targets = torch.full_like(logits, label)
         expected = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")[:, 0]

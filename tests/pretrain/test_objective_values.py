@@ -37,7 +37,9 @@ def test_nt_xent_equals_lightly(temperature: float) -> None:
 def test_byol_is_the_sum_of_lightlys_two_directions_plus_two() -> None:
     za, zb = pair()
     # 2 - 2 cos per direction, where lightly gives -cos.
-    assert float(byol_loss(za, zb, len(za))) == pytest.approx(2 + 2 * float(NegativeCosineSimilarity()(za, zb)), abs=1e-6)
+    assert float(byol_loss(za, zb, len(za))) == pytest.approx(
+        2 + 2 * float(NegativeCosineSimilarity()(za, zb)), abs=1e-6
+    )
 
 
 def test_nt_xent_of_two_orthogonal_images_by_hand() -> None:
@@ -57,7 +59,9 @@ def test_byol_target_takes_no_gradient_and_follows_the_cosine_schedule() -> None
     torch.manual_seed(0)
     backbone = Linear()
     objective = BYOL(backbone, BYOL.Config(hidden=8, out=4, tau=0.9))
-    assert not any(p.requires_grad for p in [*objective.target_backbone.parameters(), *objective.target_projector.parameters()])
+    assert not any(
+        p.requires_grad for p in [*objective.target_backbone.parameters(), *objective.target_projector.parameters()]
+    )
     before = objective.target_backbone.map.weight.clone()
     with torch.no_grad():
         backbone.map.weight.add_(1.0)

@@ -1,0 +1,52 @@
+"""Small shards of phantoms, and one process group for everything that runs in this process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_shards.sources.phantoms import Phantoms
+from data_shards.writer import write_dataset
+from pretrain.runtime import TorchRuntime
+from tests.pretrain.runs import Run, document, write_document
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Greyscale phantoms, 28 x 28; 116 images to train on, so that global batches of 16 come in 14s and 15s."""
+    folder = tmp_path_factory.mktemp("shards") / "breast"
+    write_dataset(Phantoms("phantom-breast", subjects=80, images_per_subject=2), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colour_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "retina"
+    write_dataset(Phantoms("phantom-retina", subjects=60, images_per_subject=1), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """A gloo group of this process alone: DeepSpeed keeps the first one it sees, so all tests share it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    runtime = TorchRuntime()
+    signal.signal(signal.SIGTERM, handler)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    runtime.close()
+
+
+@pytest.fixture(scope="session")
+def unbroken(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The reference: 50 steps of all three objectives on one process, never interrupted."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    run = Run(write_document(folder / "config.yaml", document(shards, folder / "out")), folder / "out")
+    finished = run.start()
+    finished.expect(0)
+    return run

@@ -1,0 +1,303 @@
+"""README, docs and configs say what is so: their commands parse, their links lead somewhere, their code runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+import torch
+import torch.distributed as dist
+import yaml
+
+from data_shards.manifest import read_manifest
+from data_shards.reader import ShardedDataset
+from data_shards.sources import base as sources_base
+from data_shards.sources.medmnist import CONTENT
+from data_shards.sources.phantoms import Phantoms
+from data_shards.stream import SampleStream
+from data_shards.support.documents import Document, load, parse
+from data_shards.support.errors import ConfigError
+from data_shards.writer import write_dataset
+from finetune.heads import base as heads_base
+from medformer.cli import build_parser
+from pretrain import config as pretrain_config
+from pretrain.bundle import save_bundle
+from pretrain.config import PretrainConfig
+from pretrain.module import PretrainModule, create_backbone
+from pretrain.objectives import OBJECTIVES
+from pretrain.view_factory import ViewFactory
+from pretrain.views.config import ViewConfig
+from tests.pretrain.ranks import run_ranks
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+PRETRAINING = ROOT / "docs" / "pretraining.md"
+VICREG = "pretrain/objectives/vicreg.py"
+RUNNABLE = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("shards", "pretraining", "finetuning"))]
+SECTIONS: dict[str, type[Document]] = {
+    "": PretrainConfig,
+    "data.": pretrain_config.DataConfig,
+    "data.datasets.": pretrain_config.DatasetConfig,
+    "model.": pretrain_config.ModelConfig,
+    "views.": ViewConfig,
+    "optimizer.": pretrain_config.OptimizerConfig,
+    "schedule.": pretrain_config.ScheduleConfig,
+    "checkpoint.": pretrain_config.CheckpointConfig,
+    "health.": pretrain_config.HealthConfig,
+    "cluster.": pretrain_config.ClusterConfig,
+}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, *languages: str) -> list[str]:
+    """The fenced code of a document in some languages; ``text`` is output and pictures."""
+    return [code for language, code in FENCE.findall(path.read_text()) if language in languages]
+
+
+def command_lines(path: Path, program: str) -> list[list[str]]:
+    """The words of every shell line of a document that calls ``program``, comments and environment left out."""
+    lines = [line for code in blocks(path, "", "sh") for line in code.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line for line in words if line and line[0] == program]
+
+
+COMMANDS = [(name_of(path), words[1:]) for path in DOCUMENTS for words in command_lines(path, "medformer")]
+
+
+@pytest.mark.parametrize("document, words", COMMANDS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_of_the_documents_is_one_the_command_line_takes(document: str, words: list[str]) -> None:
+    try:
+        arguments = build_parser(words[0]).parse_args(words)
+    except SystemExit as end:
+        pytest.fail(f"{document}: medformer {shlex.join(words)}: exit status {end.code}")
+    assert callable(arguments.run)
+
+
+def test_the_readme_shows_every_command_but_the_demonstration_which_make_runs() -> None:
+    shown = {words[1] for words in command_lines(ROOT / "README.md", "medformer")}
+    assert shown == {"doctor", "shards", "pretrain", "models", "finetune", "evaluate"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_link_inside_the_repository_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match(r"https?:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), f"{path.name}: {target}"
+        assert not anchor or anchor in anchors(found), f"{path.name}: {target}: no such heading"
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_config_that_a_document_names_is_there(path: Path) -> None:
+    for config in re.findall(r"configs/[\w-]+\.yaml", path.read_text()):
+        assert (ROOT / config).is_file(), f"{path.name}: {config}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_every_config_parses_and_its_header_says_the_command_and_the_result(path: Path) -> None:
+    config = load(PretrainConfig, path)
+    header = [line.removeprefix("#").strip() for line in path.read_text().split("\nout:")[0].splitlines()]
+    commands = [shlex.split(line) for line in header if line.startswith("medformer ")]
+    assert f"medformer pretrain {name_of(path)}" in header
+    assert any(line.startswith("result:") for line in header)
+    for words in commands:
+        build_parser(words[1]).parse_args(words[1:])
+    assert {dataset.path for dataset in config.data.datasets} == built_by(commands)
+    assert config.out == Path("runs") / config.out.name
+
+
+def built_by(commands: list[list[str]]) -> set[Path]:
+    """The folders that ``shards build medmnist`` commands make."""
+    folders = set()
+    for words in commands:
+        if words[1:4] == ["shards", "build", "medmnist"]:
+            arguments = build_parser("shards").parse_args(words[1:])
+            folders |= {arguments.out / name for name in (CONTENT if arguments.all else arguments.sets)}
+    return folders
+
+
+def test_the_tour_builds_the_shards_its_config_reads() -> None:
+    config = load(PretrainConfig, ROOT / "configs" / "medmnist-nano.yaml")
+    built = built_by(command_lines(ROOT / "README.md", "medformer"))
+    assert {dataset.path for dataset in config.data.datasets} == built
+
+
+def test_the_tour_pretrains_as_the_demonstration_does() -> None:
+    tour = yaml.safe_load((ROOT / "configs" / "medmnist-nano.yaml").read_text())
+    demonstration = yaml.safe_load((ROOT / "medformer" / "demo" / "pretrain.yaml").read_text())
+    for document in (tour, demonstration):
+        del document["out"], document["cluster"], document["data"]["datasets"]
+    assert tour == demonstration
+
+
+def test_the_tables_of_the_pretraining_document_have_every_key_with_its_default() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`|required) \|", PRETRAINING.read_text(), flags=re.MULTILINE)
+    documented = {key: yaml.safe_load(default) if default else "required" for key, default in rows}
+    sections = {**SECTIONS, **{f"objectives.{name}.": kind.Config for name, kind in OBJECTIVES.items()}}
+    expected = {
+        f"{prefix}{name}": "required" if field.is_required() else field.default
+        for prefix, model in sections.items()
+        for name, field in model.model_fields.items()
+        if f"{prefix}{name}." not in SECTIONS or name == "datasets"
+        if not (prefix.startswith("objectives.") and name == "weight")
+    }
+    assert documented == expected
+
+
+def test_the_table_of_sizes_counts_the_parameters_of_every_size() -> None:
+    rows = re.findall(r"^\| `(medformer_\w+)` \|(.*)\|$", PRETRAINING.read_text(), flags=re.MULTILINE)
+    documented = {name: [int(cell.replace(",", "")) for cell in cells.split("|")] for name, cells in rows}
+    measured = {}
+    for name in timm.list_models("medformer_*"):
+        backbone = timm.create_model(name, num_classes=0)
+        collections = backbone.latents.collections.values()
+        latents = len(backbone.latents.shared) + sum(parameter.shape[1] for parameter in collections)
+        heads = backbone.blocks[0].attention.heads
+        count = sum(parameter.numel() for parameter in backbone.parameters())
+        measured[name] = [backbone.embed_dim, len(backbone.blocks), heads, latents, count]
+    assert documented == measured
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the code of the documents expects: phantoms in the place of images."""
+    folder = tmp_path_factory.mktemp("documents")
+    phantoms = Phantoms("phantom-breast", subjects=60, images_per_subject=1)
+    write_dataset(phantoms, folder / "runs" / "shards" / "breastmnist")
+    torch.manual_seed(0)
+    backbone = timm.create_model("medformer_nano", num_classes=0)
+    save_bundle(folder / "runs" / "models" / "medmnist-nano", backbone, "medformer_nano", {}, {}, {})
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 12, 12), dtype=np.uint8)
+    for number, image_HW in enumerate(pixels):
+        patient = folder / "scans" / f"patient-{number // 2}"
+        patient.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image_HW).save(patient / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]:
+    """The workspace as current folder; what the examples register and import is gone afterwards."""
+    monkeypatch.chdir(workspace)
+    registries = (OBJECTIVES, heads_base._heads, sources_base._sources)
+    before = [dict(registry) for registry in registries]
+    modules = set(sys.modules)
+    yield workspace
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(content)
+    for name in set(sys.modules) - modules:
+        if getattr(sys.modules[name], "__file__", "").startswith(str(workspace)):
+            del sys.modules[name]
+
+
+def import_as(code: str, name: str, folder: Path) -> ModuleType:
+    """The module ``name`` from code that stands in a file of ``folder``."""
+    file = folder / f"{name}.py"
+    file.write_text(code)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def example_file(path: Path, name: str) -> tuple[str, str]:
+    """The block that a document says is a file, and the name of its module."""
+    code = next(code for code in blocks(path, "python") if code.startswith(f"# {name}\n"))
+    assert not (ROOT / name).exists(), f"{name} is an example in {path.name} and a file"
+    return code, name.removesuffix(".py").replace("/", ".")
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
+def test_the_python_of_a_document_runs(path: Path, examples: Path) -> None:
+    found = blocks(path, "python")
+    assert found
+    for number, code in enumerate(found):
+        file = re.match(r"# ([\w/]+\.py)\n", code)
+        module = example_file(path, file[1])[1] if file else f"{path.stem}_{number}"
+        import_as(code, module, examples)
+
+
+def test_the_example_source_makes_shards_with_whole_patients(examples: Path) -> None:
+    code, name = example_file(ROOT / "docs" / "shards.md", "data_shards/sources/archive.py")
+    archive = import_as(code, name, examples).Archive(examples / "scans", salt="salt")
+    write_dataset(archive, examples / "archive")
+    splits = read_manifest(examples / "archive").splits
+    assert sum(entry.samples for entry in splits.values()) == 24
+    assert sum(entry.subjects for entry in splits.values()) == 12
+
+
+def test_the_example_objective_equals_that_of_lightly(examples: Path) -> None:
+    from lightly.loss import VICRegLoss
+
+    vicreg = import_as(*example_file(PRETRAINING, VICREG), examples)
+    generator = torch.Generator().manual_seed(0)
+    za_BD, zb_BD = torch.randn(2, 19, 7, generator=generator, dtype=torch.float64)
+    invariance, variance, covariance = vicreg.vicreg_terms(za_BD, zb_BD, len(za_BD))
+    torch.testing.assert_close(25 * invariance + 25 * variance + covariance, VICRegLoss()(za_BD, zb_BD))
+
+
+def test_the_example_objective_trains_by_its_document(examples: Path) -> None:
+    import_as(*example_file(PRETRAINING, VICREG), examples)
+    folder = examples / "runs" / "shards" / "breastmnist"
+    content = {
+        "out": "runs/vicreg",
+        "data": {"datasets": [{"path": str(folder)}], "batch_size": 16},
+        "objectives": {"vicreg": {"spread": 10, "hidden": 32, "out": 16}},
+    }
+    config = parse(PretrainConfig, content, "document")
+    module = PretrainModule(create_backbone(config.model), config.objectives)
+    batch = next(iter(SampleStream([ShardedDataset(folder, "train")], batch_size=16, seed=0)))
+    loss, parts = module(ViewFactory(config, torch.device("cpu"))(batch))
+    loss.backward()
+    assert set(parts) == {f"vicreg/{part}" for part in ("loss", "invariance", "variance", "covariance")}
+    assert module.backbone.query.grad is not None and module.backbone.query.grad.abs().sum() > 0
+    with pytest.raises(ConfigError, match=r"objectives\.vicreg.*did you mean 'spread'"):
+        parse(PretrainConfig, content, "document", ["objectives.vicreg.spred=10"])
+
+
+def test_the_example_objective_has_on_two_ranks_the_gradient_of_one_process(examples: Path) -> None:
+    code, name = example_file(PRETRAINING, VICREG)
+    alone = vicreg_gradient(0, 1, code, name, examples)
+    for gradient in run_ranks(vicreg_gradient, 2, code, name, examples):
+        torch.testing.assert_close(gradient, alone, rtol=1e-10, atol=1e-12)
+
+
+def vicreg_gradient(rank: int, world_size: int, code: str, name: str, folder: Path) -> torch.Tensor:
+    """The gradient of the example's loss with respect to a linear map, averaged over ranks that hold different data."""
+    own = folder / f"{world_size}-ranks-{rank}"
+    own.mkdir()
+    vicreg = import_as(code, name, own)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    views = torch.randn(2, 23, 6, generator=generator, dtype=torch.float64) * torch.linspace(1, 3, 23)[:, None]
+    rows = slice(rank * 23 // world_size, (rank + 1) * 23 // world_size)
+    invariance, variance, covariance = vicreg.vicreg_terms(*(views[:, rows] @ weight), 23)
+    (25 * invariance + 25 * variance + covariance).backward()
+    assert weight.grad is not None
+    if world_size > 1:
+        dist.all_reduce(weight.grad)
+    return weight.grad / world_size
