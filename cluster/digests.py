@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.errors import RegistryError
 from data_shards.support.documents import Document
-from data_shards.support.files import sha256_of
+from data_shards.support.files import read_json, sha256_of
 
 BUNDLE_FILES = ("README.md", "config.json", "metrics.json", "model.safetensors", "provenance.json")
 
@@ -42,7 +42,7 @@ def digest_bundle(folder: Path) -> dict[str, FileDigest]:
         raise RegistryError(f"{folder / surplus[0]}: not part of a model bundle; expected {', '.join(BUNDLE_FILES)}")
     for name in BUNDLE_FILES:
         if name.endswith(".json"):
-            read_document(folder / name)
+            read_json(folder / name, RegistryError)
     _check_weights(folder / "model.safetensors")
     return {
         name: FileDigest(sha256=sha256_of(folder / name), size_bytes=(folder / name).stat().st_size)
@@ -65,21 +65,6 @@ def decode(text: str) -> dict[str, FileDigest]:
     if set(digests) != set(BUNDLE_FILES):
         raise ValueError(f"files {sorted(digests)}, expected {list(BUNDLE_FILES)}")
     return digests
-
-
-def read_document(path: Path) -> dict[str, object]:
-    """A JSON document whose top is a mapping.
-
-    Raises:
-        RegistryError: it is not one.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RegistryError(f"{path}: not a JSON document: {error}") from None
-    if not isinstance(document, dict):
-        raise RegistryError(f"{path}: expected a JSON mapping, found {type(document).__name__}")
-    return document
 
 
 def _check_weights(path: Path) -> None:

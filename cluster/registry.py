@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.digests import decode, digest_bundle, encode, read_document
+from cluster.digests import decode, digest_bundle, encode
 from cluster.errors import RegistryError
 from cluster.history import AliasMove, as_tag, new_move, read_moves
 from cluster.pull import fetch
@@ -20,6 +20,7 @@ from cluster.records import ModelDetails, ModelSummary, PublishedModel
 from cluster.reference import check_alias, check_name, check_version, parse_reference
 from cluster.store import Store, first_line
 from data_shards.support.errors import nearest
+from data_shards.support.files import read_json
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -50,7 +51,7 @@ class Registry:
         """
         check_name(name)
         files = digest_bundle(bundle)
-        architecture = str(read_document(bundle / "config.json").get("architecture", "unknown"))
+        architecture = str(read_json(bundle / "config.json", RegistryError).get("architecture", "unknown"))
         with _store_errors(f"cannot publish {bundle} as {name!r}"):
             self._ensure_model(name)
             for published in self._versions(name):

@@ -5,20 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_shards.support.documents import Document
+from data_shards.vocabulary import Modality, Organ, word
 
 
-class FinetuneConfig(Document):
+class ImagesConfig(Document):
+    """What a folder of images needs beside its path; archives and shards know it themselves.
+
+    Attributes:
+        csv: table of a folder of images.
+        size: side in pixels to resize the images of a folder to.
+        organ: entry of :class:`~data_shards.vocabulary.Organ`, by name: what the images of a folder show.
+        modality: entry of :class:`~data_shards.vocabulary.Modality`, by name: how they were made.
+    """
+
+    csv: Path | None = None
+    size: int | None = Field(default=None, ge=4, le=1024)
+    organ: str = Organ.unknown.name
+    modality: str = Modality.unknown.name
+
+    @field_validator("organ")
+    @classmethod
+    def _organ_is_known(cls, name: str) -> str:
+        return word(Organ, name).name
+
+    @field_validator("modality")
+    @classmethod
+    def _modality_is_known(cls, name: str) -> str:
+        return word(Modality, name).name
+
+
+class FinetuneConfig(ImagesConfig):
     """One fine-tuning.
 
     Attributes:
         model: folder of a bundle, ``name@alias`` of the registry, or the name of a fresh network.
         data: MedMNIST npz, folder of shards, or folder of images that goes with ``csv``.
-        csv: table of a folder of images.
-        size: side in pixels to resize the images of a folder to.
-        head: ``linear`` or ``attention``.
+        head: ``linear``, ``attention`` or another name of :func:`finetune.heads.head_names`.
         strategy: ``frozen`` or ``full``.
         per_class: labels per class to use; None for all of the train split, unless ``fraction`` is given.
         fraction: share of each class to use.
@@ -28,14 +53,19 @@ class FinetuneConfig(Document):
 
     model: str
     data: Path
-    csv: Path | None = None
-    size: int | None = Field(default=None, ge=4, le=1024)
-    head: Literal["linear", "attention"] = "linear"
+    head: str = "linear"
     strategy: Literal["frozen", "full"] = "frozen"
     per_class: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
+
+    @field_validator("head")
+    @classmethod
+    def _head_is_known(cls, name: str) -> str:
+        from finetune.heads import known_head  # brings torch, which a document needs for nothing else
+
+        return known_head(name)
 
     @model_validator(mode="after")
     def _one_budget(self) -> FinetuneConfig:
@@ -44,14 +74,12 @@ class FinetuneConfig(Document):
         return self
 
 
-class EvaluateConfig(Document):
+class EvaluateConfig(ImagesConfig):
     """One evaluation.
 
     Attributes:
         model: folder of a bundle or ``name@alias`` of the registry.
         data: one or more of what :class:`FinetuneConfig` takes.
-        csv: table of a folder of images.
-        size: side in pixels to resize the images of a folder to.
         k: neighbours of the kNN probe.
         per_class: budgets of a few-label comparison; none leaves it out.
         seeds: of the comparison; the first is that of the probes.
@@ -60,8 +88,6 @@ class EvaluateConfig(Document):
 
     model: str
     data: tuple[Path, ...] = Field(min_length=1)
-    csv: Path | None = None
-    size: int | None = Field(default=None, ge=4, le=1024)
     k: int = Field(default=20, ge=1)
     per_class: tuple[int, ...] = ()
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)

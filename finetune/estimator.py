@@ -14,7 +14,7 @@ from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.adaptation import Folds, Given, Predictor, Rates, adapt_head, adapt_network, adapt_probe
 from finetune.backbones import OpenedBackbone, open_backbone
-from finetune.heads import head_names
+from finetune.heads import known_head
 from finetune.labelled import check_images, content_sha256
 from finetune.metrics import CLASSIFICATION, accuracy, decide
 from finetune.splits import selection_folds, smallest_class, strata
@@ -79,7 +79,7 @@ class FewLabelClassifier:
 
     Args:
         backbone: folder of a model bundle, a registered name (a fresh network), or a module.
-        head: ``linear`` or ``attention``.
+        head: ``linear``, ``attention`` or another name of :func:`finetune.heads.head_names`.
         strategy: ``frozen`` or ``full``.
         task: an entry of :class:`~data_shards.vocabulary.Task`; None tells it from the labels.
         organ: an entry of :class:`~data_shards.vocabulary.Organ`.
@@ -260,8 +260,7 @@ class FewLabelClassifier:
 
     def _check_parameters(self) -> None:
         strategy_named(self.strategy)
-        if self.head not in head_names():
-            raise ConfigError(f"unknown head {self.head!r}{nearest(self.head, head_names())}")
+        known_head(self.head)
         if self.class_weight not in (None, "balanced"):
             raise ConfigError(f"class_weight is 'balanced' or None, found {self.class_weight!r}")
         for name in ("learning_rate", "max_steps", "batch_size"):

@@ -6,7 +6,6 @@ head, ``classifier.json`` parameters, classes and the record of the fit.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from data_shards.support.errors import CheckpointError, ConfigError
-from data_shards.support.files import new_folder, write_atomic, write_json
+from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.adaptation import Predictor
 from finetune.estimator import FewLabelClassifier, FitRecord
@@ -122,10 +121,7 @@ def _head_of(kind: str, tensors: dict[str, torch.Tensor], task: Task, classes: i
 
 
 def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable classifier: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+    document = read_json(path, CheckpointError)
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
         raise CheckpointError(f"{path}: not a {FORMAT} document of version {VERSION}")
     return document

@@ -12,9 +12,10 @@ import numpy as np
 from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
 from data_shards.support.files import new_folder, write_atomic, write_json
+from data_shards.vocabulary import Modality, Organ, word
 from finetune.backbones import fresh_twin
 from finetune.comparison import ComparisonRow, compare
-from finetune.config import EvaluateConfig, FinetuneConfig
+from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
 from finetune.estimator import FewLabelClassifier, FitRecord
 from finetune.evaluation import EvaluationRow, evaluate
 from finetune.labelled import LabelledImages
@@ -56,7 +57,7 @@ def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwri
     Raises:
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
-    splits = read_labelled(config.data, csv=config.csv, size=config.size, seed=config.seed)
+    splits = _read(config.data, config)
     if "train" not in splits:
         raise DataError(f"{config.data}: there is no train split")
     train = splits["train"]
@@ -116,7 +117,7 @@ def evaluate_bundle(
     few: list[ComparisonRow] = []
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:
-            splits = read_labelled(path, csv=config.csv, size=config.size, seed=config.seeds[0])
+            splits = _read(path, config)
             random = Frozen("random network", fresh(config.seeds[0]).to(config.device))
             for row in evaluate(
                 splits, [RawPixels(), random, Frozen("pretrained", pretrained)], seed=config.seeds[0], k=config.k
@@ -144,6 +145,16 @@ def evaluate_bundle(
             write_comparison(few, partial)
         write_resolved(config, partial)
     return rows, few
+
+
+def _read(path: Path, config: ImagesConfig) -> dict[str, LabelledImages]:
+    return read_labelled(
+        path,
+        csv=config.csv,
+        size=config.size,
+        organ=word(Organ, config.organ),
+        modality=word(Modality, config.modality),
+    )
 
 
 def _require_all_classes(given: LabelledImages) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -82,6 +83,25 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def parse_words(words: Sequence[str]) -> argparse.Namespace:
+    """The parsed words of one command line, the first of which is the name of a command.
+
+    argparse gives positional words out only once, so ``key=value`` behind an option is left over, and its remedy,
+    ``parse_intermixed_args``, does not know subparsers. Here a command that declares ``overrides`` gets such words.
+
+    Raises:
+        SystemExit: help was asked for, or a word is not one the command takes.
+    """
+    parser = build_parser(chosen=words[0])
+    arguments, left = parser.parse_known_args(words)
+    behind = [word for word in left if "overrides" in arguments and re.match("[^-=][^=]*=", word)]
+    if refused := [word for word in left if word not in behind]:
+        parser.error(f"unrecognized arguments: {' '.join(refused)}")
+    if behind:
+        arguments.overrides = [*arguments.overrides, *behind]
+    return arguments
+
+
 def _run(words: list[str]) -> int:
     if not words:
         build_parser().print_help()
@@ -89,7 +109,7 @@ def _run(words: list[str]) -> int:
     first = words[0]
     if not first.startswith("-") and first not in COMMANDS:
         raise MedformerError(f"unknown command {first!r}{nearest(first, COMMANDS)}")
-    arguments = build_parser(chosen=first).parse_args(words)
+    arguments = parse_words(words)
     return int(arguments.run(arguments))
 
 

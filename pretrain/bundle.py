@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from data_shards.support.errors import CheckpointError
-from data_shards.support.files import new_folder, write_atomic, write_json
+from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.backbone import Medformer
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
@@ -93,7 +92,7 @@ def load_bundle(folder: Path) -> Bundle:
     for name in FILES[:-1]:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: not a model bundle: {name} is missing")
-    config, provenance, metrics = (_read_json(folder / name) for name in FILES[1:4])
+    config, provenance, metrics = (read_json(folder / name, CheckpointError) for name in FILES[1:4])
     architecture = config.get("architecture")
     if architecture not in timm.list_models("medformer_*"):
         raise CheckpointError(f"{folder / 'config.json'}: unknown architecture {architecture!r}")
@@ -131,16 +130,6 @@ def load_weights(backbone: Medformer, path: Path) -> None:
     if unknown := sorted(set(tensors) - set(own)):
         raise CheckpointError(f"{path}: tensor {unknown[0]} is not in the model; the file is of another model")
     backbone.load_state_dict(tensors, strict=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return content
 
 
 def _preprocessing(backbone: Medformer) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from data_shards.support.errors import CheckpointError, MedformerError
-from data_shards.support.files import sha256_of, sync_tree, write_json
+from data_shards.support.files import read_json, sha256_of, sync_tree, write_json
 
 _NAME = re.compile(r"step-(\d{8})-attempt-(\d+)$")
 ENGINE_TAG = "engine"
@@ -44,14 +44,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is damaged.
         """
-        path = self.folder / "state.json"
-        try:
-            state = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a readable checkpoint state: {error}") from None
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{path}: not a readable checkpoint state: expected a mapping")
-        return state
+        return read_json(self.folder / "state.json", CheckpointError)
 
     def verify(self) -> None:
         """Compare every file with the digest that was taken when it was written.

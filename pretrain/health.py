@@ -50,7 +50,7 @@ class HealthMonitor:
         Raises:
             TrainingError: a loss is not finite, the gradient has exploded, or the embeddings have collapsed.
         """
-        for name, value in metrics.items():
+        for name, value in sorted(metrics.items(), key=lambda item: "/" not in item[0]):  # The sum last.
             if name.rpartition("/")[2] == "loss" and not math.isfinite(value):
                 raise TrainingError(f"step {step}: {name} is {value}; lower optimizer.lr or set optimizer.clip_norm")
         norm = metrics["grad_norm"]

@@ -32,7 +32,7 @@ def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage
             f"optimizer.name: {config.name} looks at whole tensors, but ZeRO stage {zero_stage} gives it flattened "
             f"slices; use stage 0 or an elementwise optimizer{nearest(config.name, ELEMENTWISE)}"
         )
-    groups = param_groups_weight_decay(module, config.weight_decay, module.no_weight_decay())
+    groups = param_groups_weight_decay(module, config.weight_decay, no_weight_decay_list=module.no_weight_decay())
     arguments: dict[str, Any] = dict(config.kwargs)
     if config.betas is not None:
         arguments["betas"] = config.betas

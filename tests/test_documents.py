@@ -28,7 +28,7 @@ from data_shards.support.documents import Document, load, parse
 from data_shards.support.errors import ConfigError
 from data_shards.writer import write_dataset
 from finetune.heads import base as heads_base
-from medformer.cli import build_parser
+from medformer.cli import parse_words
 from pretrain import config as pretrain_config
 from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig
@@ -81,7 +81,7 @@ COMMANDS = [(name_of(path), words[1:]) for path in DOCUMENTS for words in comman
 @pytest.mark.parametrize("document, words", COMMANDS, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_command_of_the_documents_is_one_the_command_line_takes(document: str, words: list[str]) -> None:
     try:
-        arguments = build_parser(words[0]).parse_args(words)
+        arguments = parse_words(words)
     except SystemExit as end:
         pytest.fail(f"{document}: medformer {shlex.join(words)}: exit status {end.code}")
     assert callable(arguments.run)
@@ -123,7 +123,7 @@ def test_every_config_parses_and_its_header_says_the_command_and_the_result(path
     assert f"medformer pretrain {name_of(path)}" in header
     assert any(line.startswith("result:") for line in header)
     for words in commands:
-        build_parser(words[1]).parse_args(words[1:])
+        parse_words(words[1:])
     assert {dataset.path for dataset in config.data.datasets} == built_by(commands)
     assert config.out == Path("runs") / config.out.name
 
@@ -133,7 +133,7 @@ def built_by(commands: list[list[str]]) -> set[Path]:
     folders = set()
     for words in commands:
         if words[1:4] == ["shards", "build", "medmnist"]:
-            arguments = build_parser("shards").parse_args(words[1:])
+            arguments = parse_words(words[1:])
             folders |= {arguments.out / name for name in (CONTENT if arguments.all else arguments.sets)}
     return folders
 

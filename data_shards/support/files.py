@@ -51,6 +51,22 @@ def write_json(path: Path, document: Any) -> None:
     write_atomic(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
+def read_json(path: Path, error: type[MedformerError]) -> dict[str, Any]:
+    """A JSON document whose top is a mapping.
+
+    Args:
+        path: the file.
+        error: what to raise when it is not one.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: not readable JSON: {problem}") from None
+    if not isinstance(document, dict):
+        raise error(f"{path}: expected a JSON mapping, found {type(document).__name__}")
+    return document
+
+
 def sync_tree(folder: Path) -> None:
     """Flush every file and directory below ``folder`` to the disk."""
     for root, _, names in os.walk(folder):

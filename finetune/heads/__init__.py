@@ -1,7 +1,14 @@
-"""Heads by name: small networks from what the backbone gives to logits."""
+"""Heads: small networks from what the backbone gives to logits, one file each.
 
-from finetune.heads.attention import AttentionHead
-from finetune.heads.base import Head, create_head, head_names
-from finetune.heads.linear import LinearHead
+Importing this package imports every file of it, which makes the heads known by name.
+"""
 
-__all__ = ["AttentionHead", "Head", "LinearHead", "create_head", "head_names"]
+from importlib import import_module
+from pkgutil import iter_modules
+
+from finetune.heads.base import Head, create_head, head_names, known_head
+
+__all__ = ["Head", "create_head", "head_names", "known_head"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

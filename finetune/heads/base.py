@@ -49,6 +49,17 @@ def head_names() -> list[str]:
     return sorted(_heads)
 
 
+def known_head(name: str) -> str:
+    """``name`` itself when a head is called so.
+
+    Raises:
+        ConfigError: there is none; the nearest name is given.
+    """
+    if name not in _heads:
+        raise ConfigError(f"unknown head {name!r}{nearest(name, _heads)}")
+    return name
+
+
 def create_head(name: str, dim: int, outputs: int) -> Head:
     """A new head.
 
@@ -60,6 +71,4 @@ def create_head(name: str, dim: int, outputs: int) -> Head:
     Raises:
         ConfigError: there is no such head; the nearest name is given.
     """
-    if name not in _heads:
-        raise ConfigError(f"unknown head {name!r}{nearest(name, _heads)}")
-    return _heads[name](dim, outputs)
+    return _heads[known_head(name)](dim, outputs)

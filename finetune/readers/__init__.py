@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_shards.support.errors import DataError
+from data_shards.vocabulary import Modality, Organ
 from finetune.labelled import LabelledImages
 from finetune.readers.archive import read_archive
 from finetune.readers.shards import read_shards
@@ -12,7 +13,12 @@ from finetune.readers.table import read_table
 
 
 def read_labelled(
-    path: Path, *, csv: Path | None = None, size: int | None = None, seed: int = 0
+    path: Path,
+    *,
+    csv: Path | None = None,
+    size: int | None = None,
+    organ: Organ = Organ.unknown,
+    modality: Modality = Modality.unknown,
 ) -> dict[str, LabelledImages]:
     """The splits of a labelled dataset.
 
@@ -20,15 +26,19 @@ def read_labelled(
         path: a MedMNIST ``.npz``, a folder of shards, or a folder of images together with ``csv``.
         csv: the table that goes with a folder of images, see :func:`finetune.readers.table.read_table`.
         size: side in pixels that images of a folder are resized to; None requires that all have the same size.
-        seed: fixes the split of a table that names none.
+        organ: body part that the images of a folder show; archives and shards say it themselves.
+        modality: how the images of a folder were made; archives and shards say it themselves.
 
     Raises:
-        DataError: nothing readable is there, or what is there is damaged.
+        DataError: nothing readable is there, what is there is damaged, or what only a folder of images can be told is
+            told of something else.
     """
     if csv is not None:
-        return read_table(path, csv, size=size, seed=seed)
-    if size is not None:
-        raise DataError(f"{path}: a size can be given for a folder of images with a CSV only")
+        return read_table(path, csv, size=size, organ=organ, modality=modality)
+    told = {"a size": size is not None, "an organ": organ != Organ.unknown, "a modality": modality != Modality.unknown}
+    for what, is_told in told.items():
+        if is_told:
+            raise DataError(f"{path}: {what} can be given for a folder of images with a CSV only")
     if path.is_file():
         return read_archive(path)
     if (path / "manifest.json").is_file():

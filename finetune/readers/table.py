@@ -13,7 +13,7 @@ import numpy as np
 from data_shards.sample import SPLITS
 from data_shards.support.errors import DataError, nearest
 from data_shards.support.files import sha256_of
-from data_shards.vocabulary import Task
+from data_shards.vocabulary import Modality, Organ, Task
 from finetune.labelled import LabelledImages, check_disjoint
 from finetune.readers.pixels import read_image
 from finetune.splits import stratified_folds
@@ -22,6 +22,8 @@ REQUIRED = ("file", "label")
 OPTIONAL = ("split", "subject")
 TEST_FOLDS = 4
 """A table without a split column gives one part in this many to the test split."""
+SPLIT_SEED = 0
+"""Fixes which images those are, whatever the seed of a fine-tuning: several seeds are scored on the same images."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,27 @@ class Row:
     subject: str
 
 
-def read_table(folder: Path, table: Path, *, size: int | None = None, seed: int = 0) -> dict[str, LabelledImages]:
+def read_table(
+    folder: Path,
+    table: Path,
+    *,
+    size: int | None = None,
+    organ: Organ = Organ.unknown,
+    modality: Modality = Modality.unknown,
+) -> dict[str, LabelledImages]:
     """Read the images a CSV names.
 
     Columns: ``file`` (relative to ``folder``), ``label`` (a class name), and optionally ``split`` (train, val or test)
     and ``subject``. Without a split column a quarter is set aside for testing, stratified by class and by whole
-    subjects. Classes are numbered in the order of their names, or of their values when all are integers.
+    subjects, the same one every time. Classes are numbered in the order of their names, or of their values when all are
+    integers.
 
     Args:
         folder: where the images are.
         table: the CSV.
         size: side in pixels to resize to; None requires that all images have the same size.
-        seed: fixes the split of a table that names none.
+        organ: body part that the images show.
+        modality: how they were made.
 
     Raises:
         DataError: one line naming the file and the row: a column, a label, an image is missing, unknown or unreadable,
@@ -70,6 +81,8 @@ def read_table(folder: Path, table: Path, *, size: int | None = None, seed: int 
         task=Task.binary if len(names) == 2 else Task.multiclass,
         classes=dict(enumerate(names)),
         keys=np.array([row.file for row in rows]),
+        organ=organ,
+        modality=modality,
         subjects=np.array([row.subject for row in rows]) if rows[0].subject else None,
         official=False,
         note=f"images listed in {table.name}",
@@ -78,7 +91,7 @@ def read_table(folder: Path, table: Path, *, size: int | None = None, seed: int 
             "pixels_sha256": hashlib.sha256(b"".join(map(bytes, pixels))).hexdigest(),
         },
     )
-    splits = _split(whole, rows, seed)
+    splits = _split(whole, rows)
     check_disjoint(splits)
     return splits
 
@@ -142,11 +155,11 @@ def _pixels(folder: Path, table: Path, row: Row, size: int | None) -> np.ndarray
         raise DataError(f"{table}, line {row.line}: {error}") from None
 
 
-def _split(whole: LabelledImages, rows: list[Row], seed: int) -> dict[str, LabelledImages]:
+def _split(whole: LabelledImages, rows: list[Row]) -> dict[str, LabelledImages]:
     if rows[0].split:
         names = np.array([row.split for row in rows])
     else:
-        names = np.where(stratified_folds(whole.strata, TEST_FOLDS, seed, whole.subjects) == 0, "test", "train")
+        names = np.where(stratified_folds(whole.strata, TEST_FOLDS, SPLIT_SEED, whole.subjects) == 0, "test", "train")
     if "train" not in names:
         raise DataError(f"{whole.name}: no image is in the train split")
     return {split: whole.select(np.flatnonzero(names == split)) for split in SPLITS if split in names}

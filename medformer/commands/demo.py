@@ -24,7 +24,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output of an earlier demonstration")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
     parser.add_argument("--per-class", type=_numbers, default=(10, 50), metavar="N,N", help="label budgets (10,50)")
-    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2, 3, 4), metavar="N,N", help="draws (0,1,2,3,4)")
+    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), metavar="N,N", help="draws (0,1,2)")
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: the user's own)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the pretraining document")
     parser.set_defaults(run=run_demo)

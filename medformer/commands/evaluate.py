@@ -21,11 +21,18 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         help="kNN, linear probe and few-label comparison of a model",
         description="kNN and linear probe on the test split, scored as medmnist.Evaluator does, with intervals over "
         "test images; with --per-class also the few-label comparison with the same network from scratch.",
+        usage="%(prog)s MODEL --data DATA [DATA ...] --out FOLDER [options]",
     )
     add_data_options(parser)
-    parser.add_argument("model", metavar="MODEL", help="a bundle's folder or NAME@ALIAS")
+    # The metavar is what argparse calls the word when --data has swallowed it.
+    parser.add_argument("model", metavar="MODEL (before --data)", help="a bundle's folder or NAME@ALIAS")
     parser.add_argument(
-        "--data", required=True, nargs="+", type=Path, help="MedMNIST npz, folders of shards, or a folder of images"
+        "--data",
+        required=True,
+        nargs="+",
+        action="extend",
+        type=Path,
+        help="MedMNIST npz, folders of shards, or a folder of images; takes every word up to the next option",
     )
     parser.add_argument("--k", type=int, default=20, help="neighbours of the kNN probe (default: 20)")
     parser.add_argument("--per-class", type=int, nargs="+", default=[], metavar="N", help="label budgets to compare at")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data_shards.vocabulary import Modality, Organ
+
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add ``finetune`` to the command line."""
@@ -17,7 +19,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     add_data_options(parser)
     parser.add_argument("--model", required=True, help="a bundle's folder, NAME@ALIAS, or a network's name")
     parser.add_argument("--data", required=True, type=Path, help="MedMNIST npz, folder of shards, or folder of images")
-    parser.add_argument("--head", choices=("linear", "attention"), default="linear", help="(default: linear)")
+    parser.add_argument(
+        "--head",
+        default="linear",
+        metavar="NAME",
+        help="linear, attention or another registered head (default: linear)",
+    )
     parser.add_argument(
         "--strategy",
         choices=("frozen", "full"),
@@ -36,6 +43,15 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """The options that ``finetune`` and ``evaluate`` share."""
     parser.add_argument("--csv", type=Path, help="table of a folder of images")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="resize the images of a folder to this side")
+    parser.add_argument(
+        "--organ",
+        default="unknown",
+        metavar="NAME",
+        help=f"what the images of a folder show: {', '.join(Organ.__members__)}",
+    )
+    parser.add_argument(
+        "--modality", default="unknown", metavar="NAME", help=f"how they were made: {', '.join(Modality.__members__)}"
+    )
     parser.add_argument("--device", default="cpu", help="where the network runs: cpu, cuda (default: cpu)")
     parser.add_argument("--tracking-uri", metavar="URI", help="the model registry, when --model is NAME@ALIAS")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder")

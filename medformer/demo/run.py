@@ -53,7 +53,7 @@ class Options:
     data: Path | None = None
     seed: int = 0
     per_class: Sequence[int] = (10, 50)
-    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+    seeds: Sequence[int] = (0, 1, 2)
     tracking_uri: str | None = None
     overrides: Sequence[str] = ()
     overwrite: bool = False

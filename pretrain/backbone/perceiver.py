@@ -185,8 +185,8 @@ class Medformer(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    # Xavier, as in the reference ViT: with a standard deviation of 0.02 the first attention adds less to the latents than
-    # they hold to begin with, and all images start with nearly the same embedding.
+    # Xavier, as in the reference ViT: with a standard deviation of 0.02 the first attention adds less to the latents
+    # than they hold to begin with, and all images start with nearly the same embedding.
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -1,16 +1,44 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from data_shards.support.errors import ConfigError
-from finetune.heads import AttentionHead, create_head, head_names
+from finetune.config import FinetuneConfig
+from finetune.heads import create_head, head_names
+from finetune.heads.attention import AttentionHead
 
 
 def test_heads_are_found_by_name() -> None:
     assert {"attention", "linear"} <= set(head_names())
     with pytest.raises(ConfigError, match="did you mean 'linear'"):
         create_head("lineer", 8, 2)
+    with pytest.raises(ConfigError, match="unknown head 'lineer'; did you mean 'linear'"):
+        FinetuneConfig(model="medformer_nano", data=Path("images"), head="lineer")
+
+
+def test_a_head_is_known_to_the_document_once_its_file_is_there(tmp_path: Path) -> None:
+    import finetune
+
+    copy = tmp_path / "finetune"
+    shutil.copytree(Path(finetune.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "heads" / "first.py").write_text(
+        "from finetune.heads.base import Head, register_head\n"
+        "@register_head('first')\nclass FirstHead(Head):\n    reads = 'embedding'\n"
+    )
+    script = (
+        "from finetune.config import FinetuneConfig\n"
+        "print(FinetuneConfig(model='medformer_nano', data='images', head='first').head)\n"
+        "from finetune import heads\nprint(heads.__file__, heads.head_names())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"first\n{copy / 'heads' / '__init__.py'} ['attention', 'first', 'linear']\n"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("linear", (3, 16)), ("attention", (3, 9, 16))])

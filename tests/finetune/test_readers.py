@@ -8,7 +8,7 @@ import pytest
 
 from data_shards.sources.medmnist import MedMNIST
 from data_shards.support.errors import DataError
-from data_shards.vocabulary import Task
+from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writer import write_dataset
 from finetune.readers import read_labelled
 
@@ -48,3 +48,10 @@ def test_what_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
         read_labelled(tmp_path / "photos.npz")
     with pytest.raises(DataError, match="a size can be given"):
         read_labelled(tmp_path, size=28)
+
+
+def test_organ_and_modality_are_told_of_a_folder_of_images_only(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="an organ can be given for a folder of images with a CSV only"):
+        read_labelled(tmp_path / "breastmnist.npz", organ=Organ.breast)
+    with pytest.raises(DataError, match="a modality can be given for a folder of images with a CSV only"):
+        read_labelled(tmp_path / "breastmnist.npz", modality=Modality.ultrasound)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from data_shards.support.errors import ConfigError
-from finetune.heads import AttentionHead
+from finetune.heads.attention import AttentionHead
 from finetune.strategies import backbone_groups, head_groups, strategy_named
 from tests.finetune.samples import tiny_backbone
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_shards.support.errors import DataError
-from data_shards.vocabulary import Task
+from data_shards.vocabulary import Modality, Organ, Task
 from finetune.readers import read_labelled, read_table
 
 
@@ -36,12 +36,13 @@ def _edit(folder: Path, old: str, new: str) -> None:
 
 
 def test_images_labels_and_subjects_are_read(folder: Path) -> None:
-    splits = read_labelled(folder, csv=folder / "table.csv")
+    splits = read_labelled(folder, csv=folder / "table.csv", organ=Organ.breast, modality=Modality.ultrasound)
     whole = [image for part in splits.values() for image in part.images]
     assert len(whole) == 8 and whole[0].shape == (1, 10, 12)
     train = splits["train"]
     assert (train.task, dict(train.classes)) == (Task.binary, {0: "benign", 1: "malignant"})
     assert not train.official
+    assert {(part.organ, part.modality) for part in splits.values()} == {(Organ.breast, Modality.ultrasound)}
     index = train.keys.tolist().index("2.npy") if "2.npy" in train.keys else None
     if index is not None:
         np.testing.assert_array_equal(train.images[index, 0], np.load(folder / "2.npy"))

@@ -6,7 +6,7 @@ import torch
 
 from data_shards.support.errors import TrainingError
 from data_shards.vocabulary import Task
-from finetune.heads import LinearHead
+from finetune.heads.linear import LinearHead
 from finetune.learners import CachedLearner
 from finetune.training import Recipe, Targets, choose_steps, fit_steps, held_out_loss, train
 

@@ -72,6 +72,44 @@ def test_no_command_prints_help_and_exits_with_2() -> None:
     assert done.stdout.startswith("usage: medformer")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=1", "schedule.epochs=2", "--resume"],
+        ["--resume", "seed=1", "schedule.epochs=2"],
+        ["seed=1", "--resume", "schedule.epochs=2"],
+    ],
+)
+def test_overrides_stand_before_between_and_behind_options(words: list[str]) -> None:
+    arguments = cli.parse_words(["pretrain", "run.yaml", *words])
+    assert arguments.resume
+    assert arguments.overrides == ["seed=1", "schedule.epochs=2"]
+
+
+def test_overrides_of_the_demonstration_stand_behind_its_options() -> None:
+    arguments = cli.parse_words(["demo", "--out", "here", "--seed", "1", "schedule.epochs=1"])
+    assert (arguments.seed, arguments.overrides) == (1, ["schedule.epochs=1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["pretrain", "run.yaml", "--resume", "--seed=1"], "--seed=1"),
+        (["pretrain", "run.yaml", "--resme", "seed=1"], "--resme"),
+        (["pretrain", "run.yaml", "--resume", "seed"], "seed"),
+        (["pretrain", "run.yaml", "--resume", "=1"], "=1"),
+        (["doctor", "--json", "seed=1"], "seed=1"),
+    ],
+)
+def test_what_is_neither_an_option_nor_an_override_is_refused(
+    words: list[str], refused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.endswith(f"medformer: error: unrecognized arguments: {refused}\n")
+
+
 def raising(error: BaseException) -> object:
     class Command:
         @staticmethod

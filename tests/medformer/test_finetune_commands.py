@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_shards.vocabulary import Modality, Organ
 from finetune.estimator import FewLabelClassifier
+from finetune.heads import base as heads_base
+from finetune.heads.linear import LinearHead
 from finetune.subsets import load
-from medformer.cli import main
+from medformer.cli import main, parse_words
 from pretrain.bundle import save_bundle
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
@@ -55,6 +58,59 @@ def test_finetune_writes_classifier_predictions_scores_and_config(
     assert np.mean([row["label"] == row["predicted"] for row in rows]) > 0.8
 
 
+def test_every_seed_is_scored_on_the_same_images_of_a_table_without_splits(
+    bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    lines = (folder / "table.csv").read_text().splitlines()
+    (tmp_path / "unsplit.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    tested, drawn = [], []
+    for seed in ("0", "1"):
+        out = tmp_path / seed
+        words = ["finetune", "--model", str(bundle), "--data", str(folder), "--csv", str(tmp_path / "unsplit.csv")]
+        assert main([*words, "--per-class", "5", "--seed", seed, "--out", str(out)]) == 0
+        with open(out / "predictions.csv", newline="") as file:
+            tested.append([row["file"] for row in csv.DictReader(file)])
+        drawn.append(load(out / "subset.json").indices_sha256)
+    assert len(tested[0]) == 15 and tested[0] == tested[1]
+    assert drawn[0] != drawn[1]
+
+
+def test_a_registered_head_and_what_the_images_show_reach_the_classifier(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(heads_base._heads, "other", LinearHead)
+    words = ["finetune", "--model", str(bundle), "--data", str(folder), "--csv", str(folder / "table.csv")]
+    told = ["--head", "other", "--organ", "breast", "--modality", "ultrasound"]
+    assert main([*words, *told, "--per-class", "2", "--out", str(tmp_path / "out")]) == 0
+    loaded = FewLabelClassifier.load(tmp_path / "out" / "classifier")
+    assert loaded.head == "other" and isinstance(loaded.predictor_.head, LinearHead)
+    assert (loaded.predictor_.organ, loaded.predictor_.modality) == (Organ.breast, Modality.ultrasound)
+
+
+def test_evaluate_refuses_to_be_told_what_archives_and_shards_know(
+    bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(bundle), "--data", str(folder), "--organ", "chest", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "an organ can be given for a folder of images with a CSV only" in capsys.readouterr().err
+
+
+def test_evaluate_takes_several_data_after_one_flag_or_after_several() -> None:
+    one = parse_words(["evaluate", "model", "--data", "a", "b", "c", "--out", "out"])
+    several = parse_words(["evaluate", "--data", "a", "b", "--out", "out", "--data", "c", "--device", "cpu", "model"])
+    assert one.data == several.data == [Path("a"), Path("b"), Path("c")]
+    assert one.model == several.model == "model"
+
+
+def test_a_model_that_data_has_swallowed_is_said_to_stand_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "--out", "out", "--data", "a", "model"])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: medformer evaluate MODEL --data DATA [DATA ...] --out FOLDER [options]\n")
+    assert error.endswith("error: the following arguments are required: MODEL (before --data)\n")
+
+
 def test_evaluate_prints_a_table_and_marks_what_is_not_official(
     bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +126,9 @@ def test_evaluate_prints_a_table_and_marks_what_is_not_official(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (["--head", "lineer"], "unknown head 'lineer'; did you mean 'linear'?"),
+        (["--organ", "brest"], "unknown organ 'brest'; did you mean 'breast'?"),
+        (["--modality", "ultrasond"], "unknown modality 'ultrasond'; did you mean 'ultrasound'?"),
         (["--per-class", "0"], "per_class"),
         (["--model", "medformer_nanno"], "did you mean 'medformer_nano'"),
         (["--csv", "nowhere.csv"], "nowhere.csv: no such CSV file"),

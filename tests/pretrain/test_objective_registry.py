@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from pretrain.objectives import OBJECTIVES, Objective, Views
 from pretrain.objectives.base import ObjectiveConfig, objective
+from pretrain.objectives.collectives import world_size
 from tests.pretrain.runs import GroupRuntime, document
 
 
@@ -36,7 +40,7 @@ def toy() -> Iterator[type[Objective]]:
 
         def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
             za, zb = (self.head(e) for e in views.embeddings(backbone))
-            loss = (1 - nn.functional.cosine_similarity(za, zb)).sum() / views.total_rows
+            loss = (1 - nn.functional.cosine_similarity(za, zb)).sum() * (world_size() / views.total_rows)
             return {"loss": loss, "size": za.detach().norm()}
 
         def after_step(self, backbone: Medformer, progress: float) -> None:
@@ -59,6 +63,21 @@ def test_a_registered_objective_is_trained_by_the_engine(
     run(PretrainConfig.model_validate(content), runtime)
     assert toy.steps == [0.5, 1.0]
     assert runtime.reported == [1, 2]
+
+
+def test_an_objective_is_registered_once_its_file_is_there(tmp_path: Path) -> None:
+    import pretrain
+
+    copy = tmp_path / "pretrain"
+    shutil.copytree(Path(pretrain.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "objectives" / "added.py").write_text(
+        "from pretrain.objectives.base import Objective, objective\n"
+        "@objective('added')\nclass Added(Objective):\n    pass\n"
+    )
+    script = "from pretrain import objectives\nprint(objectives.__file__, sorted(objectives.OBJECTIVES))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{copy / 'objectives' / '__init__.py'} ['added', 'barlow_twins', 'byol', 'simclr']\n"
 
 
 def test_its_parameters_are_checked_by_its_own_document(toy: type[Objective], shards: Path, tmp_path: Path) -> None:
