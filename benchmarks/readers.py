@@ -84,7 +84,7 @@ def run() -> Table:
         columns=("reader", "samples/s, median of 5", "ratio"),
         rows=rows,
         remarks=f"{SAMPLES:,} images, batches of {BATCH} as tensors, no worker processes, warm page cache; ours "
-        "checks a CRC of every image it reads and keeps an exact global order, webdataset decodes npy and json members.",
+        "checks a CRC of every image and keeps an exact global order, webdataset decodes npy and json members.",
     )
 
 

@@ -28,6 +28,8 @@ RAY: Mapping[str, str] = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Counters for a Prometheus that a local run does not have. Default on.
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Workers run below everything else on the machine. Default 15: any other busy process takes most of the cores.
+    "RAY_worker_niceness": "0",
     # Nothing is sent to the makers of Ray. Default: sent, after a notice.
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray announces by a warning that it will stop hiding GPUs from workers that ask for none; we do not rely on it.

@@ -53,7 +53,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--modality", default="unknown", metavar="NAME", help=f"how they were made: {', '.join(Modality.__members__)}"
     )
     parser.add_argument("--device", default="cpu", help="where the network runs: cpu, cuda (default: cpu)")
-    parser.add_argument("--tracking-uri", metavar="URI", help="the model registry, when --model is NAME@ALIAS")
+    parser.add_argument("--tracking-uri", metavar="URI", help="the model registry, when the model is NAME@ALIAS")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
 
 

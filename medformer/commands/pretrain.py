@@ -32,7 +32,8 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
     config = load(PretrainConfig, arguments.config, arguments.overrides)
     bundle = launch(config, resume=arguments.resume)
     if bundle is None:
-        print(f"stopped as asked; 'medformer pretrain {arguments.config} --resume' goes on")
+        command = " ".join(["medformer pretrain", str(arguments.config), *arguments.overrides, "--resume"])
+        print(f"stopped as asked; '{command}' goes on")
         return STOPPED
     print(f"model bundle: {bundle}")
     return 0

@@ -86,9 +86,9 @@ def test_overrides_stand_before_between_and_behind_options(words: list[str]) -> 
     assert arguments.overrides == ["seed=1", "schedule.epochs=2"]
 
 
-def test_overrides_of_the_demonstration_stand_behind_its_options() -> None:
-    arguments = cli.parse_words(["demo", "--out", "here", "--seed", "1", "schedule.epochs=1"])
-    assert (arguments.seed, arguments.overrides) == (1, ["schedule.epochs=1"])
+def test_overrides_of_the_demonstration_stand_around_its_options() -> None:
+    arguments = cli.parse_words(["demo", "log_every_steps=5", "--seed", "1", "schedule.epochs=1"])
+    assert (arguments.seed, arguments.overrides) == (1, ["log_every_steps=5", "schedule.epochs=1"])
 
 
 @pytest.mark.parametrize(

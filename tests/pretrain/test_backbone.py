@@ -71,22 +71,22 @@ def test_a_latent_gets_gradient_when_and_only_when_its_entry_is_in_the_batch() -
 
 
 def test_order_of_the_context_does_not_matter() -> None:
-    model = small()
-    expected = model.features(images(), known()).embedding_BD
+    model = small().double()
+    expected = model.features(images().double(), known()).embedding_BD
     order = torch.randperm(49, generator=torch.Generator().manual_seed(3))
     model.encoder.register_forward_pre_hook(lambda module, inputs: (inputs[0], inputs[1][:, order]))
-    torch.testing.assert_close(model.features(images(), known()).embedding_BD, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.features(images().double(), known()).embedding_BD, expected, atol=1e-12, rtol=0)
 
 
 def test_an_image_alone_gives_what_it_gives_in_a_batch() -> None:
-    model = small()
+    model = small().double()
     metadata = Metadata(torch.tensor([2, 0, 5]), torch.tensor([4, 0, 1]), torch.tensor([1, 1, 3]))
-    together = model.features(images(), metadata, dense=True)
+    together = model.features(images().double(), metadata, dense=True)
     for row in range(3):
         own = Metadata(*(ids[row : row + 1] for ids in (metadata.organ_B, metadata.modality_B, metadata.task_B)))
-        alone = model.features(images()[row : row + 1], own, dense=True)
-        torch.testing.assert_close(alone.embedding_BD[0], together.embedding_BD[row], atol=1e-6, rtol=0)
-        torch.testing.assert_close(alone.tokens_BTD[0], together.tokens_BTD[row], atol=1e-5, rtol=0)
+        alone = model.features(images().double()[row : row + 1], own, dense=True)
+        torch.testing.assert_close(alone.embedding_BD[0], together.embedding_BD[row], atol=1e-12, rtol=0)
+        torch.testing.assert_close(alone.tokens_BTD[0], together.tokens_BTD[row], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("size, grid", [((28, 28), (7, 7)), ((20, 33), (5, 9)), ((1, 1), (1, 1)), ((64, 5), (16, 2))])

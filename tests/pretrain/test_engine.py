@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,14 @@ def test_a_run_leaves_its_document_its_record_its_checkpoints_and_its_bundle(sha
     dataset = ShardedDataset(shards, "train")
     assert entry["manifest_sha256"] == dataset.manifest_digest and entry["samples"] == len(dataset)
     assert entry["official"] is False and "synthetic" in entry["note"]
+
+
+def test_a_run_that_was_cut_off_before_its_bundle_writes_it_without_another_step(shards: Path, tmp_path: Path) -> None:
+    config = PretrainConfig.model_validate(document(shards, tmp_path / "out", schedule={"max_steps": 2}))
+    run(config, GroupRuntime())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "bundle").iterdir()}
+    shutil.rmtree(tmp_path / "out" / "bundle")
+    runtime = GroupRuntime()
+    assert run(config, runtime, resume=True) == tmp_path / "out" / "bundle"
+    assert runtime.reported == []
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "bundle").iterdir()} == before

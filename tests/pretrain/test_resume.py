@@ -64,13 +64,6 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on(unbroken: Run, shards: 
     assert_equal_bits(run, unbroken)
 
 
-def test_a_run_that_had_ended_writes_its_bundle_again(unbroken: Run) -> None:
-    before = {path.name: path.read_bytes() for path in (unbroken.out / "bundle").iterdir()}
-    (unbroken.out / "bundle" / "model.safetensors").unlink()
-    unbroken.start("--resume").expect(0)
-    assert {path.name: path.read_bytes() for path in (unbroken.out / "bundle").iterdir()} == before
-
-
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_go_on_to_the_same_bits(shards: Path, tmp_path: Path) -> None:
     for name in ("whole", "killed"):

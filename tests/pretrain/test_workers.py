@@ -17,6 +17,7 @@ def test_two_workers_give_the_weights_of_one_after_fifty_steps(unbroken: Run, sh
     run.start(workers=2).expect(0)
     assert relative_difference(run.weights(), unbroken.weights()) < 1e-4
     assert len(run.metrics()) == STEPS
+    assert unbroken.metrics()[-1]["loss"] < 0.9 * unbroken.metrics()[0]["loss"], "there is something to agree on"
     for two, one in zip(run.metrics(), unbroken.metrics(), strict=True):
         for name in ("loss", "barlow_twins/loss", "byol/loss", "simclr/loss", "embedding_std", "effective_rank"):
             assert two[name] == pytest.approx(one[name], rel=1e-3), (name, one["step"])
@@ -27,8 +28,8 @@ def test_two_workers_give_the_weights_of_one_after_fifty_steps(unbroken: Run, sh
 def test_two_ranks_in_float64_train_as_one_to_the_last_digits(shards: Path) -> None:
     """Rounding aside there is no difference at all: batch norm and EMA buffers, projectors and target included."""
     config = PretrainConfig.model_validate(document(shards, Path("unused")))
-    expected = trained_in_float64(0, 1, config, 20)
-    for found in run_ranks(trained_in_float64, 2, config, 20):
+    expected = trained_in_float64(0, 1, config, 8)
+    for found in run_ranks(trained_in_float64, 2, config, 8):
         assert relative_difference(found, expected) < 1e-11
         changed = [name for name in expected if (found[name].double() - expected[name].double()).abs().max() > 1e-9]
         assert not changed
