@@ -51,7 +51,6 @@ def _from_folder(folder: Path) -> Chosen:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     sources: list[Source] = []
-    notes = []
     for name in SETS:
         official = sorted(folder.rglob(f"{name}.npz"))
         others = [
@@ -62,7 +61,6 @@ def _from_folder(folder: Path) -> Chosen:
         elif others:
             reason = f"read from {others[0].name}, which is not the published file"
             sources.append(MedMNIST(name, file=others[0], unofficial=reason))
-            notes.append(f"{name} is not official: {reason}.")
     if not sources:
         raise DataError(f"{folder}: none of {', '.join(f'{name}.npz' for name in SETS)} is there")
-    return Chosen(tuple(sources), tuple(notes))
+    return Chosen(tuple(sources), ())

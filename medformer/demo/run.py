@@ -17,6 +17,7 @@ import yaml
 from cluster.launch import launch
 from cluster.registry import Registry
 from data_shards.manifest import Manifest
+from data_shards.sources.base import Source
 from data_shards.support.documents import parse
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_atomic
@@ -69,7 +70,7 @@ def run(options: Options) -> Path:
     out = options.out.expanduser().absolute()
     chosen = choose(options.data, options.seed)
     _prepare(out, options.overwrite)
-    for note in chosen.notes:
+    for note in (*chosen.notes, *(f"{s.card.name} is not official: {s.card.note}" for s in _unofficial(chosen))):
         _say(note)
 
     _say(f"1/5 shards of {len(chosen.sources)} datasets")
@@ -149,6 +150,11 @@ def _prepare(out: Path, overwrite: bool) -> None:
     except OSError as error:
         raise MedformerError(f"{out} cannot be made: {error.strerror or error}") from error
     write_atomic(out / MARK, "")
+
+
+def _unofficial(chosen: Chosen) -> list[Source]:
+    # Phantoms are not official either, and their note says so already.
+    return [source for source in chosen.sources if not source.card.official and not chosen.notes]
 
 
 def _build_shards(chosen: Chosen, out: Path) -> dict[Path, Manifest]:
