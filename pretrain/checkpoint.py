@@ -22,6 +22,8 @@ _NAME = re.compile(r"step-(\d{8})-attempt-(\d+)$")
 ENGINE_TAG = "engine"
 """Name of the folder inside a checkpoint that DeepSpeed writes."""
 _DIGESTS = "sha256.json"
+_DISK_ERRORS = ("inline_container", "iostream")
+"""What tells the RuntimeErrors by which the writer of ``torch.save`` reports a full disk, of large and small files."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ class CheckpointStore:
                 write_json(partial / _DIGESTS, _digests(partial))
                 sync_tree(partial)
                 os.replace(partial, final)
-        # torch.save reports a full disk as a RuntimeError of its zip writer.
         except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _DISK_ERRORS):
+                raise  # A worker was lost: that is for the surroundings to mend, by a restart.
             shutil.rmtree(partial, ignore_errors=True)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise MedformerError(f"cannot write checkpoint {final}: {reason}") from error

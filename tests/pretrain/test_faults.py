@@ -298,3 +298,20 @@ def test_a_record_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> 
     record.path.mkdir()
     with pytest.raises(MedformerError, match=r"cannot write .*metrics\.jsonl"):
         record.append({"loss": 1.0}, 1)
+
+
+def test_a_worker_lost_while_a_checkpoint_is_written_is_not_a_disk_that_refuses(tmp_path: Path) -> None:
+    """An error of ours would end the run; this one must reach those who start workers again."""
+    store = CheckpointStore(tmp_path, 2)
+    with pytest.raises(RuntimeError, match="Connection reset"), store.write(1, 0, {}):
+        raise RuntimeError("gloo: Connection reset by peer")
+    assert store.latest() is None
+    store.clean()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("numbers", [9, 1_000_000])
+def test_a_full_disk_is_told_from_it_for_small_and_large_files(numbers: int, tmp_path: Path) -> None:
+    with pytest.raises(MedformerError, match="cannot write checkpoint"), CheckpointStore(tmp_path, 2).write(1, 0, {}):
+        torch.save(torch.zeros(numbers), "/dev/full")
+    assert not list(tmp_path.iterdir())
