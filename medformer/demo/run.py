@@ -14,7 +14,6 @@ from pathlib import Path
 
 import yaml
 
-from cluster.launch import launch
 from cluster.registry import Registry
 from data_shards.manifest import Manifest
 from data_shards.sources.base import Source
@@ -66,6 +65,8 @@ def run(options: Options) -> Path:
     Raises:
         MedformerError: what has to be put right first.
     """
+    from cluster.launch import launch  # only here: what does not pretrain does not need Ray
+
     started_s = time.monotonic()
     out = options.out.expanduser().absolute()
     chosen = choose(options.data, options.seed)

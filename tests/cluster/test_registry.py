@@ -169,7 +169,7 @@ def test_a_folder_that_is_no_bundle_is_refused_and_registers_nothing(
         (missing, "provenance.json is missing"),
         (surplus, "weights.pkl: not part of a model bundle"),
         (cut, "not a complete safetensors file"),
-        (broken, "config.json: not a JSON document"),
+        (broken, "config.json: not readable JSON"),
     ]
     for folder, message in wrong:
         with pytest.raises(RegistryError, match=message):
