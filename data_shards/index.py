@@ -8,9 +8,11 @@ already parsed) and repeats what a training batch needs of the ``.json`` member.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +22,24 @@ from data_shards.support.files import write_atomic
 
 MAX_AXES = 4
 
+
+class Codec(IntEnum):
+    """How the pixels of an image stand in the shard. Our writer stores them raw; adopted shards have the others too."""
+
+    raw = 0
+    npy = 1
+    picture = 2
+    npy_channels_last = 3
+
+
 # One image of a study. ``bytes`` is 0 when the study does not have it; shape is padded with 0, spacing with NaN.
+# Offset, bytes and CRC are of what stands in the shard, dtype and shape of the pixels.
 IMAGE_DTYPE = np.dtype(
     [
         ("offset", "<u8"),
         ("bytes", "<u8"),
         ("crc32", "<u4"),
+        ("codec", "u1"),
         ("dtype", "S3"),
         ("shape", "<u4", (MAX_AXES,)),
         ("spacing_mm", "<f8", (MAX_AXES - 1,)),
@@ -43,6 +57,7 @@ class Layout:
         subject_bytes: length of the longest subject.
         label_width: length of the label vectors, 0 when nothing is labelled.
         label_dtype: ``<i8`` or ``<f8``.
+        attributes: the names of the attributes that occur, sorted.
         images: the names of the images that occur, sorted.
     """
 
@@ -50,6 +65,7 @@ class Layout:
     subject_bytes: int = 1
     label_width: int = 0
     label_dtype: str = "<i8"
+    attributes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
 
     @property
@@ -63,6 +79,7 @@ class Layout:
                 ("labelled", "?"),
                 ("organ", "u1"),
                 ("task", "u1"),
+                ("attributes", "<f8", (len(self.attributes),)),
                 ("images", [(name, IMAGE_DTYPE) for name in self.images]),
             ]
         )
@@ -79,16 +96,41 @@ class Layout:
             if width and found != (width, dtype):
                 raise DataError(f"sample {sample.key}: a label of {found[0]} {found[1]}, those before {width} {dtype}")
             width, dtype = found
-        images = self.images
-        if not sample.images.keys() <= set(images):
-            images = tuple(sorted({*images, *sample.images}))
         return Layout(
             key_bytes=max(self.key_bytes, len(sample.key)),
             subject_bytes=max(self.subject_bytes, len(sample.subject)),
             label_width=width,
             label_dtype=dtype,
-            images=images,
+            attributes=_united(self.attributes, sample.attributes),
+            images=_united(self.images, sample.images),
         )
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Layout:
+        """A layout that went through JSON by :func:`dataclasses.asdict`."""
+        return cls(**content | {name: tuple(content[name]) for name in ("attributes", "images")})
+
+    def merged(self, other: Layout) -> Layout:
+        """The narrowest layout that holds the records of both.
+
+        Raises:
+            DataError: their labels differ in length or dtype.
+        """
+        width, dtype = (self if self.label_width else other)._label
+        if other.label_width and other._label != (width, dtype):
+            raise DataError(f"labels of {other.label_width} {other.label_dtype}, those before {width} {dtype}")
+        return Layout(
+            key_bytes=max(self.key_bytes, other.key_bytes),
+            subject_bytes=max(self.subject_bytes, other.subject_bytes),
+            label_width=width,
+            label_dtype=dtype,
+            attributes=_united(self.attributes, other.attributes),
+            images=_united(self.images, other.images),
+        )
+
+    @property
+    def _label(self) -> tuple[int, str]:
+        return self.label_width, self.label_dtype
 
 
 @dataclass(frozen=True)
@@ -102,6 +144,7 @@ class ImageEntry:
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     modality: int
+    codec: int = Codec.raw
 
 
 @dataclass(frozen=True)
@@ -113,7 +156,8 @@ class Row:
     label: np.ndarray | None
     organ: int
     task: int
-    images: dict[str, ImageEntry]
+    images: Mapping[str, ImageEntry]
+    attributes: Mapping[str, float] = field(default_factory=dict)
 
 
 def encode(rows: Sequence[Row], layout: Layout) -> np.ndarray:
@@ -127,22 +171,26 @@ def encode(rows: Sequence[Row], layout: Layout) -> np.ndarray:
     for position, row in enumerate(rows):
         if row.label is not None:
             records["label"][position] = row.label
+        for name, value in row.attributes.items():
+            records["attributes"][position, layout.attributes.index(name)] = value
         for name, image in row.images.items():
-            slot = records["images"][name]
             shape = image.shape + (0,) * (MAX_AXES - len(image.shape))
             spacing_mm = image.spacing_mm + (np.nan,) * (MAX_AXES - 1 - len(image.spacing_mm))
-            slot[position] = (image.offset, image.bytes, image.crc32, image.dtype, shape, spacing_mm, image.modality)
+            place = image.offset, image.bytes, image.crc32, image.codec
+            records["images"][name][position] = (*place, image.dtype, shape, spacing_mm, image.modality)
     return records
 
 
-def widen(records: np.ndarray, layout: Layout) -> np.ndarray:
-    """The same records in a layout that is at least as wide in everything."""
+def widen(records: np.ndarray, narrow: Layout, layout: Layout) -> np.ndarray:
+    """Records of the layout ``narrow`` in a layout that is at least as wide in everything."""
     wide = _blank(len(records), layout)
     for name in ("key", "subject", "organ", "task", "labelled"):
         wide[name] = records[name]
     if records["label"].shape[1]:
         labelled = records["labelled"]
         wide["label"][labelled] = records["label"][labelled]
+    columns = [layout.attributes.index(name) for name in narrow.attributes]
+    wide["attributes"][:, columns] = records["attributes"]
     for name in records["images"].dtype.names or ():
         wide["images"][name] = records["images"][name]
     return wide
@@ -173,6 +221,12 @@ def read_index(path: Path, samples: int) -> np.ndarray:
 def _blank(count: int, layout: Layout) -> np.ndarray:
     records = np.zeros(count, layout.dtype)
     records["label"] = np.nan if layout.label_dtype == "<f8" else -1
+    records["attributes"] = np.nan
     for name in layout.images:
         records["images"][name]["spacing_mm"] = np.nan
     return records
+
+
+def _united(names: tuple[str, ...], others: Iterable[str]) -> tuple[str, ...]:
+    """All names, sorted; the same tuple when nothing is new, which is nearly always."""
+    return names if all(name in names for name in others) else tuple(sorted({*names, *others}))

@@ -16,7 +16,7 @@ from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import write_json
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
 
 
@@ -104,8 +104,12 @@ class Manifest(Document):
         card: the dataset in words, with licence, source version, checksums, classes and split rule.
         vocabulary: ids of the vocabulary entries that occur, by enumeration and name.
         label: layout of the labels.
+        attributes: names of the attributes, in the order of the columns of the index.
+        adopted: whether the shards were written by other software and only indexed by ours.
         splits: the splits by name.
         shared_images: for each pair of splits, how many different images occur in both.
+        repeated_images: how many images are the same as an earlier one, in whatever split.
+        skipped: how many items of the archive are not in the dataset; ``skipped.csv`` says which and why.
         digest: SHA-256 of all the rest.
     """
 
@@ -113,8 +117,12 @@ class Manifest(Document):
     card: DatasetCard
     vocabulary: dict[str, dict[str, int]]
     label: LabelLayout
+    attributes: tuple[str, ...] = ()
+    adopted: bool = False
     splits: dict[str, SplitEntry]
     shared_images: dict[str, int]
+    repeated_images: int = 0
+    skipped: int = 0
     digest: str = ""
 
 
@@ -141,10 +149,27 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / FILE_NAME
     try:
-        content = json.loads(path.read_bytes())
+        document = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{folder}: not a folder of shards: no {FILE_NAME}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: not a readable manifest: {error.strerror or error}") from None
+    return parse_manifest(document, str(path))
+
+
+def parse_manifest(document: bytes, path: str) -> Manifest:
+    """The manifest in a JSON document.
+
+    Args:
+        document: content of the file.
+        path: its address, for messages.
+
+    Raises:
+        DataError: as for :func:`read_manifest`.
+    """
+    try:
+        content = json.loads(document)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable manifest: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
         raise DataError(f"{path}: not a manifest of shards: no schema_version")
@@ -156,14 +181,14 @@ def read_manifest(folder: Path) -> Manifest:
     if content.get("digest") != digest_of(content):
         raise DataError(f"{path}: the manifest was altered or damaged: its digest does not fit its content")
     try:
-        manifest = parse(Manifest, content, str(path))
+        manifest = parse(Manifest, content, path)
     except ConfigError as error:
         raise DataError(str(error)) from None
     _check_vocabulary(manifest, path)
     return manifest.model_copy(update={"splits": {name: manifest.splits[name] for name in _in_order(manifest)}})
 
 
-def split_entry(manifest: Manifest, split: str, folder: Path) -> SplitEntry:
+def split_entry(manifest: Manifest, split: str, folder: Path | str) -> SplitEntry:
     """The entry of ``split``.
 
     Raises:
@@ -179,7 +204,7 @@ def _in_order(manifest: Manifest) -> list[str]:
     return [name for name in SPLITS if name in manifest.splits]
 
 
-def _check_vocabulary(manifest: Manifest, path: Path) -> None:
+def _check_vocabulary(manifest: Manifest, path: str) -> None:
     enumerations = {"organ": Organ, "modality": Modality, "dimensionality": Dimensionality, "task": Task}
     for kind, entries in manifest.vocabulary.items():
         for name, number in entries.items():

@@ -3,7 +3,7 @@
 Within a dataset, its epoch ``e`` is one permutation of its samples, keyed by seed, dataset and ``e``, cut into
 ``ceil(N / batch_size)`` batches whose sizes differ by at most one: nothing is dropped and no last batch is tiny.
 Over the datasets, the order of the batches of an epoch is a permutation of their positions. Nothing here knows of
-ranks, readers or shards.
+ranks or readers; of shards only when a locality is asked for.
 """
 
 from __future__ import annotations
@@ -11,21 +11,32 @@ from __future__ import annotations
 import functools
 import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from data_shards.lanes import LaneOrder, Locality
 from data_shards.order import Permutation
 from data_shards.support.errors import ConfigError
+
+_TURNS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Share:
-    """One dataset of a mixture: a name that no other has, and its number of samples."""
+    """One dataset of a mixture.
+
+    Attributes:
+        name: no other dataset of the mixture has it.
+        samples: how many.
+        shards: samples of each shard, in order; needed for a locality only.
+    """
 
     name: str
     samples: int
+    shards: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,12 +46,30 @@ class GlobalBatch:
     Attributes:
         dataset: position of its dataset in the mixture.
         dataset_epoch: the dataset's own epoch, which differs from that of the mixture when weights are given.
-        sample_B: indices within the dataset, int64.
+        first: the position in the dataset's epoch where the batch begins.
+        size: how many samples.
+        lanes: lanes of the locality; rows of one lane are neighbours in the batch.
+        order: position in the dataset's epoch to index within the dataset.
     """
 
     dataset: int
     dataset_epoch: int
-    sample_B: np.ndarray
+    first: int
+    size: int
+    lanes: int
+    order: Callable[[np.ndarray], np.ndarray]
+
+    def samples(self, first: int, last: int) -> np.ndarray:
+        """Indices, within the dataset, of the rows from ``first`` to ``last - 1``, int64; only these are computed."""
+        rows = np.arange(self.size)
+        if self.lanes > 1:
+            rows = rows[np.argsort((self.first + rows) % self.lanes, kind="stable")]
+        return self.order(self.first + rows[first:last])
+
+    @property
+    def sample_B(self) -> np.ndarray:
+        """Indices of all rows."""
+        return self.samples(0, self.size)
 
 
 class BatchPlan:
@@ -53,14 +82,27 @@ class BatchPlan:
         weights: None for natural weights: an epoch shows every sample of every dataset once. Else positive numbers,
             one per dataset: an epoch has as many batches as before, apportioned by weight, and each dataset goes
             through epochs of its own, exactly once per sample each, from one epoch of the mixture into the next.
+        locality: None shuffles each dataset as a whole; else see :class:`~data_shards.lanes.LaneOrder`.
 
     Raises:
         ConfigError: a weight, size or name that cannot be used.
     """
 
     def __init__(
-        self, shares: Sequence[Share], *, batch_size: int, seed: int, weights: Sequence[float] | None = None
+        self,
+        shares: Sequence[Share],
+        *,
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        locality: Locality | None = None,
     ) -> None:
+        self._arguments: dict[str, Any] = {
+            "batch_size": batch_size,
+            "seed": seed,
+            "weights": weights,
+            "locality": locality,
+        }
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}, expected at least 1")
         if not shares:
@@ -71,12 +113,20 @@ class BatchPlan:
         for share in shares:
             if share.samples < 1:
                 raise ConfigError(f"{share.name} has no samples")
+            if locality is not None and sum(share.shards) != share.samples:
+                raise ConfigError(f"{share.name}: shards of {sum(share.shards)} samples, expected {share.samples}")
         self.shares = tuple(shares)
         self.seed = seed
         self.cycle = [-(-share.samples // batch_size) for share in shares]
         self.turns = self.cycle if weights is None else apportion(sum(self.cycle), weights, names)
         self._ends = list(itertools.accumulate(self.turns))
-        self._permutation = functools.lru_cache(2 * len(shares) + 2)(Permutation)
+        self._locality = locality
+        self._order = functools.lru_cache(2 * len(shares) + 2)(self._make_order)
+        self._drawn_turns = functools.lru_cache(4)(self._draw_turns)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process makes the orders itself."""
+        return functools.partial(BatchPlan, **self._arguments), (self.shares,)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -85,16 +135,28 @@ class BatchPlan:
 
     def global_batch(self, epoch: int, position: int) -> GlobalBatch:
         """The batch at ``position`` of ``epoch``."""
-        order = self._permutation(self.batches_per_epoch, self.seed, "mixture", epoch)
-        drawn = int(order(np.array([position]))[0])
+        block, place = divmod(position, _TURNS_AT_ONCE)
+        drawn = int(self._drawn_turns(epoch, block)[place])
         dataset = bisect_right(self._ends, drawn)
         turn = drawn - (self._ends[dataset] - self.turns[dataset])
         # With natural weights turns == cycle, so the dataset's own epoch is the epoch of the mixture.
         own_epoch, batch = divmod(epoch * self.turns[dataset] + turn, self.cycle[dataset])
+        first, last = part(self.shares[dataset].samples, batch, self.cycle[dataset])
+        lanes = self._locality.lanes if self._locality is not None else 1
+        return GlobalBatch(dataset, own_epoch, first, last - first, lanes, self._order(dataset, own_epoch))
+
+    def _draw_turns(self, epoch: int, block: int) -> np.ndarray:
+        """Whose turn it is at some neighbouring positions; for a single one the permutation would take as long."""
+        order = Permutation(self.batches_per_epoch, self.seed, "mixture", epoch)
+        first = block * _TURNS_AT_ONCE
+        return order(np.arange(first, min(first + _TURNS_AT_ONCE, self.batches_per_epoch)))
+
+    def _make_order(self, dataset: int, own_epoch: int) -> Permutation | LaneOrder:
         share = self.shares[dataset]
-        first, last = part(share.samples, batch, self.cycle[dataset])
-        samples = self._permutation(share.samples, self.seed, "dataset", share.name, own_epoch)
-        return GlobalBatch(dataset, own_epoch, samples(np.arange(first, last)))
+        key = (self.seed, "dataset", share.name, own_epoch)
+        if self._locality is None:
+            return Permutation(share.samples, *key)
+        return LaneOrder(np.array(share.shards, np.int64), self._locality, *key)
 
 
 def part(total: int, number: int, parts: int) -> tuple[int, int]:
@@ -119,3 +181,18 @@ def apportion(total: int, weights: Sequence[float], names: Sequence[str]) -> lis
         if count == 0:
             raise ConfigError(f"{name}: weight {weight} is too small: none of the {total} batches of an epoch is its")
     return counts
+
+
+def temperature_weights(samples: Sequence[int], temperature: float) -> list[float]:
+    """Weights that lie between the natural ones and equal ones: the share of a dataset is its size to the power 1/T.
+
+    Temperature 1 gives weights in proportion to size, a large one makes all datasets equal. The rule is that of
+    multilingual pretraining (Conneau and Lample 2019, section 3.1, with alpha = 1/T).
+
+    Raises:
+        ConfigError: the temperature is not at least 1.
+    """
+    if not 1 <= temperature < float("inf"):
+        raise ConfigError(f"temperature is {temperature}, expected a number from 1")
+    shares = [(count / max(samples)) ** (1 / temperature) for count in samples]
+    return [share / sum(shares) for share in shares]

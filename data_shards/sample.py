@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from data_shards.support.errors import DataError
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
 
 SPLITS = ("train", "val", "test")
+
+# The image of this name holds class ids of voxels, on the grid of the others; it is a target, not a view of the body.
+MASK = "mask"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Image:
             raise DataError(f"an image holds integers or floats, found dtype {self.pixels.dtype}")
         if self.spacing_mm and len(self.spacing_mm) != self.pixels.ndim - 1:
             raise DataError(f"spacing {self.spacing_mm} does not fit an image of shape {self.pixels.shape}")
+        object.__setattr__(self, "spacing_mm", tuple(float(distance) for distance in self.spacing_mm))
 
     @property
     def dimensionality(self) -> Dimensionality:
@@ -48,12 +54,15 @@ class Sample:
 
     Attributes:
         key: ASCII, unique in its dataset; the basename of the members in the shard, so no dot and no slash.
-        images: the images of the study by name; a study with one image calls it ``image``.
+        images: the images of the study by name; a study with one image calls it ``image``. One called ``mask`` holds
+            uint8 class ids on the grid of the others.
         organ: the body part shown.
         subject: a salted hash (see :func:`subject_hash`), never a raw identifier.
         split: ``train``, ``val`` or ``test``.
         label: vector of numbers, or None; kept as int64 or float64.
         task: how the label is to be read.
+        attributes: further numbers of the study by name, such as ``age_years``. Numbers only, so that no free text
+            can pass.
     """
 
     key: str
@@ -63,6 +72,7 @@ class Sample:
     split: str
     label: np.ndarray | None = None
     task: Task = Task.unknown
+    attributes: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.key.isascii() or not self.key.isprintable() or not self.key or set(self.key) & set("./\\ "):
@@ -76,6 +86,14 @@ class Sample:
         for name in self.images:
             if not name.isascii() or not name.isidentifier():
                 raise DataError(f"sample {self.key}: image name {name!r} is not an ASCII identifier")
+        if MASK in self.images:
+            self._check_mask(self.images[MASK].pixels)
+        for name, value in self.attributes.items():
+            if not name.isascii() or not name.isidentifier():
+                raise DataError(f"sample {self.key}: attribute name {name!r} is not an ASCII identifier")
+            if not math.isfinite(value):
+                raise DataError(f"sample {self.key}: attribute {name} is {value}; leave out what is not known")
+        object.__setattr__(self, "attributes", {name: float(value) for name, value in self.attributes.items()})
         if self.label is not None:
             if self.label.ndim != 1 or not self.label.size or self.label.dtype.kind not in "biuf":
                 raise DataError(f"sample {self.key}: a label is a vector of numbers, found {self.label!r}")
@@ -84,10 +102,22 @@ class Sample:
 
     @property
     def image(self) -> Image:
-        """The only image of a study that has one."""
-        if len(self.images) != 1:
+        """The only image of a study that has one; its mask does not count."""
+        images = [image for name, image in self.images.items() if name != MASK]
+        if len(images) != 1:
             raise DataError(f"sample {self.key} has {len(self.images)} images: {', '.join(self.images)}")
-        return next(iter(self.images.values()))
+        return images[0]
+
+    def _check_mask(self, mask: np.ndarray) -> None:
+        if mask.dtype != np.uint8 or mask.shape[0] != 1:
+            raise DataError(f"sample {self.key}: a mask is uint8 with one channel, found {mask.dtype} {mask.shape}")
+        if len(self.images) == 1:
+            raise DataError(f"sample {self.key}: a mask without an image")
+        for name, image in self.images.items():
+            if image.pixels.shape[1:] != mask.shape[1:]:
+                raise DataError(
+                    f"sample {self.key}: mask {mask.shape[1:]} and {name} {image.pixels.shape[1:]} differ in grid"
+                )
 
 
 def subject_hash(identifier: str, salt: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tarfile
@@ -15,13 +16,25 @@ from data_shards.support.errors import DataError
 BLOCK_BYTES = 512
 TRAILER = bytes(tarfile.RECORDSIZE)
 
+# Fields of a ustar header (POSIX.1-1988): the name comes first, the checksum counts itself as eight spaces.
+_NAME_BYTES = 100
+_CHECKSUM = slice(148, 156)
+_TOO_LARGE = 8**11
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def npy_bytes(pixels: np.ndarray) -> tuple[bytes, bytes]:
     """Header and payload of the ``.npy`` form of an array: C order, little-endian, dtype otherwise its own."""
     array = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    return _npy_header(array.dtype.str, array.shape), array.tobytes()
+
+
+@functools.lru_cache(256)
+def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return header.getvalue(), array.tobytes()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def member_header(name: str, size: int) -> bytes:
@@ -30,6 +43,12 @@ def member_header(name: str, size: int) -> bytes:
     Raises:
         DataError: the name is too long for the format.
     """
+    if len(name) <= _NAME_BYTES and name.isascii() and size < _TOO_LARGE:
+        return _stamped(_blank_header(size), name.encode())
+    return _tarfile_header(name, size)
+
+
+def _tarfile_header(name: str, size: int) -> bytes:
     entry = tarfile.TarInfo(name)
     entry.size = size
     entry.mode = 0o644
@@ -37,6 +56,22 @@ def member_header(name: str, size: int) -> bytes:
         return entry.tobuf(format=tarfile.USTAR_FORMAT, encoding="ascii")
     except ValueError as error:
         raise DataError(f"shard member {name!r} does not fit the tar format: {error}") from None
+
+
+@functools.lru_cache(1024)
+def _blank_header(size: int) -> tuple[bytes, int]:
+    """The header of a member of ``size`` bytes behind its name, and the sum of its bytes with a blank checksum."""
+    header = bytearray(_tarfile_header("x", size))
+    header[_CHECKSUM] = b" " * 8
+    return bytes(header[_NAME_BYTES:]), sum(header[_NAME_BYTES:])
+
+
+def _stamped(blank: tuple[bytes, int], name: bytes) -> bytes:
+    """Name and checksum put into a header: many times faster than :mod:`tarfile`, which gives the same bytes."""
+    rest, total = blank
+    checksum = b"%06o\0 " % (total + sum(name))
+    start = _CHECKSUM.start - _NAME_BYTES
+    return b"".join((name.ljust(_NAME_BYTES, b"\0"), rest[:start], checksum, rest[start + 8 :]))
 
 
 def image_member(key: str, name: str) -> str:
@@ -57,8 +92,10 @@ def metadata_bytes(sample: Sample) -> bytes:
         "subject": sample.subject,
         "task": sample.task.name,
     }
+    if sample.attributes:
+        content["attributes"] = dict(sample.attributes)
     content |= described["image"] if set(described) == {"image"} else {"images": described}
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return _JSON.encode(content).encode()
 
 
 class Member(NamedTuple):

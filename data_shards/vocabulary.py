@@ -65,6 +65,7 @@ class Task(IntEnum):
     multilabel = 4
     ordinal = 5
     segmentation = 6
+    regression = 7
 
 
 Word = TypeVar("Word", bound=IntEnum)

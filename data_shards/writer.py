@@ -1,27 +1,36 @@
-"""Turns a source into shards, indices and a manifest, byte for byte the same every time."""
+"""Turns a source into shards, indices and a manifest: the same bytes every time, also when a build is cut off."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import zlib
-from collections.abc import Sequence
+import csv
+import io
+import time
+from collections.abc import Container, Iterable
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
-from data_shards import tar
-from data_shards.audit import Audit
-from data_shards.index import ImageEntry, Layout, Row, encode, read_index, widen, write_index
+from data_shards.index import Layout
 from data_shards.manifest import SCHEMA_VERSION, LabelLayout, Manifest, ShardEntry, SplitEntry, write_manifest
-from data_shards.sample import SPLITS, Sample
-from data_shards.sources.base import Source
+from data_shards.sample import SPLITS
+from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError
-from data_shards.support.files import new_folder, sha256_of
+from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
+from data_shards.tar import TRAILER
+from data_shards.writing.chunk import Chunk, SplitChunk, Vocabulary
+from data_shards.writing.duplicates import Excluding, Ledgers, Policy
+from data_shards.writing.journal import BuildFolder, build_folder, fingerprint
+from data_shards.writing.shard_file import ROWS_SUFFIX, ClosedShard, ShardWriter
+from data_shards.writing.statistics import SplitCounts
+from data_shards.writing.workers import chunk_length, encoded_chunks
 
 SHARD_BYTES = 64 << 20
+SKIPPED_FILE = "skipped.csv"
+# A build that is cut off loses at most this much work, or one shard.
+_COMMIT_SECONDS = 30.0
 
 
 def write_dataset(
@@ -29,139 +38,243 @@ def write_dataset(
     out: Path,
     *,
     shard_bytes: int = SHARD_BYTES,
+    workers: int = 1,
+    skip_errors: bool = False,
+    duplicates: Policy | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write every sample of ``source`` below ``out``, in the order of the source within each split.
 
-    Pixels are held one sample at a time. The folder appears when it is complete; the same source gives the same bytes.
+    The folder appears when it is complete. The bytes depend on the source and on ``shard_bytes``, not on the number of
+    processes nor on interruptions. Memory does not grow with the number of samples. A build that was cut off, by
+    whatever, goes on from its last closed shard when the same call is made again.
 
     Args:
         source: where the samples come from.
         out: the folder to make.
         shard_bytes: a shard is closed before it would grow larger; one sample may exceed it alone.
+        workers: processes that read and encode samples; with more than one, a script that calls this needs the usual
+            ``if __name__ == "__main__"``.
+        skip_errors: leave out samples that cannot be read, and list them in ``skipped.csv``; the default stops.
+        duplicates: what to do with images that occur twice: ``refuse``, ``drop`` all but the first, or ``allow``. The
+            default is the source's own.
         overwrite: replace ``out`` when it exists.
-        progress: is advanced by one for each sample.
+        restart: throw away what an unfinished build has left, instead of going on.
+        progress: is advanced by the number of samples.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        MedformerError: ``out`` exists or the disk refuses.
-        DataError: a key occurs twice, a subject is in two splits, a sample cannot be stored, or there is none.
+        MedformerError: ``out`` exists, the disk refuses, a process died, or an unfinished build of something else
+            stands in the way.
+        DataError: a sample cannot be read or stored, a key occurs twice, a subject is in two splits, an image occurs
+            twice, or there is no sample.
     """
     if shard_bytes < 1:
         raise DataError(f"shards of {shard_bytes} bytes cannot be written; at least 1")
-    name = source.card.name
-    with new_folder(out, overwrite=overwrite) as folder, contextlib.ExitStack() as files:
-        audit = Audit()
-        layout = Layout()
-        open_shards: dict[str, _Shard] = {}
-        closed: dict[str, list[ShardEntry]] = {}
-        for sample in source:
-            audit.add(sample)
-            layout = layout.with_sample(sample)
-            members = tar.members(sample)
-            shard = open_shards.get(sample.split)
-            if shard is not None and shard.size + sum(map(_size, members)) + len(tar.TRAILER) > shard_bytes:
-                closed[sample.split].append(shard.close(layout))
-                shard = None
-            if shard is None:
-                number = len(closed.setdefault(sample.split, []))
-                shard = open_shards[sample.split] = _Shard(folder, f"{name}-{sample.split}-{number:06d}", files)
-            shard.add(sample, members)
-            if progress is not None:
-                progress.advance()
-        for split, shard in open_shards.items():
-            closed[split].append(shard.close(layout))
-        if not closed:
-            raise DataError(f"{name}: the source has no samples")
-        return write_manifest(folder, _manifest(source, audit, layout, _widened(closed, layout, folder)))
-
-
-class _Shard:
-    """A tar file that is being written, and the rows of its index."""
-
-    def __init__(self, folder: Path, stem: str, files: contextlib.ExitStack) -> None:
-        self.size = 0
-        self._path = folder / f"{stem}.tar"
-        self._file: BinaryIO = files.enter_context(self._path.open("wb"))
-        self._digest = hashlib.sha256()
-        self._rows: list[Row] = []
-
-    def add(self, sample: Sample, members: Sequence[tar.Member]) -> None:
-        """Append the members of one sample."""
-        entries: dict[str, ImageEntry] = {}
-        for member in members:
-            if member.image is not None:
-                image = sample.images[member.image]
-                entries[member.image] = ImageEntry(
-                    offset=self.size + len(member.head),
-                    bytes=len(member.payload),
-                    crc32=zlib.crc32(member.payload),
-                    dtype=image.pixels.dtype.newbyteorder("<").str,
-                    shape=image.pixels.shape,
-                    spacing_mm=image.spacing_mm,
-                    modality=int(image.modality),
-                )
-            self._write(tar.content(member))
-        self._rows.append(Row(sample.key, sample.subject, sample.label, int(sample.organ), int(sample.task), entries))
-
-    def close(self, layout: Layout) -> ShardEntry:
-        """Finish the tar file and write its index in the layout known so far."""
-        self._write(tar.TRAILER)
-        self._file.close()
-        index = self._path.with_suffix(".index.npy")
-        write_index(index, encode(self._rows, layout))
-        return ShardEntry(
-            file=self._path.name,
-            samples=len(self._rows),
-            bytes=self.size,
-            sha256=self._digest.hexdigest(),
-            index=index.name,
-            index_bytes=0,
-            index_sha256="",
-        )
-
-    def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._digest.update(content)
-        self.size += len(content)
-
-
-def _size(member: tar.Member) -> int:
-    return len(member.head) + len(member.payload) + len(member.tail)
-
-
-def _widened(closed: dict[str, list[ShardEntry]], layout: Layout, folder: Path) -> dict[str, list[ShardEntry]]:
-    """Bring every index to the final layout; only now is it known how wide keys and labels are."""
-    return {split: [_final(entry, layout, folder) for entry in entries] for split, entries in closed.items()}
-
-
-def _final(entry: ShardEntry, layout: Layout, folder: Path) -> ShardEntry:
-    path = folder / entry.index
-    records: np.ndarray = read_index(path, entry.samples)
-    if records.dtype != layout.dtype:
-        write_index(path, widen(records, layout))
-    return entry.model_copy(update={"index_bytes": path.stat().st_size, "index_sha256": sha256_of(path)})
-
-
-def _manifest(source: Source, audit: Audit, layout: Layout, shards: dict[str, list[ShardEntry]]) -> Manifest:
-    splits = {
-        split: SplitEntry(
-            samples=counts.samples,
-            subjects=counts.subjects,
-            classes=dict(sorted(counts.classes.items())),
-            images=counts.layouts(),
-            shards=tuple(shards[split]),
-        )
-        for split, counts in sorted(audit.splits.items(), key=lambda item: SPLITS.index(item[0]))
-    }
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        card=source.card,
-        vocabulary=audit.vocabulary,
-        label=LabelLayout(width=layout.label_width, dtype=layout.label_dtype),
-        splits=splits,
-        shared_images=audit.shared_images(),
+    refuse_existing(out, overwrite=overwrite)
+    policy: Policy = duplicates or source.duplicates
+    length = chunk_length(source)
+    mark = fingerprint(
+        SCHEMA_VERSION, source.card.model_dump(mode="json"), len(source), shard_bytes, length, skip_errors, policy
     )
+    with build_folder(out, mark, restart=restart) as folder:
+        build = _run(source, folder, policy, shard_bytes, length, workers, skip_errors, progress)
+        dropped = build.ledgers.repeated(policy)
+        if dropped:
+            folder.begin_again({"dropped": dropped})
+            build = _run(source, folder, "refuse", shard_bytes, length, workers, skip_errors, progress)
+        return build.finished()
+
+
+def _run(
+    source: Source,
+    folder: BuildFolder,
+    policy: Policy,
+    shard_bytes: int,
+    length: int,
+    workers: int,
+    skip_errors: bool,
+    progress: Progress | None,
+) -> _Build:
+    """Append every chunk that the folder does not have yet."""
+    dropped = folder.note.get("dropped", [])
+    chosen = Excluding(source, np.array(dropped, np.int64)) if dropped else source
+    build = _Build.begun(chosen, folder, shard_bytes)
+    if progress is not None:
+        progress.advance(build.position)
+    for chunk in encoded_chunks(chosen, length, start=build.position, workers=workers, skip_errors=skip_errors):
+        build.add(chunk, policy)
+        if progress is not None:
+            progress.advance(chunk.last - chunk.first)
+    build.ledgers.check(policy)
+    return build
+
+
+@dataclass
+class _Build:
+    """What is known at :attr:`position`; all of it is in the note of the folder after a commit."""
+
+    source: Source
+    folder: BuildFolder
+    shard_bytes: int
+    ledgers: Ledgers
+    position: int = 0
+    layout: Layout = field(default_factory=Layout)
+    counts: dict[str, SplitCounts] = field(default_factory=dict)
+    vocabulary: Vocabulary = field(default_factory=dict)
+    closed: dict[str, list[ClosedShard]] = field(default_factory=dict)
+    open: dict[str, ShardWriter] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    committed_s: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begun(cls, source: Source, folder: BuildFolder, shard_bytes: int) -> _Build:
+        """A new build, or the one that the folder's note tells of."""
+        note = folder.note
+        if "position" not in note:
+            return cls(source, folder, shard_bytes, Ledgers(folder.path, source), skipped=list(source.skipped))
+        layout = Layout.from_json(note["layout"])
+        return cls(
+            source,
+            folder,
+            shard_bytes,
+            Ledgers(folder.path, source, note["ledgers"]),
+            position=note["position"],
+            layout=layout,
+            counts={split: SplitCounts.from_json(counts) for split, counts in note["counts"].items()},
+            vocabulary=note["vocabulary"],
+            closed={
+                split: [
+                    ClosedShard(ShardEntry(**shard["entry"]), Layout.from_json(shard["layout"])) for shard in shards
+                ]
+                for split, shards in note["closed"].items()
+            },
+            open={split: ShardWriter.resumed(folder.path, state, layout) for split, state in note["open"].items()},
+            skipped=[Skipped(**skipped) for skipped in note["skipped"]],
+        )
+
+    def add(self, chunk: Chunk, policy: Policy) -> None:
+        """Append a chunk to the shards."""
+        self.ledgers.add(chunk, policy)
+        shards = sum(map(len, self.closed.values()))
+        for split, part in chunk.splits.items():
+            self.layout = self._merged(chunk, part)
+            self.counts.setdefault(split, SplitCounts()).merge(part.counts)
+            self._append(split, part)
+        for kind, entries in chunk.vocabulary.items():
+            self.vocabulary.setdefault(kind, {}).update(entries)
+        self.skipped += chunk.skipped
+        self.position = chunk.last
+        if sum(map(len, self.closed.values())) > shards or time.monotonic() - self.committed_s > _COMMIT_SECONDS:
+            self._commit()
+
+    def _merged(self, chunk: Chunk, part: SplitChunk) -> Layout:
+        try:
+            return self.layout.merged(part.layout)
+        except DataError as error:
+            names = [self.source.name_of(position) for position in (chunk.first, chunk.last - 1)]
+            raise DataError(f"{names[0]} to {names[1]}: {error}") from None
+
+    def _append(self, split: str, part: SplitChunk) -> None:
+        """Deal the samples of a chunk to shards: as many to each as fit."""
+        content = memoryview(part.content)
+        first, start = 0, 0
+        while first < len(part.ends):
+            shard = self.open.get(split) or self._begin(split)
+            room = self.shard_bytes - shard.size - len(TRAILER)
+            last = int(part.ends.searchsorted(start + room, side="right"))
+            if last <= first:
+                if shard.samples:
+                    self._close(split)
+                    continue
+                last = first + 1
+            end = int(part.ends[last - 1])
+            records = part.records[first:last].copy()
+            for name in part.layout.images:
+                slots = records["images"][name]
+                slots["offset"][slots["bytes"] > 0] -= start
+            shard.append(content[start:end], records, part.layout)
+            first, start = last, end
+
+    def _begin(self, split: str) -> ShardWriter:
+        number = len(self.closed.setdefault(split, []))
+        self.open[split] = ShardWriter(self.folder.path, f"{self.source.card.name}-{split}-{number:06d}")
+        return self.open[split]
+
+    def _close(self, split: str) -> None:
+        self.closed[split].append(ClosedShard(self.open.pop(split).close(self.layout), self.layout))
+
+    def _commit(self) -> None:
+        note: dict[str, Any] = {
+            "dropped": self.folder.note.get("dropped", []),
+            "position": self.position,
+            "open": {split: shard.save(self.layout) for split, shard in self.open.items()},
+            "closed": {
+                split: [{"entry": shard.entry.model_dump(), "layout": asdict(shard.layout)} for shard in shards]
+                for split, shards in self.closed.items()
+            },
+            "layout": asdict(self.layout),
+            "counts": {split: counts.to_json() for split, counts in self.counts.items()},
+            "vocabulary": self.vocabulary,
+            "skipped": [asdict(skipped) for skipped in self.skipped],
+            "ledgers": self.ledgers.saved(),
+        }
+        self.folder.commit(note)
+        self._forget_rows({state["rows"] for state in note["open"].values()})
+        self.committed_s = time.monotonic()
+
+    def _forget_rows(self, needed: Container[str] = ()) -> None:
+        """Delete the rows that no note speaks of any more."""
+        for path in self.folder.path.glob(f"*{ROWS_SUFFIX}"):
+            if path.name not in needed:
+                path.unlink()
+
+    def finished(self) -> Manifest:
+        """Close the last shards and write the manifest."""
+        for split in list(self.open):
+            self._close(split)
+        if not self.closed:
+            raise DataError(f"{self.source.card.name}: the source has no samples")
+        subjects, shared, repeated = self.ledgers.counted()
+        splits = {
+            split: SplitEntry(
+                samples=self.counts[split].samples,
+                subjects=subjects[split],
+                classes=dict(sorted(self.counts[split].classes.items())),
+                images=self.counts[split].layouts(),
+                shards=tuple(shard.finished(self.folder.path, self.layout) for shard in self.closed[split]),
+            )
+            for split in SPLITS
+            if split in self.closed
+        }
+        if self.skipped:
+            write_atomic(self.folder.path / SKIPPED_FILE, skipped_table(self.skipped))
+        self.ledgers.remove()
+        self._forget_rows()
+        return write_manifest(
+            self.folder.path,
+            Manifest(
+                schema_version=SCHEMA_VERSION,
+                card=self.source.card,
+                vocabulary={kind: dict(sorted(entries.items())) for kind, entries in self.vocabulary.items()},
+                label=LabelLayout(width=self.layout.label_width, dtype=self.layout.label_dtype),
+                attributes=self.layout.attributes,
+                splits=splits,
+                shared_images=shared,
+                repeated_images=repeated,
+                skipped=len(self.skipped),
+            ),
+        )
+
+
+def skipped_table(skipped: Iterable[Skipped]) -> str:
+    """CSV of what is not in the dataset: item, salted hash of the subject, reason."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([column.name for column in fields(Skipped)])
+    table.writerows(map(astuple, skipped))
+    return text.getvalue()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before torch or numpy start their thread pools: tests run beside each other on small machines.
@@ -14,6 +15,10 @@ THREADS = 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, str(THREADS))
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# How long one example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("medformer", deadline=None)
+hypothesis.settings.load_profile("medformer")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import field_validator, model_validator
 
@@ -67,18 +69,74 @@ class DatasetCard(Document):
         return self
 
 
-class Source(Protocol):
-    """Yields the samples of one dataset, in the same order every time."""
+@dataclass(frozen=True)
+class Skipped:
+    """Something of an archive that is not in the dataset.
+
+    Attributes:
+        item: what, in words that identify nobody: ``file 17``, ``row 3 of the table``.
+        reason: why not.
+        subject: salted hash of the subject it belongs to, where that is known.
+    """
+
+    item: str
+    reason: str
+    subject: str = ""
+
+
+class Source(abc.ABC):
+    """The samples of one dataset by position.
+
+    Making a source lists the archive; :meth:`sample` reads one item. A source is pickled into the processes that write
+    shards, and equal positions give equal samples in all of them.
+
+    Attributes:
+        card: the dataset in words.
+        skipped: what the listing left out, and why.
+        warnings: what the owner of the archive has to know, such as images with text burned into the pixels.
+        duplicates: what is done with an image that occurs twice, unless the user says: ``refuse``, ``drop`` all but the
+            first, or ``allow``, which is for sets that are published as they are.
+        Config: the options, for sources that are built from a document or from the command line.
+    """
 
     card: DatasetCard
+    skipped: Sequence[Skipped] = ()
+    warnings: Sequence[str] = ()
+    duplicates: Literal["refuse", "drop", "allow"] = "refuse"
+    Config: ClassVar[type[Document]]
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many samples, all splits together."""
+
+    @abc.abstractmethod
+    def sample(self, position: int) -> Sample:
+        """The sample at ``position``.
+
+        Raises:
+            DataError: it cannot be read; the message has no identifier of a person in it.
+        """
+
+    def name_of(self, position: int) -> str:
+        """How messages call the item at ``position`` without naming a person."""
+        return f"item {position}"
+
+    def origin(self, position: int) -> dict[str, str]:
+        """Where the item comes from in the archive, for a private table of its owner; may name a person."""
+        return {}
 
     def __iter__(self) -> Iterator[Sample]:
-        """The samples, each with its split."""
-        ...
+        """All samples in order."""
+        return map(self.sample, range(len(self)))
+
+    @classmethod
+    def from_config(cls, config: Any) -> list[Source]:
+        """The sources that a ``Config`` describes; one, unless the source has several named sets."""
+        raise DataError(f"{cls.__name__} is not built from a document")
 
 
-SourceFactory = TypeVar("SourceFactory", bound=Callable[..., Source])
-_sources: dict[str, Callable[..., Source]] = {}
+SourceFactory = TypeVar("SourceFactory", bound=type[Source])
+_sources: dict[str, type[Source]] = {}
 
 
 def register_source(name: str) -> Callable[[SourceFactory], SourceFactory]:
@@ -91,15 +149,21 @@ def register_source(name: str) -> Callable[[SourceFactory], SourceFactory]:
     return add
 
 
-def source_named(name: str) -> Callable[..., Source]:
-    """The source class registered by ``name``; every module of ``data_shards.sources`` is looked at.
+def registered_sources() -> dict[str, type[Source]]:
+    """Every source class by name; every module of ``data_shards.sources`` is looked at."""
+    package = importlib.import_module("data_shards.sources")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"data_shards.sources.{module.name}")
+    return dict(sorted(_sources.items()))
+
+
+def source_named(name: str) -> type[Source]:
+    """The source class registered by ``name``.
 
     Raises:
         DataError: there is none; the nearest valid name is given.
     """
-    package = importlib.import_module("data_shards.sources")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"data_shards.sources.{module.name}")
-    if name not in _sources:
-        raise DataError(f"unknown source {name!r}{nearest(name, _sources)}")
-    return _sources[name]
+    sources = registered_sources()
+    if name not in sources:
+        raise DataError(f"unknown source {name!r}{nearest(name, sources)}")
+    return sources[name]

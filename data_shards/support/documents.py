@@ -36,6 +36,15 @@ def load(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         ConfigError: the file is missing or not YAML, a key is unknown (the nearest valid one is named), or a value
             is not of its type.
     """
+    return parse(model, read_mapping(path), str(path), overrides)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping of keys in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML or not a mapping.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -48,7 +57,7 @@ def load(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
-    return parse(model, content, str(path), overrides)
+    return content
 
 
 def parse(model: type[T], content: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> T:
@@ -57,12 +66,21 @@ def parse(model: type[T], content: dict[str, Any], origin: str, overrides: Seque
     Raises:
         ConfigError: as for :func:`load`.
     """
-    for override in overrides:
-        _assign(content, override)
+    apply_overrides(content, overrides)
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(model, problem, origin) for problem in error.errors())) from None
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply ``key.inner=value`` assignments to ``content``, in order; values are read as YAML.
+
+    Raises:
+        ConfigError: an assignment that cannot be applied.
+    """
+    for override in overrides:
+        _assign(content, override)
 
 
 def resolved(document: Document) -> dict[str, Any]:

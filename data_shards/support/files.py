@@ -17,6 +17,15 @@ from data_shards.support.errors import MedformerError
 _CHUNK_BYTES = 1 << 20
 
 
+def home_folder() -> Path:
+    """Where Medformer keeps what is the user's: ``$MEDFORMER_HOME``, else the data folder by the XDG convention."""
+    home = os.environ.get("MEDFORMER_HOME")
+    if home:
+        return Path(home).expanduser().absolute()
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser().absolute() / "medformer"
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -78,6 +87,24 @@ def sync_tree(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise :class:`MedformerError` when something stands at ``path`` that may not be replaced."""
+    if path.exists() and not overwrite:
+        raise MedformerError(f"{path} exists already; choose another folder or pass --overwrite")
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Flush the folder ``partial`` and rename it to ``path``; what stood there is removed afterwards."""
+    sync_tree(partial)
+    if path.exists():
+        retired = partial.with_suffix(".retired")
+        os.replace(path, retired)
+        os.replace(partial, path)
+        shutil.rmtree(retired)
+    else:
+        os.replace(partial, path)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder that appears at ``path`` complete, or not at all.
@@ -95,21 +122,13 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         MedformerError: ``path`` exists and ``overwrite`` is false, or the disk refuses.
     """
-    if path.exists() and not overwrite:
-        raise MedformerError(f"{path} exists already; choose another folder or pass --overwrite")
+    refuse_existing(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         yield partial
-        sync_tree(partial)
-        if path.exists():
-            retired = partial.with_suffix(".retired")
-            os.replace(path, retired)
-            os.replace(partial, path)
-            shutil.rmtree(retired)
-        else:
-            os.replace(partial, path)
+        put_in_place(partial, path)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise MedformerError(f"cannot write {path}: {error.strerror or error}") from error

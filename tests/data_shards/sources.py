@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_shards.sample import Image, Sample
-from data_shards.sources.base import DatasetCard
+from data_shards.sources.base import DatasetCard, Source
 from data_shards.vocabulary import Modality, Organ, Task
 
 
@@ -30,14 +30,19 @@ def card(name: str = "toy") -> DatasetCard:
 
 
 @dataclass
-class Listed:
-    """A source that yields what it was given."""
+class Listed(Source):
+    """A source that holds what it was given."""
+
+    duplicates = "allow"
 
     samples: Sequence[Sample]
     card: DatasetCard
 
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample(self, position: int) -> Sample:
+        return self.samples[position]
 
 
 def toy_sample(key: str, *, split: str = "train", subject: str = "", label: int = 0, pixels: np.ndarray) -> Sample:

@@ -1,0 +1,104 @@
+"""The chunks of a source, encoded by several processes and handed out in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from data_shards.sources.base import Source
+from data_shards.support.errors import DataError, MedformerError
+from data_shards.writing.chunk import Chunk, encode_chunk, read_sample
+
+# A chunk is about this large, so that memory does not depend on the size of the images...
+_CHUNK_BYTES = 8 << 20
+# ...and holds no more samples than this, so that a build of small images is journaled often.
+_CHUNK_SAMPLES = 512
+# How many samples are tried for one that can be read, from which the chunk size is taken.
+_TRIED = 64
+
+_source: Source | None = None
+_skip_errors = False
+
+
+def chunk_length(source: Source) -> int:
+    """Samples per chunk: a function of the source alone, so that the number of processes changes no byte."""
+    for position in range(min(_TRIED, len(source))):
+        try:
+            sample = read_sample(source, position)
+        except DataError:
+            continue
+        size = sum(image.pixels.nbytes for image in sample.images.values())
+        return max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // (size + 1)))
+    return 1
+
+
+def encoded_chunks(
+    source: Source, length: int, *, start: int = 0, workers: int = 1, skip_errors: bool = False
+) -> Iterator[Chunk]:
+    """The chunks from position ``start`` on, in order.
+
+    Args:
+        source: is sent to every process.
+        length: samples per chunk.
+        start: first position.
+        workers: processes; 1 encodes in this one.
+        skip_errors: see :func:`data_shards.writing.chunk.encode_chunk`.
+
+    Raises:
+        DataError: a sample cannot be read.
+        MedformerError: a process died.
+    """
+    runs = (range(first, min(first + length, len(source))) for first in range(start, len(source), length))
+    if workers > 1:
+        yield from _in_processes(source, runs, workers, skip_errors)
+        return
+    for run in runs:
+        while run:
+            chunk = encode_chunk(source, run, skip_errors=skip_errors)
+            yield chunk
+            run = range(chunk.last, run.stop)
+
+
+def _in_processes(source: Source, runs: Iterable[range], workers: int, skip_errors: bool) -> Iterator[Chunk]:
+    # A new interpreter for each process: a fork would copy locks that threads of this one may hold.
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(workers, context, _begin, (source, skip_errors))
+    waiting: deque[tuple[range, Future[Chunk]]] = deque()
+    try:
+        for run in runs:
+            waiting.append((run, pool.submit(_encode, run)))
+            if len(waiting) > 2 * workers:
+                yield from _first(pool, waiting)
+        while waiting:
+            yield from _first(pool, waiting)
+    except BrokenProcessPool:
+        raise MedformerError(
+            "a process that reads samples died; when memory is short, ask for fewer processes (--workers)"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _first(pool: ProcessPoolExecutor, waiting: deque[tuple[range, Future[Chunk]]]) -> Iterator[Chunk]:
+    """The run whose turn it is; what is left of it, after a chunk that ended early, is handed in again."""
+    run, future = waiting.popleft()
+    while run:
+        chunk = future.result()
+        run = range(chunk.last, run.stop)
+        if run:
+            future = pool.submit(_encode, run)
+        yield chunk
+
+
+def _begin(source: Source, skip_errors: bool) -> None:
+    global _source, _skip_errors
+    _source, _skip_errors = source, skip_errors
+
+
+def _encode(run: range) -> Chunk:
+    if _source is None:
+        raise RuntimeError("the process was not given a source")
+    return encode_chunk(_source, run, skip_errors=_skip_errors)
