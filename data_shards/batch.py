@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +32,7 @@ class Batch:
         epoch: epoch of the stream.
         batch: position in the epoch.
         rows: rows that each rank holds; their sum is the size of the global batch.
+        attributes: further numbers of the studies by name, float64 of length ``b``, NaN where not known.
     """
 
     images: Tensor
@@ -43,8 +48,42 @@ class Batch:
     epoch: int
     batch: int
     rows: tuple[int, ...]
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def global_size(self) -> int:
         """Rows of all ranks together."""
         return sum(self.rows)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which copies to a CUDA device need not be waited for.
+
+        Raises:
+            RuntimeError: there is no such device.
+        """
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        pinned["attributes"] = {name: value.pin_memory() for name, value in self.attributes.items()}
+        return dataclasses.replace(self, **pinned)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Only the images go to another process as shared memory: each such tensor takes a file descriptor there."""
+        fields = {name: _plain(value) for name, value in vars(self).items() if name != "images"}
+        return _rebuilt, (self.images, fields)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.numpy()
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _tensors(inner) for name, inner in value.items()}
+    return value if isinstance(value, int | str | tuple) else torch.from_numpy(value)
+
+
+def _rebuilt(images: Tensor, fields: dict[str, Any]) -> Batch:
+    return Batch(images=images, **{name: _tensors(value) for name, value in fields.items()})

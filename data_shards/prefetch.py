@@ -1,73 +1,41 @@
-"""Working ahead of the consumer, in one thread."""
+"""Working ahead of the consumer in threads, in order."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
-
-class _Failed:
-    """An error of the producer on its way to the consumer."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+THREAD_NAME = "reader"
 
 
-class _Finished:
-    """The producer has no more items."""
+def read_in_threads(read: Callable[[S], T], items: Iterable[S], *, readers: int, ahead: int) -> Iterator[T]:
+    """Yield ``read(item)`` for each item in order, up to ``ahead`` of them made before they are asked for.
 
+    An error of ``read`` is raised here, after the results before it. The threads end with the iterator: when it is
+    exhausted, closed or dropped.
 
-def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield ``items``, up to ``depth`` of them made ahead by a background thread.
-
-    An error of ``items`` is raised here, after the items made before it. The thread ends with the iterator: when it is
-    exhausted, closed or dropped. ``depth`` 0 makes each item when it is asked for, without a thread.
+    Args:
+        read: what the threads call.
+        items: is only iterated in the consumer's thread.
+        readers: how many threads; with 0 each result is made when it is asked for, in the consumer's thread.
+        ahead: results made ahead; 0 is as no thread.
     """
-    if depth < 1:
-        yield from items
+    if readers < 1 or ahead < 1:
+        yield from map(read, items)
         return
-    made: queue.SimpleQueue[T | _Failed | _Finished] = queue.SimpleQueue()
-    free = threading.Semaphore(depth)
-    stopped = threading.Event()
-    worker = threading.Thread(target=_produce, args=(items, made, free, stopped), name="prefetch", daemon=True)
-    worker.start()
+    pool = ThreadPoolExecutor(readers, thread_name_prefix=THREAD_NAME)
+    pending: deque[Future[T]] = deque()
     try:
-        while True:
-            item = made.get()
-            if isinstance(item, _Finished):
-                return
-            if isinstance(item, _Failed):
-                raise item.error
-            free.release()
-            yield item
+        for item in items:
+            pending.append(pool.submit(read, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        stopped.set()
-        free.release()
-        worker.join()
-
-
-def _produce(
-    items: Iterable[T],
-    made: queue.SimpleQueue[T | _Failed | _Finished],
-    free: threading.Semaphore,
-    stopped: threading.Event,
-) -> None:
-    try:
-        iterator = iter(items)
-        while True:
-            free.acquire()
-            if stopped.is_set():
-                return
-            try:
-                item = next(iterator)
-            except StopIteration:
-                break
-            made.put(item)
-    except BaseException as error:  # whatever it is, the consumer must see it rather than wait for ever
-        made.put(_Failed(error))
-        return
-    made.put(_Finished())
+        pool.shutdown(wait=True, cancel_futures=True)

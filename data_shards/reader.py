@@ -2,100 +2,78 @@
 
 from __future__ import annotations
 
-import functools
-import mmap
-import zlib
-from dataclasses import dataclass
+import itertools
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from data_shards.index import read_index
-from data_shards.manifest import ShardEntry, read_manifest, split_entry
+from data_shards.buffers import Buffers
+from data_shards.manifest import FILE_NAME, Manifest, parse_manifest, read_manifest, split_entry
+from data_shards.open_shard import OpenShard
+from data_shards.pixels import read_one, read_rows
+from data_shards.records import Records
+from data_shards.sample import MASK
+from data_shards.select import Select
+from data_shards.shard_pool import ShardPool
+from data_shards.storage import Cache, Storage, open_storage
+from data_shards.storage.local import LocalFolder
 from data_shards.support.errors import DataError
-from data_shards.support.files import sha256_of
 
-# Each open shard holds two file descriptors; the usual limit of a process is 1024.
-_OPEN_SHARDS = 256
-
-
-@dataclass(frozen=True)
-class Records:
-    """``B`` samples as they were read.
-
-    Attributes:
-        images: one array ``B,C,H,W`` (or ``B,C,D,H,W``) when all images of the split agree in shape and dtype, else a
-            list of ``B`` arrays.
-        label_BL: int64 or float64; a row is -1 or NaN where a sample is not labelled, ``L`` is 0 when none is.
-        organ_B: vocabulary ids, int64.
-        modality_B: vocabulary ids, int64.
-        task_B: vocabulary ids, int64.
-        spacing_mm_BA: float32, one column per spatial axis, NaN where not known.
-        key_B: the keys, as an array of ASCII bytes.
-        subject_B: the hashed subjects, as an array of ASCII bytes.
-    """
-
-    images: np.ndarray | list[np.ndarray]
-    label_BL: np.ndarray
-    organ_B: np.ndarray
-    modality_B: np.ndarray
-    task_B: np.ndarray
-    spacing_mm_BA: np.ndarray
-    key_B: np.ndarray
-    subject_B: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.organ_B)
-
-    @property
-    def stacked(self) -> np.ndarray:
-        """The images as one array.
-
-        Raises:
-            DataError: they differ in shape or dtype.
-        """
-        if isinstance(self.images, list):
-            raise DataError("images of different shapes or dtypes cannot be one array")
-        return self.images
+# A manifest lists some 400 bytes per shard: room for more than two million shards.
+_MANIFEST_BYTES = 1 << 30
 
 
 class ShardedDataset:
     """One split of a folder of shards; samples are addressed by their position, from 0.
 
-    Opening reads the manifest and compares the sizes of all files with it. An index is verified when it is first
-    needed, the pixels of a sample whenever they are read.
+    Opening reads the manifest; for a folder of this machine the sizes of all files are compared with it. An index is
+    verified when it is first needed, the pixels of a sample whenever they are read. Memory is in proportion to the
+    number of shards, not of samples; only where some studies lack the image, one bit per study is added. Threads may
+    share a dataset; pickled, it is opened anew.
 
     Args:
-        folder: what :func:`data_shards.writer.write_dataset` made.
+        where: what :func:`data_shards.writer.write_dataset` made: a folder, or the URL of one.
         split: ``train``, ``val`` or ``test``.
-        image: which image of the studies is read; may be left out when they have only one.
+        image: which image of the studies is read; may be left out when they have only one beside the mask. The
+            dataset consists of the studies that have it.
+        cache: where copies of remote shards are kept; not needed for a folder of this machine.
 
     Raises:
         DataError: the folder, split or image is not there, or a file is missing or of the wrong size.
     """
 
-    def __init__(self, folder: Path, split: str, *, image: str | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, where: str | Path, split: str, *, image: str | None = None, cache: Cache | None = None) -> None:
+        storage = open_storage(where, cache=cache)
+        self.folder = storage.describe()
         self.split = split
-        self.manifest = read_manifest(self.folder)
+        self.manifest = _manifest(storage)
         self.card = self.manifest.card
         self.entry = split_entry(self.manifest, split, self.folder)
         self.image = image if image is not None else self._only_image()
         if self.image not in self.entry.images:
             raise DataError(f"{self.folder}: split {split} has no image {self.image!r}; it has {self._image_names()}")
         self.layout = self.entry.images[self.image]
-        for shard in self.entry.shards:
-            check_size(self.folder / shard.file, shard.bytes)
-            check_size(self.folder / shard.index, shard.index_bytes)
-        self._ends = np.cumsum([shard.samples for shard in self.entry.shards])
-        self._shard = functools.lru_cache(_OPEN_SHARDS)(self._open)
+        if sum(shard.samples for shard in self.entry.shards) != self.entry.samples:
+            raise DataError(f"{self.folder}: the shards of split {split} do not add up to {self.entry.samples} samples")
+        local = isinstance(storage, LocalFolder)
+        if local:
+            for shard in self.entry.shards:
+                storage.local(shard.file, size=shard.bytes, sha256=shard.sha256).release()
+                storage.local(shard.index, size=shard.index_bytes, sha256=shard.index_sha256).release()
+        self._where, self._cache = where, cache
+        self._shards = ShardPool(storage, self.entry.shards, None if local else cache)
+        self._buffers = Buffers()
+        self._select: Select | None = None
+        self._select_lock = threading.Lock()
 
     def __len__(self) -> int:
-        return self.entry.samples
+        return self.layout.images
 
     def __reduce__(self) -> tuple[object, ...]:
         """Another process opens the files itself."""
-        return functools.partial(ShardedDataset, image=self.image), (self.folder, self.split)
+        return _reopened, (self._where, self.split, self.image, self._cache, self.manifest_digest)
 
     @property
     def manifest_digest(self) -> str:
@@ -107,6 +85,16 @@ class ShardedDataset:
         """Shape of every image, or None when they differ (or differ in dtype)."""
         return self.layout.shape if self.layout.dtype is not None else None
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes."""
+        return self.manifest.attributes
+
+    @property
+    def remote(self) -> bool:
+        """Whether the shards come over a network."""
+        return not isinstance(self._shards.storage, LocalFolder)
+
     def read(self, indices: np.ndarray) -> Records:
         """The samples at ``indices``, in that order.
 
@@ -117,24 +105,52 @@ class ShardedDataset:
             IndexError: a position is outside the split.
             DataError: a shard or index is damaged; the message names the shard and the sample.
         """
-        records_B, shard_B = self._records(indices)
-        slots_B = records_B["images"][self.image]
-        absent = np.flatnonzero(slots_B["bytes"] == 0)
-        if absent.size:
-            raise DataError(f"{self.folder}: sample {_text(records_B['key'][absent[0]])} has no image {self.image!r}")
-        images: np.ndarray | list[np.ndarray]
-        if self.image_shape is not None:
-            images = self._gather(slots_B, shard_B)
-        else:
-            images = [self._one(slot, int(shard)) for slot, shard in zip(slots_B, shard_B, strict=True)]
-        self._check_payloads(images, records_B, shard_B)
-        return self._with_images(images, records_B)
+        positions = self._positions(indices)
+        shape = self.image_shape
+        stacked = None if shape is None else self._buffers.empty((len(positions), *shape), np.dtype(self.layout.dtype))
+        listed: list[np.ndarray] = [] if shape is not None else [np.empty(0)] * len(positions)
+        columns = _Columns(self._shards, positions)
+        for number, places in self._by_shard(positions):
+            shard, own = columns.take(number, places)
+            slots = own["images"][self.image]
+
+            def name(row: int, own: np.ndarray = own, places: np.ndarray = places) -> str:
+                return self._sample_name(own[row], int(positions[places[row]]))
+
+            absent = np.flatnonzero(slots["bytes"] == 0)
+            if absent.size:
+                raise DataError(f"{shard.name}: {name(int(absent[0]))} has no image {self.image!r}")
+            if stacked is not None:
+                read_rows(shard, slots, stacked, places, name)
+            else:
+                for row, place in enumerate(places):
+                    listed[place] = read_one(shard, slots[row], name, row)
+        return self._records(listed if stacked is None else stacked, columns)
 
     def describe(self, indices: np.ndarray) -> Records:
         """As :meth:`read`, without the images: only the indices of the shards are touched, ``images`` is empty."""
-        return self._with_images([], self._records(indices)[0])
+        positions = self._positions(indices)
+        columns = _Columns(self._shards, positions)
+        for number, places in self._by_shard(positions):
+            columns.take(number, places)
+        return self._records([], columns)
 
-    def _with_images(self, images: np.ndarray | list[np.ndarray], records_B: np.ndarray) -> Records:
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Start to bring the shards of these samples to this node; returns at once, and does nothing when local."""
+        if self.remote:
+            numbers = np.unique(self._shard_of(self._positions(indices)))
+            self._shards.prefetch(numbers.tolist())
+
+    def shard_samples(self) -> tuple[int, ...]:
+        """How many samples each shard holds; their positions follow one another in this order."""
+        if len(self) == self.entry.samples:
+            return tuple(shard.samples for shard in self.entry.shards)
+        select = self._having_image()
+        before = [select.before(self._shards.first_position(number)) for number in range(len(self.entry.shards))]
+        return tuple(np.diff([*before, len(self)]).tolist())
+
+    def _records(self, images: np.ndarray | list[np.ndarray], columns: _Columns) -> Records:
+        records_B = columns.joined()
         slots_B = records_B["images"][self.image]
         axes = len(self.layout.shape) - 1 if self.layout.shape is not None else slots_B["spacing_mm"].shape[1]
         return Records(
@@ -146,63 +162,51 @@ class ShardedDataset:
             spacing_mm_BA=slots_B["spacing_mm"][:, :axes].astype(np.float32),
             key_B=records_B["key"],
             subject_B=records_B["subject"],
+            attributes={name: records_B["attributes"][:, place].copy() for place, name in enumerate(self.attributes)},
         )
 
-    def _records(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index records and shard numbers of the samples at ``indices``."""
-        positions = np.asarray(indices, dtype=np.int64)
-        if positions.size and not (positions.min() >= 0 and positions.max() < len(self)):
-            raise IndexError(f"{self.card.name} {self.split} has {len(self)} samples; asked for {positions}")
-        shard_B = np.searchsorted(self._ends, positions, side="right")
-        records_B = np.empty(len(positions), self._shard(0).records.dtype)
-        for number in np.unique(shard_B):
-            shard = self._shard(int(number))
-            rows = np.flatnonzero(shard_B == number)
-            records_B[rows] = shard.records[positions[rows] - (self._ends[number] - len(shard.records))]
-        return records_B, shard_B
+    def _positions(self, indices: np.ndarray) -> np.ndarray:
+        """Positions in the split of the samples at ``indices``."""
+        asked = np.asarray(indices, dtype=np.int64)
+        if asked.size and not (asked.min() >= 0 and asked.max() < len(self)):
+            raise IndexError(f"{self.card.name} {self.split} has {len(self)} samples; asked for {asked}")
+        return asked if len(self) == self.entry.samples else self._having_image()(asked)
 
-    def _gather(self, slots_B: np.ndarray, shard_B: np.ndarray) -> np.ndarray:
-        """Payloads of one size into one array: a fancy index on the overlapping windows of the mapped file."""
-        dtype = np.dtype(self.layout.dtype)
-        shape = self.layout.shape or ()
-        images = np.empty((len(slots_B), *shape), dtype)
-        size = int(np.prod(shape)) * dtype.itemsize
-        flat = images.reshape(len(slots_B), -1).view(np.uint8) if len(slots_B) else images
-        for number in np.unique(shard_B):
-            content = self._shard(int(number)).content
-            windows = np.lib.stride_tricks.as_strided(content, (len(content) - size + 1, size), (1, 1), writeable=False)
-            rows = shard_B == number
-            flat[rows] = windows[slots_B["offset"][rows]]
-        return images
+    def _having_image(self) -> Select:
+        with self._select_lock:
+            if self._select is None:
+                select = Select(self._marks())
+                if len(select) != len(self):
+                    raise DataError(
+                        f"{self.folder}: {len(select)} studies of split {self.split} have image {self.image!r}, "
+                        f"the manifest says {len(self)}"
+                    )
+                self._select = select
+            return self._select
 
-    def _one(self, slot: np.void, number: int) -> np.ndarray:
-        shape = slot["shape"][slot["shape"] > 0]
-        content = self._shard(number).content
-        payload = content[int(slot["offset"]) : int(slot["offset"]) + int(slot["bytes"])]
-        return payload.copy().view(np.dtype(_text(slot["dtype"]))).reshape(shape)
+    def _marks(self) -> Iterator[np.ndarray]:
+        for number in range(len(self.entry.shards)):
+            yield self._shards.records_of(self._shards[number], number)["images"][self.image]["bytes"] > 0
 
-    def _check_payloads(
-        self, images: np.ndarray | list[np.ndarray], records_B: np.ndarray, shard_B: np.ndarray
-    ) -> None:
-        if isinstance(images, np.ndarray):
-            if not len(images):
-                return
-            content = images.data.cast("B")
-            size = len(content) // len(images)
-            found = [zlib.crc32(content[start : start + size]) for start in range(0, len(content), size)]
-        else:
-            found = [zlib.crc32(image.data) for image in images]
-        wrong = np.flatnonzero(records_B["images"][self.image]["crc32"] != np.array(found, np.uint32))
-        if wrong.size:
-            first = wrong[0]
-            path = self.folder / self.entry.shards[int(shard_B[first])].file
-            raise DataError(f"{path}: damaged: the pixels of sample {_text(records_B['key'][first])} fail their CRC-32")
+    def _shard_of(self, positions: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._shards.ends, positions, side="right")
 
-    def _open(self, number: int) -> _OpenShard:
-        return _OpenShard(self.folder, self.entry.shards[number])
+    def _by_shard(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The shards of the samples at ``positions``, each with the places in ``positions`` of its own."""
+        shard_B = self._shard_of(positions)
+        order = np.argsort(shard_B, kind="stable")
+        starts = np.flatnonzero(np.diff(shard_B[order], prepend=-1))
+        for first, last in itertools.pairwise([*starts.tolist(), len(order)]):
+            yield int(shard_B[order[first]]), order[first:last]
+
+    def _sample_name(self, record: np.void, position: int) -> str:
+        # Keys of our own shards identify nobody; of those of others nothing is known.
+        if self.manifest.adopted:
+            return f"sample number {position}"
+        return f"sample {bytes(record['key']).decode('ascii', 'replace')}"
 
     def _only_image(self) -> str:
-        names = sorted(self.entry.images)
+        names = [name for name in sorted(self.entry.images) if name != MASK]
         if len(names) != 1:
             raise DataError(f"{self.folder}: the studies have several images, say which: {self._image_names()}")
         return names[0]
@@ -211,54 +215,52 @@ class ShardedDataset:
         return ", ".join(sorted(self.entry.images))
 
 
-class _OpenShard:
-    """The mapped bytes of a shard and the verified records of its index."""
-
-    def __init__(self, folder: Path, entry: ShardEntry) -> None:
-        self.records = verified_index(folder, entry)
-        path = folder / entry.file
-        try:
-            with open(path, "rb") as file:
-                self.content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from None
-
-
-def verified_index(folder: Path, entry: ShardEntry) -> np.ndarray:
-    """The records of a shard, memory-mapped.
-
-    Raises:
-        DataError: the index is missing or is not the one that the manifest lists.
-    """
-    path = folder / entry.index
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if found != entry.index_sha256:
-        raise DataError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
-    return np.asarray(read_index(path, entry.samples))
-
-
 def load_split(folder: Path, split: str) -> Records:
     """Every sample of a split, in index order."""
     dataset = ShardedDataset(folder, split)
     return dataset.read(np.arange(len(dataset)))
 
 
-def check_size(path: Path, size: int) -> None:
-    """Compare the size of a file with the manifest's.
+class _Columns:
+    """The index records of a batch, gathered shard by shard.
 
-    Raises:
-        DataError: the file is missing or of another size.
+    They are copied as plain bytes: numpy copies a structured dtype field by field, ten times slower.
     """
-    try:
-        found = path.stat().st_size
-    except OSError:
-        raise DataError(f"{path}: missing; the manifest lists it") from None
-    if found != size:
-        raise DataError(f"{path}: {found} bytes, the manifest says {size}: truncated or damaged")
+
+    def __init__(self, shards: ShardPool, positions: np.ndarray) -> None:
+        self._shards = shards
+        self._positions = positions
+        self._dtype: np.dtype | None = None
+        self._bytes_B = np.empty(0, "V1")
+
+    def take(self, number: int, places: np.ndarray) -> tuple[OpenShard, np.ndarray]:
+        """Copy those of one shard to their places; returns the shard and the copies."""
+        shard = self._shards[number]
+        records = self._shards.records_of(shard, number)
+        plain = f"V{records.itemsize}"
+        if self._dtype is None:
+            self._dtype, self._bytes_B = records.dtype, np.empty(len(self._positions), plain)
+        if records.dtype != self._dtype:
+            raise DataError(f"{shard.name}: its index has other columns than those of the other shards")
+        own = records.view(plain)[self._positions[places] - self._shards.first_position(number)]
+        self._bytes_B[places] = own
+        return shard, own.view(records.dtype)
+
+    def joined(self) -> np.ndarray:
+        """All of them; a rank without a row in a batch still gets columns of the right kind."""
+        if self._dtype is None:
+            return np.empty(0, self._shards[0].records.dtype)
+        return self._bytes_B.view(self._dtype)
 
 
-def _text(value: bytes) -> str:
-    return bytes(value).decode("ascii", "replace")
+def _manifest(storage: Storage) -> Manifest:
+    if isinstance(storage, LocalFolder):
+        return read_manifest(storage.folder)
+    return parse_manifest(storage.read_bytes(FILE_NAME, _MANIFEST_BYTES), storage.describe(FILE_NAME))
+
+
+def _reopened(where: str | Path, split: str, image: str, cache: Cache | None, manifest_digest: str) -> ShardedDataset:
+    dataset = ShardedDataset(where, split, image=image, cache=cache)
+    if dataset.manifest_digest != manifest_digest:
+        raise DataError(f"{dataset.folder}: the dataset was changed while it was being read")
+    return dataset

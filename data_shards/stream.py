@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from data_shards.batch import Batch
-from data_shards.plan import BatchPlan, Share, part
-from data_shards.prefetch import prefetch
+from data_shards.batch_reader import BatchReader, StreamState
+from data_shards.lanes import Locality
+from data_shards.plan import BatchPlan, Share
+from data_shards.prefetch import read_in_threads
 from data_shards.reader import ShardedDataset
+from data_shards.reader_processes import check_shared_memory, read_in_processes
+from data_shards.sample import MASK
 from data_shards.support.errors import CheckpointError, ConfigError
 
-
-@dataclass(frozen=True)
-class StreamState:
-    """Where a stream stands: the next batch to hand out.
-
-    Attributes:
-        epoch: epoch of the stream, from 0.
-        batch: position in the epoch, from 0.
-    """
-
-    epoch: int = 0
-    batch: int = 0
+READER_KINDS = ("thread", "process")
 
 
 class SampleStream:
@@ -35,8 +29,8 @@ class SampleStream:
 
     Rank ``r`` of ``W`` holds rows ``r*n//W`` to ``(r+1)*n//W`` of a global batch of ``n``, so every rank gets the same
     number of batches and all ranks together every sample once. Reading ahead does not count: :attr:`state` names the
-    batch after the last one that was handed out, and a stream that starts from it, on any number of ranks, shows
-    exactly what was left.
+    batch after the last one that was handed out, and a stream that starts from it, on any number of ranks and readers,
+    shows exactly what was left.
 
     Args:
         datasets: one dataset, or the mixture; the images of each have one shape and dtype.
@@ -45,7 +39,15 @@ class SampleStream:
         rank: which rank this is.
         world_size: how many ranks there are.
         weights: see :class:`~data_shards.plan.BatchPlan`; None shows every sample of every dataset once per epoch.
-        prefetch: batches read ahead by a background thread; 0 reads in the caller's thread.
+        locality: None shuffles each dataset as a whole; else batches come from few shards at a time, see
+            :class:`~data_shards.lanes.LaneOrder`.
+        readers: how many threads or processes read ahead; 0 reads in the caller's thread.
+        reader_kind: ``thread`` or ``process``. Threads are enough for raw pixels, which are read and checked without
+            holding Python's lock; processes are for shards whose pictures have to be decoded.
+        prefetch: batches read ahead by all readers together; 0 is as no reader.
+        pin_memory: hand out batches in page-locked memory.
+        lookahead: of how many of the next batches the remote shards are fetched; local ones need no fetching.
+        timeout_s: the longest wait for a batch of reader processes.
 
     Raises:
         ConfigError: an argument that cannot be used, or a dataset whose images differ in shape.
@@ -60,21 +62,43 @@ class SampleStream:
         rank: int = 0,
         world_size: int = 1,
         weights: Sequence[float] | None = None,
+        locality: Locality | None = None,
+        readers: int = 1,
+        reader_kind: str = "thread",
         prefetch: int = 2,
+        pin_memory: bool = False,
+        lookahead: int = 32,
+        timeout_s: float = 600.0,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} of {world_size} ranks; expected 0 to {world_size - 1}")
+        if reader_kind not in READER_KINDS:
+            raise ConfigError(f"reader_kind {reader_kind!r}; expected {' or '.join(READER_KINDS)}")
+        if readers < 0 or prefetch < 0 or lookahead < 0 or not timeout_s > 0:
+            raise ConfigError("readers, prefetch and lookahead are numbers from 0 on, timeout_s is above 0")
+        if pin_memory and not torch.cuda.is_available():
+            raise ConfigError("pin_memory is for copies to a CUDA device, and this machine has none")
         for dataset in datasets:
             if dataset.image_shape is None:
-                raise ConfigError(f"{dataset.folder}: images differ in shape or dtype; a batch holds one geometry")
+                raise ConfigError(
+                    f"{dataset.folder}: images differ in shape or dtype; a batch holds one geometry: build the shards "
+                    "again with --prepare, which resamples or crops all images to one size"
+                )
         self.datasets = tuple(datasets)
         self.rank = rank
         self.world_size = world_size
         self.state = StreamState()
+        self._readers = readers if prefetch else 0
+        self._reader_kind = reader_kind
         self._prefetch = prefetch
-        shares = [Share(f"{dataset.card.name}/{dataset.split}", len(dataset)) for dataset in datasets]
-        self._plan = BatchPlan(shares, batch_size=batch_size, seed=seed, weights=weights)
-        self._order = self._order_digest(batch_size, seed)
+        self._pin_memory = pin_memory
+        self._lookahead = lookahead if any(dataset.remote for dataset in datasets) else 0
+        self._timeout_s = timeout_s
+        shares = [_share(dataset, by_shard=locality is not None) for dataset in datasets]
+        self._plan = BatchPlan(shares, batch_size=batch_size, seed=seed, weights=weights, locality=locality)
+        self._read = BatchReader(datasets, self._plan, rank, world_size)
+        self._batch_size = batch_size
+        self._order = self._order_digest(batch_size, seed, locality)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -82,7 +106,7 @@ class SampleStream:
         return self._plan.batches_per_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, and a digest of what fixes the order; not of rank and world size, which may change."""
+        """The state, and a digest of what fixes the order; not of ranks and readers, which may change."""
         return {"epoch": self.state.epoch, "batch": self.state.batch, "order": self._order}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -100,48 +124,61 @@ class SampleStream:
         self.state = StreamState(int(state["epoch"]), int(state["batch"]))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from :attr:`state` on, without end; closing or dropping the iterator ends its thread.
+        """Batches from :attr:`state` on, without end; closing or dropping the iterator ends its readers.
 
         Raises:
-            DataError: a shard is damaged; the message names it and the sample.
+            DataError: a shard is damaged, the message names it and the sample; or a reader process died.
         """
-        for batch in prefetch(self._batches(self.state), self._prefetch):
+        for batch in self._batches():
             self.state = self._after(StreamState(batch.epoch, batch.batch))
             yield batch
+            del batch  # a consumer that drops its batch frees it before the next one comes
 
-    def _batches(self, state: StreamState) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch]:
+        states = self._states(self.state)
+        if self._readers and self._reader_kind == "process":
+            check_shared_memory(self._bytes_ahead())
+            return read_in_processes(
+                self._read,
+                states,
+                readers=self._readers,
+                ahead=self._prefetch,
+                pin_memory=self._pin_memory,
+                timeout_s=self._timeout_s,
+            )
+        read = self._read.pinned if self._pin_memory else self._read
+        return read_in_threads(read, states, readers=self._readers, ahead=self._prefetch)
+
+    def _states(self, state: StreamState) -> Iterator[StreamState]:
+        """All states from ``state`` on; the remote shards of the batches to come are asked for in time."""
+        coming = state
+        asked = 0
         while True:
-            yield self._read(state)
-            state = self._after(state)
+            while asked < self._lookahead:
+                self._read.prefetch(coming)
+                coming, asked = self._after(coming), asked + 1
+            yield state
+            state, asked = self._after(state), asked - 1
 
     def _after(self, state: StreamState) -> StreamState:
-        if state.batch + 1 < self.batches_per_epoch:
-            return StreamState(state.epoch, state.batch + 1)
-        return StreamState(state.epoch + 1, 0)
+        return state.after(self.batches_per_epoch)
 
-    def _read(self, state: StreamState) -> Batch:
-        drawn = self._plan.global_batch(state.epoch, state.batch)
-        dataset = self.datasets[drawn.dataset]
-        bounds = [part(len(drawn.sample_B), rank, self.world_size) for rank in range(self.world_size)]
-        sample_B = drawn.sample_B[slice(*bounds[self.rank])]
-        records = dataset.read(sample_B)
-        return Batch(
-            images=torch.from_numpy(records.stacked),
-            label_BL=torch.from_numpy(records.label_BL),
-            sample_B=torch.from_numpy(sample_B),
-            organ_B=torch.from_numpy(records.organ_B),
-            modality_B=torch.from_numpy(records.modality_B),
-            task_B=torch.from_numpy(records.task_B),
-            spacing_mm_BA=torch.from_numpy(records.spacing_mm_BA),
-            dataset_epoch=drawn.dataset_epoch,
-            dataset=drawn.dataset,
-            name=dataset.card.name,
-            epoch=state.epoch,
-            batch=state.batch,
-            rows=tuple(last - first for first, last in bounds),
-        )
+    def _bytes_ahead(self) -> int:
+        """The most that batches on their way from reader processes take."""
+        sample = max(math.prod(d.image_shape or ()) * np.dtype(d.layout.dtype).itemsize for d in self.datasets)
+        return sample * -(-self._batch_size // self.world_size) * (self._prefetch + self._readers)
 
-    def _order_digest(self, batch_size: int, seed: int) -> str:
-        parts = [dataset.manifest_digest for dataset in self.datasets]
-        content = [seed, batch_size, self._plan.turns, [share.name for share in self._plan.shares], parts]
+    def _order_digest(self, batch_size: int, seed: int, locality: Locality | None) -> str:
+        parts = [f"{dataset.manifest_digest}/{dataset.image}" for dataset in self.datasets]
+        names = [share.name for share in self._plan.shares]
+        lanes = None if locality is None else locality.model_dump()
+        content = [seed, batch_size, self._plan.turns, names, parts, lanes]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _share(dataset: ShardedDataset, *, by_shard: bool) -> Share:
+    """A name that tells it from the others, also one image of a folder of studies from another, and its samples."""
+    name = f"{dataset.card.name}/{dataset.split}"
+    if not set(dataset.entry.images) <= {dataset.image, MASK}:
+        name = f"{name}/{dataset.image}"
+    return Share(name, len(dataset), dataset.shard_samples() if by_shard else ())

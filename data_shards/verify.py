@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from isal.isal_zlib import crc32
 
 from data_shards import tar
-from data_shards.manifest import ShardEntry, read_manifest
-from data_shards.reader import check_size, verified_index
+from data_shards.manifest import Manifest, ShardEntry, read_manifest
+from data_shards.open_shard import verified_index
 from data_shards.sample import Image, Sample
+from data_shards.storage.local import LocalFolder
 from data_shards.support.errors import DataError
 from data_shards.support.files import sha256_of
 from data_shards.support.progress import Progress
@@ -22,7 +24,7 @@ def verify(folder: Path, progress: Progress | None = None) -> list[str]:
     """Check sizes and SHA-256 of every shard and index against the manifest.
 
     Args:
-        folder: what :func:`data_shards.writer.write_dataset` made.
+        folder: a folder of shards on this machine, written or adopted.
         progress: is advanced by the samples of each shard.
 
     Returns:
@@ -35,22 +37,24 @@ def verify(folder: Path, progress: Progress | None = None) -> list[str]:
     findings: list[str] = []
     for split, entry in manifest.splits.items():
         for shard in entry.shards:
-            findings += _verify_shard(folder, shard, split)
+            findings += _verify_shard(folder, shard, split, manifest)
             if progress is not None:
                 progress.advance(shard.samples)
     return findings
 
 
-def _verify_shard(folder: Path, shard: ShardEntry, split: str) -> list[str]:
+def _verify_shard(folder: Path, shard: ShardEntry, split: str, manifest: Manifest) -> list[str]:
     findings: list[str] = []
     records: np.ndarray | None = None
+    storage = LocalFolder(folder)
     try:
-        records = verified_index(folder, shard)
+        storage.local(shard.index, size=shard.index_bytes, sha256=shard.index_sha256)
+        records = verified_index(folder / shard.index, shard, str(folder / shard.index))
     except DataError as error:
         findings.append(str(error))
     path = folder / shard.file
     try:
-        check_size(path, shard.bytes)
+        storage.local(shard.file, size=shard.bytes, sha256=shard.sha256)
         if sha256_of(path) == shard.sha256:
             return findings
     except DataError as error:
@@ -59,30 +63,56 @@ def _verify_shard(folder: Path, shard: ShardEntry, split: str) -> list[str]:
         return [*findings, f"{path}: cannot be read: {error.strerror or error}"]
     if records is None or not path.is_file():
         return [*findings, f"{path}: damaged; without its index no sample can be named"]
-    damaged = _damaged_samples(path, records, split)
+    with open(path, "rb") as file:
+        if manifest.adopted:
+            damaged = _damaged_pixels(path, file, records)
+            return [*findings, *(damaged or [f"{path}: damaged outside of the pixels of its samples"])]
+        damaged = _damaged_samples(path, file, records, split, manifest.attributes)
     return [*findings, *(damaged or [f"{path}: damaged after the last sample"])]
 
 
-def _damaged_samples(path: Path, records: np.ndarray, split: str) -> list[str]:
+def _damaged_samples(
+    path: Path, file: BinaryIO, records: np.ndarray, split: str, attributes: Sequence[str]
+) -> list[str]:
     """Make each sample again from its index record and its pixels, and compare with what stands in the shard."""
     findings = []
     position = 0
-    with open(path, "rb") as file:
-        for number, record in enumerate(records):
-            key = record["key"].decode()
-            payloads = {name: _payload(file, record["images"][name]) for name in _names(record)}
-            if any(len(payload) < record["images"][name]["bytes"] for name, payload in payloads.items()):
-                findings.append(f"{path}: cut off in sample {key}; {len(records) - number} samples are lost")
-                break
-            expected = b"".join(map(tar.content, tar.members(_sample(record, payloads, split))))
-            failed = [name for name in payloads if zlib.crc32(payloads[name]) != record["images"][name]["crc32"]]
-            file.seek(position)
-            if failed:
-                findings.append(f"{path}: sample {key}: damaged: the pixels of {', '.join(failed)} fail their CRC-32")
-            elif file.read(len(expected)) != expected:
-                findings.append(f"{path}: sample {key}: damaged: a header, the metadata or padding")
-            position += len(expected)
+    for number, record in enumerate(records):
+        key = record["key"].decode()
+        payloads = {name: _payload(file, record["images"][name]) for name in _names(record)}
+        if any(len(payload) < record["images"][name]["bytes"] for name, payload in payloads.items()):
+            findings.append(f"{path}: cut off in sample {key}; {len(records) - number} samples are lost")
+            break
+        expected = b"".join(map(tar.content, tar.members(_sample(record, payloads, split, attributes))))
+        failed = _failed(record, payloads)
+        file.seek(position)
+        if failed:
+            findings.append(f"{path}: sample {key}: damaged: the pixels of {failed} fail their CRC-32")
+        elif file.read(len(expected)) != expected:
+            findings.append(f"{path}: sample {key}: damaged: a header, the metadata or padding")
+        position += len(expected)
     return findings
+
+
+def _damaged_pixels(path: Path, file: BinaryIO, records: np.ndarray) -> list[str]:
+    """The samples of an adopted shard whose pixels fail; its other bytes cannot be made again, its keys may be names.
+
+    Samples are counted from 0 within the shard.
+    """
+    findings = []
+    for number, record in enumerate(records):
+        payloads = {name: _payload(file, record["images"][name]) for name in _names(record)}
+        if any(len(payload) < record["images"][name]["bytes"] for name, payload in payloads.items()):
+            findings.append(f"{path}: cut off in sample number {number}; {len(records) - number} samples are lost")
+            break
+        failed = _failed(record, payloads)
+        if failed:
+            findings.append(f"{path}: sample number {number}: damaged: the pixels of {failed} fail their CRC-32")
+    return findings
+
+
+def _failed(record: np.void, payloads: dict[str, bytes]) -> str:
+    return ", ".join(name for name in payloads if crc32(payloads[name]) != record["images"][name]["crc32"])
 
 
 def _names(record: np.void) -> list[str]:
@@ -95,13 +125,14 @@ def _payload(file: BinaryIO, slot: np.void) -> bytes:
     return file.read(int(slot["bytes"]))
 
 
-def _sample(record: np.void, payloads: dict[str, bytes], split: str) -> Sample:
+def _sample(record: np.void, payloads: dict[str, bytes], split: str, attributes: Sequence[str]) -> Sample:
     images = {}
     for name, payload in payloads.items():
         slot = record["images"][name]
         pixels = np.frombuffer(payload, slot["dtype"].decode()).reshape(slot["shape"][slot["shape"] > 0])
         spacing_mm = tuple(float(value) for value in slot["spacing_mm"] if not np.isnan(value))
         images[name] = Image(pixels, Modality(int(slot["modality"])), spacing_mm)
+    values = dict(zip(attributes, record["attributes"].tolist(), strict=True))
     return Sample(
         key=record["key"].decode(),
         images=images,
@@ -110,4 +141,5 @@ def _sample(record: np.void, payloads: dict[str, bytes], split: str) -> Sample:
         split=split,
         label=record["label"] if record["labelled"] else None,
         task=Task(int(record["task"])),
+        attributes={name: value for name, value in values.items() if not np.isnan(value)},
     )

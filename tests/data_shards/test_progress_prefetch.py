@@ -4,11 +4,10 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from data_shards.prefetch import prefetch
+from data_shards.prefetch import THREAD_NAME, read_in_threads
 from data_shards.support.progress import Progress, clock
 
 
@@ -53,40 +52,50 @@ def test_durations_read_as_hours_minutes_seconds() -> None:
     assert (clock(0.4), clock(75), clock(3600 * 26 + 61)) == ("0:00:00", "0:01:15", "26:01:01")
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2, 50])
-def test_items_come_in_order_and_all(depth: int) -> None:
-    assert list(prefetch(range(20), depth)) == list(range(20))
+def square(number: int) -> int:
+    if number == 13:
+        raise ValueError("broken")
+    time.sleep(0.001 * (number % 3))
+    return number * number
 
 
-def test_no_more_than_depth_items_are_made_ahead() -> None:
+@pytest.mark.parametrize("readers", [0, 1, 2, 7])
+@pytest.mark.parametrize("ahead", [0, 1, 2, 50])
+def test_results_come_in_order_and_all(readers: int, ahead: int) -> None:
+    results = read_in_threads(square, range(12), readers=readers, ahead=ahead)
+    assert list(results) == [number * number for number in range(12)]
+    assert not _readers()
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_no_more_than_asked_for_are_made_ahead(readers: int) -> None:
     made: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in itertools.count():
-            made.append(number)
-            yield number
-
-    ahead = prefetch(items(), 3)
+    ahead = read_in_threads(lambda number: made.append(number) or number, itertools.count(), readers=readers, ahead=3)
     assert next(ahead) == 0
     deadline = time.monotonic() + 5
     while len(made) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert made == [0, 1, 2, 3]
+    assert sorted(made) == [0, 1, 2, 3]
     ahead.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    assert not _readers()
 
 
-@pytest.mark.parametrize("depth", [0, 2])
-def test_an_error_of_the_producer_comes_after_the_items_before_it(depth: int) -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise ValueError("broken")
+def test_several_threads_work_at_the_same_time() -> None:
+    meeting = threading.Barrier(3, timeout=20)
+    assert list(read_in_threads(lambda number: meeting.wait() >= 0, range(6), readers=3, ahead=3)) == [True] * 6
 
-    ahead = prefetch(items(), depth)
-    assert [next(ahead), next(ahead)] == [1, 2]
+
+@pytest.mark.parametrize("readers", [0, 1, 3])
+def test_an_error_comes_after_the_results_before_it(readers: int) -> None:
+    results = read_in_threads(square, range(10, 20), readers=readers, ahead=4)
+    assert [next(results), next(results), next(results)] == [100, 121, 144]
     with pytest.raises(ValueError, match="broken"):
-        next(ahead)
+        next(results)
     with pytest.raises(StopIteration):
-        next(ahead)
+        next(results)
+    assert not _readers()
+
+
+def _readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]

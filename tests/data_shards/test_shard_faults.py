@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,13 @@ import pytest
 
 from data_shards.manifest import digest_of
 from data_shards.reader import ShardedDataset
+from data_shards.records import Records
 from data_shards.support.errors import DataError
 from data_shards.verify import verify
 from data_shards.writer import write_dataset
 from tests.data_shards.sources import toy_source
 
+SHAPE = (1, 30, 30)
 SHARD, INDEX = "toy-train-000000.tar", "toy-train-000000.index.npy"
 
 
@@ -32,29 +37,100 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
-def test_any_single_bit_is_detected_or_harmless(folder: Path) -> None:
-    truth = ShardedDataset(folder, "train").read(np.arange(6))
+def test_a_thousand_bit_flips_and_truncations_are_detected_or_harmless(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    write_dataset(toy_source({"train": 9, "val": 3}, shape=SHAPE), folder, shard_bytes=25_000)
+    splits = {"train": 9, "val": 3}
+    truth = {split: ShardedDataset(folder, split).read(np.arange(count)) for split, count in splits.items()}
+    content = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    assert len(content) == 2 * (3 + 1) + 1
+    pixels = {path: payload_bytes(path) for path in content if path.suffix == ".tar"}
     random = np.random.default_rng(0)
-    messages = []
-    for name in (SHARD, INDEX, "manifest.json"):
-        path = folder / name
-        content = path.read_bytes()
-        for bit in random.choice(len(content) * 8, 150, replace=False):
-            flip(path, int(bit))
-            try:
-                records = ShardedDataset(folder, "train").read(np.arange(6))
-            except DataError as error:
-                messages.append(str(error))
+    outcomes: Counter[str] = Counter()
+    for number in range(1000):
+        path = list(content)[random.integers(len(content))]
+        whole = content[path]
+        place = int(random.integers(len(whole)))
+        cut = number % 4 == 0
+        path.write_bytes(
+            whole[:place] if cut else whole[:place] + bytes([whole[place] ^ 1 << number % 8]) + whole[place + 1 :]
+        )
+        for split, count in splits.items():
+            error, found = read_all(folder, split, count)
+            outcomes["detected" if error else "harmless"] += 1
+            if error:
+                assert str(path) in error
             else:
-                assert (records.stacked == truth.stacked).all() and (records.label_BL == truth.label_BL).all(), bit
-                assert (records.spacing_mm_BA == truth.spacing_mm_BA).all()
-            try:
-                assert verify(folder), f"verify missed bit {bit} of {name}"
-            except DataError:
-                assert name == "manifest.json"
-            path.write_bytes(content)
-    assert len(messages) > 250 and all(str(folder) in message for message in messages)
-    assert verify(folder) == []
+                for name, value in vars(truth[split]).items():
+                    np.testing.assert_array_equal(getattr(found, name), value)
+            if error and not cut and place in pixels.get(path, {}):
+                outcomes["sample named"] += 1
+                assert f"sample {pixels[path][place]} fail their CRC-32" in error
+        assert found_by_verify(folder, path), f"verify missed byte {place} of {path.name}"
+        path.write_bytes(whole)
+    assert verify(folder) == [] and min(outcomes.values()) > 5 and outcomes["detected"] > 500, outcomes
+
+
+def read_all(folder: Path, split: str, count: int) -> tuple[str, Records | None]:
+    """The error, or the samples."""
+    try:
+        return "", ShardedDataset(folder, split).read(np.arange(count))
+    except DataError as error:
+        return str(error), None
+
+
+def payload_bytes(shard: Path) -> dict[int, str]:
+    """Which sample the pixels at each byte of a shard belong to, by the tar itself."""
+    owners = {}
+    with tarfile.open(shard) as archive:
+        for member in archive:
+            if member.name.endswith(".npy"):
+                end = member.offset_data + member.size
+                owners |= dict.fromkeys(range(end - math.prod(SHAPE), end), member.name.removesuffix(".npy"))
+    return owners
+
+
+def found_by_verify(folder: Path, path: Path) -> bool:
+    try:
+        return any(str(path) in finding for finding in verify(folder))
+    except DataError as error:
+        return path.name == "manifest.json" and str(path) in str(error)
+
+
+CUT_WHILE_OPEN = """
+import sys
+from pathlib import Path
+import numpy as np
+from data_shards.reader import ShardedDataset
+from data_shards.support.errors import DataError
+folder, name = Path(sys.argv[1]), sys.argv[2]
+dataset = ShardedDataset(folder, "train")
+dataset.read(np.arange(6))
+with open(folder / name, "r+b") as file:
+    file.truncate(int(sys.argv[3]))
+try:
+    dataset.read(np.arange(6))
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("side", [5, 160])
+@pytest.mark.parametrize("name", [SHARD, INDEX])
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_file_cut_while_it_is_open_is_named_and_does_not_end_the_process(
+    tmp_path: Path, side: int, name: str, kept: int
+) -> None:
+    write_dataset(toy_source({"train": 6}, shape=(1, side, side)), tmp_path / "toy")
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_WHILE_OPEN, str(tmp_path / "toy"), name, str(kept)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'toy' / name}: ") and "cut" in done.stdout
 
 
 @pytest.mark.parametrize("name", [SHARD, INDEX, "manifest.json"])
@@ -101,7 +177,7 @@ def test_a_manifest_of_another_schema_or_vocabulary_is_refused(folder: Path) -> 
         path.write_text(json.dumps(changed | {"digest": digest_of(changed)}))
 
     write(schema_version=99)
-    with pytest.raises(DataError, match="schema version 99, this Medformer reads 1"):
+    with pytest.raises(DataError, match="schema version 99, this Medformer reads 2"):
         ShardedDataset(folder, "train")
     write(vocabulary={"organ": {"brain": 7}})
     with pytest.raises(DataError, match="organ 'brain' with id 7"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data_shards.manifest import read_manifest
 from data_shards.reader import ShardedDataset, load_split
@@ -16,6 +17,7 @@ from data_shards.support.errors import DataError, MedformerError
 from data_shards.verify import verify
 from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writer import write_dataset
+from tests.data_shards.shards import with_an_empty_shard
 from tests.data_shards.sources import Listed, card, toy_sample, toy_source
 
 COUNTS = {"train": 30, "val": 7, "test": 9}
@@ -95,7 +97,7 @@ def test_stock_tar_and_stock_webdataset_read_the_same_samples(tmp_path: Path) ->
         }
 
 
-def test_studies_of_several_images_keep_each_and_say_which_is_missing(tmp_path: Path) -> None:
+def test_studies_of_several_images_keep_each_and_a_dataset_of_one_has_only_those_that_have_it(tmp_path: Path) -> None:
     def study(key: str, names: tuple[str, ...]) -> Sample:
         images = {name: Image(np.full((1, 4, 4), len(name), np.uint8), Modality.mri, (1.0, 2.0)) for name in names}
         return Sample(key, images, Organ.brain, f"subject-{key}", "train")
@@ -106,10 +108,12 @@ def test_studies_of_several_images_keep_each_and_say_which_is_missing(tmp_path: 
     assert names == ["a.adc.npy", "a.t2w.npy", "a.json", "b.t2w.npy", "b.json", "c.npy", "c.json"]
     with pytest.raises(DataError, match="say which: adc, image, t2w"):
         ShardedDataset(tmp_path / "toy", "train")
+    with pytest.raises(DataError, match="has no image 'pet'; it has adc, image, t2w"):
+        ShardedDataset(tmp_path / "toy", "train", image="pet")
     dataset = ShardedDataset(tmp_path / "toy", "train", image="t2w")
-    assert (dataset.read(np.array([1, 0])).stacked == 3).all()
+    assert len(dataset) == 2 and (dataset.read(np.array([1, 0])).stacked == 3).all()
     assert dataset.read(np.array([0])).label_BL.shape == (1, 0)
-    with pytest.raises(DataError, match="sample c has no image 't2w'"):
+    with pytest.raises(IndexError, match="2 samples"):
         dataset.read(np.array([0, 2]))
     assert verify(tmp_path / "toy") == []
 
@@ -215,3 +219,87 @@ def test_positions_outside_the_split_are_refused(tmp_path: Path) -> None:
             dataset.read(np.array([position]))
     with pytest.raises(DataError, match="no split 'tran'; did you mean 'train'"):
         ShardedDataset(tmp_path / "toy", "tran")
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 4000, 1 << 20])
+def test_a_dataset_of_one_image_finds_the_studies_that_have_it_among_all(tmp_path: Path, shard_bytes: int) -> None:
+    has_pet = np.random.default_rng(3).random(60) < 0.3
+    samples = []
+    for number, pet in enumerate(has_pet):
+        images = {"mri": Image(np.full((1, 4, 4), number, np.uint8), Modality.mri)}
+        if pet:
+            images["pet"] = Image(np.full((1, 2, 2), number, np.uint16), Modality.pet)
+        samples.append(Sample(f"s{number}", images, Organ.brain, f"p{number}", "train", np.array([number])))
+    write_dataset(Listed(samples, card()), tmp_path / "toy", shard_bytes=shard_bytes)
+    pet, mri = (ShardedDataset(tmp_path / "toy", "train", image=image) for image in ("pet", "mri"))
+    expected = np.flatnonzero(has_pet)
+    assert (len(pet), len(mri)) == (len(expected), 60)
+    order = np.random.default_rng(4).permutation(len(pet))
+    records = pet.read(order)
+    assert (records.stacked[:, 0, 0, 0] == expected[order]).all() and set(records.modality_B) == {Modality.pet}
+    assert (records.label_BL[:, 0] == expected[order]).all()
+    starts = np.cumsum([0, *(shard.samples for shard in pet.entry.shards)])[:-1]
+    assert pet.shard_samples() == tuple(np.add.reduceat(has_pet, starts)) and sum(mri.shard_samples()) == 60
+
+
+def test_the_mask_of_a_study_does_not_count_when_its_only_image_is_asked_for(tmp_path: Path) -> None:
+    images = {"t2w": Image(np.ones((1, 4, 4), np.int16)), "mask": Image(np.full((1, 4, 4), 2, np.uint8))}
+    write_dataset(Listed([Sample("a", images, Organ.brain, "s", "train")], card()), tmp_path / "toy")
+    assert ShardedDataset(tmp_path / "toy", "train").image == "t2w"
+    mask = ShardedDataset(tmp_path / "toy", "train", image="mask").read(np.array([0]))
+    assert mask.stacked.tolist() == [[[[2] * 4] * 4]]
+
+
+def test_attributes_come_as_columns_with_nan_where_a_study_has_none(tmp_path: Path) -> None:
+    ages = [{"age_years": 70.5, "months": 6.0}, {}, {"months": 12.0}]
+    samples = [
+        Sample(str(n), {"image": Image(PIXELS)}, Organ.brain, f"s{n}", "train", attributes=age)
+        for n, age in enumerate(ages)
+    ]
+    write_dataset(Listed(samples, card()), tmp_path / "toy", shard_bytes=1)
+    dataset = ShardedDataset(tmp_path / "toy", "train")
+    assert dataset.attributes == ("age_years", "months")
+    found = dataset.read(np.array([2, 0, 1])).attributes
+    np.testing.assert_array_equal(found["age_years"], [np.nan, 70.5, np.nan])
+    np.testing.assert_array_equal(found["months"], [12.0, 6.0, np.nan])
+    assert verify(tmp_path / "toy") == []
+
+
+def test_large_images_are_read_past_the_mapping_and_checked(tmp_path: Path) -> None:
+    source = toy_source({"train": 9}, shape=(1, 24, 30, 40), dtype="uint8")
+    write_dataset(source, tmp_path / "toy", shard_bytes=100_000)
+    dataset = ShardedDataset(tmp_path / "toy", "train")
+    order = np.array([5, 2, 8, 2, 0])
+    truth = np.stack([source.samples[place].image.pixels for place in order])
+    assert (dataset.read(order).stacked == truth).all()
+    shard = tmp_path / "toy" / dataset.entry.shards[1].file
+    content = bytearray(shard.read_bytes())
+    content[-20_000] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="toy-train-000001.tar: damaged: the pixels of sample train-0000. fail"):
+        dataset.read(np.arange(9))
+
+
+def test_a_batch_keeps_its_pixels_while_anything_of_it_is_held_and_then_its_memory_is_used_again(
+    tmp_path: Path,
+) -> None:
+    source = toy_source({"train": 40}, shape=(1, 16, 32, 40), dtype="uint8")
+    write_dataset(source, tmp_path / "toy")
+    dataset = ShardedDataset(tmp_path / "toy", "train")
+    held = [dataset.read(np.arange(first, first + 8)).stacked[3:5] for first in (0, 8, 16)]
+    tensor = torch.from_numpy(dataset.read(np.arange(24, 32)).stacked)[1].flatten()
+    dataset.read(np.arange(32, 40))
+    for row, piece in zip((3, 11, 19), held, strict=True):
+        assert (piece[0] == source.samples[row].image.pixels).all()
+    assert (tensor.numpy() == source.samples[25].image.pixels.ravel()).all()
+    assert len({dataset.read(np.arange(8)).stacked.ctypes.data for _ in range(4)}) == 1
+
+
+def test_a_shard_without_samples_is_stepped_over(tmp_path: Path) -> None:
+    manifest = write_dataset(toy_source({"train": 6}), tmp_path / "toy", shard_bytes=5000)
+    with_an_empty_shard(tmp_path / "toy", manifest, places=(0, 2, 2))
+    dataset = ShardedDataset(tmp_path / "toy", "train")
+    truth = load_split(tmp_path / "toy", "train")
+    assert [shard.samples for shard in dataset.entry.shards].count(0) == 3 and len(dataset) == 6
+    assert truth.label_BL[:, 0].tolist() == [0, 1, 2, 0, 1, 2] and verify(tmp_path / "toy") == []
+    assert dataset.read(np.array([], np.int64)).stacked.shape == (0, 1, 4, 5)

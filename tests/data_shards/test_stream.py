@@ -10,16 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from data_shards.batch import Batch
+from data_shards.batch_reader import StreamState
 from data_shards.plan import BatchPlan, Share, apportion, part
+from data_shards.prefetch import THREAD_NAME
 from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream, StreamState
+from data_shards.sample import Image, Sample
+from data_shards.stream import SampleStream
 from data_shards.support.errors import CheckpointError, ConfigError, DataError
+from data_shards.vocabulary import Organ
 from data_shards.writer import write_dataset
-from tests.data_shards.sources import toy_source
+from tests.data_shards.shards import with_an_empty_shard
+from tests.data_shards.sources import Listed, card, toy_sample, toy_source
 
 SIZES = {"one": 1, "seven": 7, "many": 41}
 
@@ -28,7 +34,8 @@ SIZES = {"one": 1, "seven": 7, "many": 41}
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ShardedDataset]:
     folder = tmp_path_factory.mktemp("shards")
     for name, count in SIZES.items():
-        write_dataset(toy_source({"train": count}, name=name), folder / name, shard_bytes=20_000)
+        manifest = write_dataset(toy_source({"train": count}, name=name), folder / name, shard_bytes=20_000)
+    with_an_empty_shard(folder / "many", manifest, places=(0, 2))
     return {name: ShardedDataset(folder / name, "train") for name in SIZES}
 
 
@@ -114,7 +121,7 @@ def test_apportionment_gives_away_every_batch_within_one_of_the_quota(total: int
 
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
-def test_interrupted_twice_on_changing_ranks_the_stream_shows_what_an_unbroken_one_shows(
+def test_interrupted_twice_on_changing_ranks_and_readers_the_stream_shows_what_an_unbroken_one_shows(
     datasets: dict[str, ShardedDataset], data: st.DataObject
 ) -> None:
     names = data.draw(st.lists(st.sampled_from(list(SIZES)), min_size=1, max_size=3, unique=True))
@@ -132,10 +139,8 @@ def test_interrupted_twice_on_changing_ranks_the_stream_shows_what_an_unbroken_o
     state = SampleStream(mixture, **options).state_dict()
     for batches in pieces:
         ranks = data.draw(st.integers(1, 5), label="ranks")
-        depth = data.draw(st.integers(0, 3), label="prefetch")
-        streams = [
-            SampleStream(mixture, rank=rank, world_size=ranks, prefetch=depth, **options) for rank in range(ranks)
-        ]
+        reading = {"readers": data.draw(st.integers(0, 4), label="readers"), "prefetch": data.draw(st.integers(0, 5))}
+        streams = [SampleStream(mixture, rank=rank, world_size=ranks, **reading, **options) for rank in range(ranks)]
         for stream in streams:
             stream.load_state_dict(state)
         per_rank = [drawn(stream, batches) for stream in streams]
@@ -205,14 +210,16 @@ def test_a_state_of_another_order_is_refused(datasets: dict[str, ShardedDataset]
 
 
 def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
 
 
-def test_an_abandoned_iterator_leaves_no_thread(datasets: dict[str, ShardedDataset]) -> None:
-    iterator: Iterator[Batch] | None = iter(SampleStream([datasets["many"]], batch_size=4, seed=0))
+@pytest.mark.parametrize("readers", [1, 3])
+def test_an_abandoned_iterator_leaves_no_thread(datasets: dict[str, ShardedDataset], readers: int) -> None:
+    stream = SampleStream([datasets["many"]], batch_size=4, seed=0, readers=readers, prefetch=4)
+    iterator: Iterator[Batch] | None = iter(stream)
     assert iterator is not None
     next(iterator)
-    assert len(_threads()) == 1
+    assert 1 <= len(_threads()) <= readers
     iterator = None
     assert not _threads()
 
@@ -233,6 +240,9 @@ def test_a_damaged_shard_stops_the_consumer_with_its_name(tmp_path: Path) -> Non
     "options, message",
     [
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"readers": -1}, "readers, prefetch and lookahead are numbers from 0 on"),
+        ({"prefetch": -1}, "readers, prefetch and lookahead are numbers from 0 on"),
+        ({"reader_kind": "fibre"}, "reader_kind 'fibre'; expected thread or process"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
         ({"weights": [1.0, 2.0]}, "one positive number"),
         ({"weights": [-1.0]}, "one positive number"),
@@ -254,3 +264,71 @@ def test_a_weight_too_small_for_a_single_batch_is_refused_rather_than_dropping_t
 def test_a_dataset_given_twice_is_refused(datasets: dict[str, ShardedDataset]) -> None:
     with pytest.raises(ConfigError, match="given twice"):
         SampleStream([datasets["seven"], datasets["seven"]], batch_size=2, seed=0)
+
+
+def test_planes_and_volumes_of_different_sizes_mix_with_one_geometry_in_each_batch(tmp_path: Path) -> None:
+    shapes = {"planes": (3, 28, 28), "slabs": (1, 9, 12, 14), "cubes": (1, 16, 16, 16)}
+    for name, shape in shapes.items():
+        write_dataset(toy_source({"train": 11}, name=name, shape=shape), tmp_path / name)
+    mixture = [ShardedDataset(tmp_path / name, "train") for name in shapes]
+    stream = SampleStream(mixture, batch_size=4, seed=0, readers=2)
+    batches = drawn(stream, stream.batches_per_epoch)
+    assert sorted(identities(batches)) == sorted((name, place) for name in shapes for place in range(11))
+    for batch in batches:
+        dataset = mixture[batch.dataset]
+        assert tuple(batch.images.shape[1:]) == shapes[batch.name]
+        assert batch.spacing_mm_BA.shape[1] == batch.images.ndim - 2
+        assert (batch.images.numpy() == dataset.read(batch.sample_B.numpy()).stacked).all()
+
+
+def test_a_dataset_of_mixed_sizes_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    samples = [toy_sample(str(n), pixels=np.zeros((1, 3 + n, 4), np.uint8)) for n in range(2)]
+    write_dataset(Listed(samples, card()), tmp_path / "toy")
+    with pytest.raises(ConfigError, match="a batch holds one geometry: build the shards again with --prepare"):
+        SampleStream([ShardedDataset(tmp_path / "toy", "train")], batch_size=2, seed=0)
+
+
+def test_two_images_of_the_same_studies_are_two_datasets_of_a_mixture(tmp_path: Path) -> None:
+    samples = []
+    for number in range(12):
+        images = {"mri": Image(np.full((1, 4, 4), number, np.uint8))}
+        if number % 3:
+            images["pet"] = Image(np.full((1, 2, 2), number, np.uint8))
+        samples.append(Sample(str(number), images, Organ.brain, f"s{number}", "train"))
+    write_dataset(Listed(samples, card()), tmp_path / "toy", shard_bytes=4000)
+    mixture = [ShardedDataset(tmp_path / "toy", "train", image=image) for image in ("mri", "pet")]
+    stream = SampleStream(mixture, batch_size=3, seed=0)
+    shown: dict[int, list[int]] = {0: [], 1: []}
+    for batch in drawn(stream, stream.batches_per_epoch):
+        shown[batch.dataset] += batch.images[:, 0, 0, 0].tolist()
+    assert sorted(shown[0]) == list(range(12)) and sorted(shown[1]) == [n for n in range(12) if n % 3]
+    only = SampleStream(mixture[1:], batch_size=3, seed=0)
+    with pytest.raises(CheckpointError):
+        only.load_state_dict(SampleStream(mixture[:1], batch_size=3, seed=0).state_dict())
+
+
+def test_attributes_come_with_the_batch(tmp_path: Path) -> None:
+    samples = [
+        Sample(
+            str(n), {"image": Image(np.full((1, 2, 2), n))}, Organ.brain, f"s{n}", "train", attributes={"age": n + 0.5}
+        )
+        for n in range(5)
+    ]
+    write_dataset(Listed(samples, card()), tmp_path / "toy")
+    batch = next(iter(SampleStream([ShardedDataset(tmp_path / "toy", "train")], batch_size=5, seed=0)))
+    assert batch.attributes["age"].tolist() == [place + 0.5 for place in batch.sample_B.tolist()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device pinned memory is not refused")
+def test_pinned_memory_without_a_device_is_refused_with_the_reason(datasets: dict[str, ShardedDataset]) -> None:
+    with pytest.raises(ConfigError, match="pin_memory is for copies to a CUDA device"):
+        SampleStream([datasets["seven"]], batch_size=4, seed=0, pin_memory=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reader_kind", ["thread", "process"])
+def test_batches_come_in_pinned_memory(datasets: dict[str, ShardedDataset], reader_kind: str) -> None:
+    stream = SampleStream([datasets["many"]], batch_size=4, seed=0, reader_kind=reader_kind, pin_memory=True)
+    for batch in drawn(stream, 3):
+        assert batch.images.is_pinned() and batch.label_BL.is_pinned()
+        assert (batch.images.numpy() == datasets["many"].read(batch.sample_B.numpy()).stacked).all()

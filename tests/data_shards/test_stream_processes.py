@@ -1,0 +1,193 @@
+"""Reader processes: the same batches as without, any number of them before and after a stop, and none left over."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_shards.batch import Batch
+from data_shards.reader import ShardedDataset
+from data_shards.reader_processes import check_shared_memory
+from data_shards.stream import SampleStream
+from data_shards.support.errors import DataError
+from data_shards.writer import write_dataset
+from tests.data_shards.sources import toy_source
+
+COUNT, BATCH = 61, 7
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards: fewer than the most readers below."""
+    folder = tmp_path_factory.mktemp("shards") / "toy"
+    write_dataset(toy_source({"train": COUNT}), folder, shard_bytes=60_000)
+    return folder
+
+
+def opened(folder: Path, **options: Any) -> SampleStream:
+    dataset = ShardedDataset(folder, "train")
+    return SampleStream([dataset], **({"batch_size": BATCH, "seed": 5, "reader_kind": "process"} | options))
+
+
+def drawn(stream: SampleStream, batches: int) -> list[tuple[int, int, list[int], bytes]]:
+    iterator = iter(stream)
+    try:
+        return [_content(batch) for batch in itertools.islice(iterator, batches)]
+    finally:
+        iterator.close()  # type: ignore[attr-defined]
+
+
+def _content(batch: Batch) -> tuple[int, int, list[int], bytes]:
+    return batch.epoch, batch.batch, batch.sample_B.tolist(), batch.images.numpy().tobytes()
+
+
+def reader_pids() -> set[int]:
+    """Processes of this test that are readers: children of a fork server that this process started."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = _state_and_parent(entry.name)
+            _, grandparent = _state_and_parent(parent)
+        except OSError:
+            continue
+        if grandparent == str(os.getpid()) and state != "Z":
+            found.add(int(entry.name))
+    return found
+
+
+def _state_and_parent(pid: str) -> tuple[str, str]:
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return state, parent
+
+
+def until_gone(pids: set[int]) -> bool:
+    deadline = time.monotonic() + 30
+    while pids & reader_pids() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not pids & reader_pids()
+
+
+# The cases that litData tests: readers 2 to 8 and 8 to 2, ranks 2 to 1 and 1 to 2, a second elastic save after an
+# elastic resume, and readers 0 to 4 to 2. Each case is (ranks, readers) before and after each stop.
+CASES = {
+    "readers 2 to 8": [(1, 2), (1, 8)],
+    "readers 8 to 2": [(1, 8), (1, 2)],
+    "ranks 2 to 1": [(2, 2), (1, 2)],
+    "ranks 1 to 2 to 3, saved twice": [(1, 2), (2, 1), (3, 1)],
+    "readers 0 to 4 to 2": [(1, 0), (1, 4), (1, 2)],
+}
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+@pytest.mark.parametrize("case", CASES)
+def test_stopped_and_resumed_on_other_ranks_and_readers_it_shows_what_is_left(
+    folder: Path, case: str, kind: str
+) -> None:
+    unbroken = drawn(opened(folder, readers=0), 13)
+    state = opened(folder).state_dict()
+    stops = np.linspace(0, len(unbroken), len(CASES[case]) + 1).astype(int)
+    for (ranks, readers), (first, last) in zip(CASES[case], itertools.pairwise(stops), strict=True):
+        options = {"world_size": ranks, "readers": readers, "prefetch": 5, "reader_kind": kind}
+        streams = [opened(folder, rank=rank, **options) for rank in range(ranks)]
+        for stream in streams:
+            stream.load_state_dict(state)
+        per_rank = [drawn(stream, last - first) for stream in streams]
+        assert len({str(stream.state_dict()) for stream in streams}) == 1
+        state = streams[0].state_dict()
+        for expected, *parts in zip(unbroken[first:last], *per_rank, strict=True):
+            assert [part[:2] for part in parts] == [expected[:2]] * ranks
+            assert [sample for part in parts for sample in part[2]] == expected[2]
+            assert b"".join(part[3] for part in parts) == expected[3]
+
+
+def test_an_iterator_that_is_closed_or_dropped_leaves_no_process(folder: Path) -> None:
+    for way in ("close", "drop"):
+        iterator: Iterator[Batch] | None = iter(opened(folder, readers=2))
+        assert iterator is not None
+        next(iterator)
+        pids = reader_pids()
+        assert len(pids) == 2
+        if way == "close":
+            iterator.close()  # type: ignore[attr-defined]
+        iterator = None
+        assert until_gone(pids)
+
+
+@pytest.mark.parametrize("name, words", [("SIGKILL", "ran out of memory"), ("SIGBUS", "cut off while it was open")])
+def test_a_reader_that_is_killed_ends_the_stream_with_its_name(folder: Path, name: str, words: str) -> None:
+    iterator = iter(opened(folder, readers=2, prefetch=2))
+    next(iterator)
+    pids = reader_pids()
+    os.kill(min(pids), getattr(signal, name))
+    with pytest.raises(DataError, match=f"reader process {min(pids)} was killed by {name}.*{words}"):
+        list(itertools.islice(iterator, 50))
+    assert until_gone(pids)
+
+
+def test_a_reader_that_hangs_is_given_up_in_time(folder: Path) -> None:
+    iterator = iter(opened(folder, readers=1, prefetch=1, timeout_s=3.0))
+    next(iterator)
+    pids = reader_pids()
+    os.kill(min(pids), signal.SIGSTOP)
+    with pytest.raises(DataError, match="no batch within 3 s"):
+        list(itertools.islice(iterator, 50))
+    assert until_gone(pids)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_damage_found_by_a_reader_is_told_as_without(tmp_path: Path, kind: str) -> None:
+    write_dataset(toy_source({"train": 20}), tmp_path / "toy")
+    shard = tmp_path / "toy" / "toy-train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[512 + 128] ^= 1
+    shard.write_bytes(content)
+    messages = []
+    for readers in (0, 2):
+        with pytest.raises(DataError) as error:
+            drawn(opened(tmp_path / "toy", readers=readers, reader_kind=kind), 20)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1] and "sample train-00000 fail their CRC-32" in messages[0]
+    assert until_gone(reader_pids())
+
+
+def test_readers_do_not_touch_the_random_state_of_the_run(folder: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    drawn(opened(folder, readers=1), 2)
+    assert (torch.rand(3) == expected).all()
+
+
+def test_a_batch_takes_one_shared_file_whatever_it_consists_of(folder: Path) -> None:
+    iterator = iter(opened(folder, readers=1, prefetch=1))
+    held = [next(iterator)]
+    before = len(os.listdir("/proc/self/fd"))
+    held += list(itertools.islice(iterator, 40))
+    assert len(os.listdir("/proc/self/fd")) - before <= 44
+    iterator.close()  # type: ignore[attr-defined]
+    del held
+
+
+def test_a_batch_survives_pickling(folder: Path) -> None:
+    batch = next(iter(opened(folder, readers=0)))
+    copy = pickle.loads(pickle.dumps(batch))
+    assert _content(copy) == _content(batch) and copy.rows == batch.rows and copy.name == batch.name
+    assert copy.label_BL.dtype == torch.int64 and (copy.label_BL == batch.label_BL).all()
+
+
+def test_batches_that_shared_memory_cannot_hold_are_refused_before_the_kernel_ends_a_reader() -> None:
+    check_shared_memory(1 << 10)
+    with pytest.raises(DataError, match="MiB free, the batches .* take up to 4194304 MiB: prefetch less"):
+        check_shared_memory(1 << 42)
