@@ -2,80 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from data_shards.phantoms import breast, chest, retina
+from data_shards.phantoms.difficulty import difficulty as difficulty_at
+from data_shards.phantoms.population import Population
+from data_shards.phantoms.recipe import SLICES, VOLUME, BodyRecipe, FlatRecipe
+from data_shards.phantoms.recipes import RECIPES as RECIPES
+from data_shards.phantoms.study import Drawn, Studies
 from data_shards.sample import Image, Sample, subject_hash
-from data_shards.sources.base import DatasetCard, register_source
+from data_shards.sources.base import DatasetCard, Source, register_source
+from data_shards.support.documents import Document
 from data_shards.support.errors import DataError, nearest
-from data_shards.vocabulary import Modality, Organ, Task
 
-Draw = Callable[[np.random.Generator, np.random.Generator, int, int], np.ndarray]
+Stored = Literal["uint8", "native"]
+DIFFICULTY = 0.5
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One named set: what is drawn, and how many of it.
+class PhantomsConfig(Document):
+    """Which phantoms to draw; an option that is absent keeps the default of the set.
 
     Attributes:
-        title: one line for people.
-        organ: the body part drawn.
-        modality: the look.
-        task: how the label is to be read.
-        classes: name of each label value.
-        prevalence: share of each class among subjects, in the order of the classes.
+        sets: names of sets.
+        seed: another seed is another population.
+        size: pixels along an axis.
         subjects: how many subjects, all splits together.
-        images_per_subject: images of each subject; they share anatomy and label.
-        draw: makes one image from the random numbers of subject and image, label and size.
+        images_per_subject: visits of a volume or radiograph, slices of a slice set.
+        slices: positions of the slices in mm.
+        difficulty: 0 easy to 1 hard.
+        masks: whether the mask of the lesions is added.
+        dtype: how values are stored.
     """
 
-    title: str
-    organ: Organ
-    modality: Modality
-    task: Task
-    classes: dict[int, str]
-    prevalence: tuple[float, ...]
-    subjects: int
-    images_per_subject: int
-    draw: Draw
-
-
-RECIPES = {
-    "phantom-chest": Recipe(
-        "Chest radiograph phantoms, opacity or clear",
-        *(Organ.chest, Modality.xray, Task.binary, chest.CLASSES, (0.4, 0.6), 1960, 3, chest.draw),
-    ),
-    "phantom-breast": Recipe(
-        "Breast ultrasound phantoms, malignant or benign mass",
-        *(Organ.breast, Modality.ultrasound, Task.binary, breast.CLASSES, (0.35, 0.65), 390, 2, breast.draw),
-    ),
-    "phantom-retina": Recipe(
-        "Fundus photograph phantoms, five grades",
-        *(
-            Organ.retina,
-            Modality.fundus,
-            Task.ordinal,
-            retina.CLASSES,
-            (0.4, 0.15, 0.2, 0.15, 0.1),
-            800,
-            2,
-            retina.draw,
-        ),
-    ),
-}
-
-_TRAIN, _VAL = 0.7, 0.1
+    sets: tuple[str, ...] = Field(min_length=1, description="names of sets: phantom-brain-mri, ...")
+    seed: int = Field(default=0, description="another seed is another population")
+    size: int = Field(default=28, description="pixels along an axis")
+    subjects: int | None = Field(default=None, description="how many subjects, all splits together")
+    images_per_subject: int | None = Field(default=None, description="visits, or slices of a slice set")
+    slices: tuple[float, ...] | None = Field(default=None, description="positions in mm, for slice sets")
+    difficulty: float | None = Field(default=None, description=f"0 easy to 1 hard, for scans; {DIFFICULTY} if absent")
+    masks: bool = Field(default=False, description="add the mask of the lesions, for scans")
+    dtype: Stored = Field(default="uint8", description="uint8, or native: CT int16, MRI uint16, PET and X-ray float32")
 
 
 @register_source("phantoms")
-class Phantoms:
-    """Synthetic organ images with labels. Every image depends on name, seed, subject and image number alone.
+class Phantoms(Source):
+    """Synthetic organ images with labels. Every image depends on set, options, subject and image number alone.
 
-    Labels are int64 vectors of length 1; images are uint8 ``C,H,W`` with 1 or 3 channels and unknown spacing.
+    Labels are int64 vectors of length 1. Flat pictures are uint8 ``C,H,W`` with 1 or 3 channels and unknown spacing.
+    Scans are ``1,H,W`` or ``1,D,H,W`` with spacing, and have the attributes ``age_years``, ``lesion_mm3`` (all lesions
+    of the subject together) and, for slices, ``slice_mm``. The label of a scan is what that image shows: a slice beside
+    the lesion has label 0.
 
     Args:
         name: one of :data:`RECIPES`.
@@ -83,10 +63,16 @@ class Phantoms:
         size: pixels along an axis.
         subjects: how many subjects, all splits together; the default is the recipe's.
         images_per_subject: images of each; the default is the recipe's.
+        slices: positions of the slices in mm; the default is evenly spaced over the organ.
+        difficulty: 0 easy to 1 hard (see :mod:`data_shards.phantoms.difficulty`).
+        masks: add the image ``mask``: 0, or the label of the lesion.
+        dtype: ``uint8``, or ``native``: CT int16, MRI uint16, PET and X-ray float32.
 
     Raises:
-        DataError: the name is unknown or a number is not positive.
+        DataError: the name is unknown, a number is not in its range, or the set has no such option.
     """
+
+    Config = PhantomsConfig
 
     def __init__(
         self,
@@ -96,71 +82,110 @@ class Phantoms:
         size: int = 28,
         subjects: int | None = None,
         images_per_subject: int | None = None,
+        slices: Sequence[float] | None = None,
+        difficulty: float | None = None,
+        masks: bool = False,
+        dtype: Stored = "uint8",
     ) -> None:
         if name not in RECIPES:
             raise DataError(f"unknown phantom set {name!r}{nearest(name, RECIPES)}")
         self._recipe = recipe = RECIPES[name]
-        self._population = f"{name}/{seed}"
         self.size = size
         self.subjects = recipe.subjects if subjects is None else subjects
         self.images_per_subject = recipe.images_per_subject if images_per_subject is None else images_per_subject
+        if slices is not None:
+            self.images_per_subject = _number_of_slices(name, recipe, slices, images_per_subject)
         if min(self.size, self.subjects, self.images_per_subject) < 1:
             raise DataError(f"{name}: size, subjects and images_per_subject are positive numbers")
-        self.card = DatasetCard(
-            name=name,
-            title=f"{recipe.title}, {size}x{size}",
-            organ=recipe.organ.name,
-            modality=recipe.modality.name,
-            dimensionality="planar",
-            task=recipe.task.name,
-            classes=recipe.classes,
-            licence="Apache-2.0",
-            homepage="",
-            source_version=f"phantoms 1, seed {seed}",
-            source_checksum={},
-            official=False,
-            note="synthetic: numerical phantoms, not images of patients",
-            split_rule="70 % of subjects train, 10 % val, 20 % test, by a hash of the subject",
-        )
+        if isinstance(recipe, BodyRecipe):
+            level = DIFFICULTY if difficulty is None else difficulty
+            self._population = Population(f"{recipe.body.population}/{seed}")
+            self._studies = Studies(
+                name,
+                recipe,
+                self._population,
+                size,
+                tuple(map(float, slices)) if slices is not None else recipe.heights(self.images_per_subject),
+                difficulty_at(level),
+                masks,
+                native=_is_native(name, dtype),
+            )
+            self.card = _card(name, recipe, size, f"phantoms 2, seed {seed}, difficulty {level:g}")
+        else:
+            if difficulty is not None or masks or dtype != "uint8":
+                raise DataError(f"{name} holds flat pictures: it has no difficulty, no masks and no dtype but uint8")
+            self._population = Population(f"{name}/{seed}")
+            self.card = _card(name, recipe, size, f"phantoms 1, seed {seed}")
 
     def __len__(self) -> int:
         return self.subjects * self.images_per_subject
 
-    def __iter__(self) -> Iterator[Sample]:
-        return map(self.sample, range(len(self)))
-
     def sample(self, position: int) -> Sample:
         """The sample at ``position``, without those before it."""
         subject, number = divmod(position, self.images_per_subject)
-        label, split = self._label(subject), self._split(subject)
-        pixels = self._recipe.draw(
-            self._random("anatomy", subject), self._random("view", subject, number), label, self.size
+        recipe = self._recipe
+        drawn = (
+            self._studies.draw(subject, number)
+            if isinstance(recipe, BodyRecipe)
+            else self._draw_flat(recipe, subject, number)
         )
         return Sample(
             key=f"{subject:06d}-{number:03d}",
-            images={"image": Image(pixels, self._recipe.modality)},
-            organ=self._recipe.organ,
-            subject=subject_hash(str(subject), salt=self._population),
-            split=split,
-            label=np.array([label], dtype=np.int64),
-            task=self._recipe.task,
+            images=drawn.images,
+            organ=recipe.organ,
+            subject=subject_hash(str(subject), salt=self._population.name),
+            split=self._population.split(subject),
+            label=np.array([drawn.label], dtype=np.int64),
+            task=recipe.task,
+            attributes=drawn.attributes,
         )
 
-    def _label(self, subject: int) -> int:
-        shares = np.cumsum(self._recipe.prevalence)
-        place = int(np.searchsorted(shares, self._fraction("label", subject), side="right"))
-        return list(self._recipe.classes)[min(place, len(shares) - 1)]
+    def _draw_flat(self, recipe: FlatRecipe, subject: int, number: int) -> Drawn:
+        population = self._population
+        label = population.label(subject, dict(zip(recipe.classes, recipe.prevalence, strict=True)))
+        anatomy, view = population.random("anatomy", subject), population.random("view", subject, number)
+        return Drawn({"image": Image(recipe.draw(anatomy, view, label, self.size), recipe.modality)}, label, {})
 
-    def _split(self, subject: int) -> str:
-        fraction = self._fraction("split", subject)
-        return "train" if fraction < _TRAIN else "val" if fraction < _TRAIN + _VAL else "test"
+    @classmethod
+    def from_config(cls, config: Any) -> list[Source]:
+        """One source for each of the sets of a :class:`PhantomsConfig`."""
+        options = {name: value for name, value in config if name != "sets"}
+        return [cls(name, **options) for name in dict.fromkeys(config.sets)]
 
-    def _fraction(self, purpose: str, subject: int) -> float:
-        return int.from_bytes(self._digest(purpose, subject)[:6], "little") / (1 << 48)
 
-    def _random(self, purpose: str, *numbers: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(int.from_bytes(self._digest(purpose, *numbers), "little")))
+def _number_of_slices(
+    name: str, recipe: FlatRecipe | BodyRecipe, slices: Sequence[float], images_per_subject: int | None
+) -> int:
+    if not isinstance(recipe, BodyRecipe) or recipe.form != SLICES:
+        raise DataError(f"{name} is not a set of slices: it has no option slices")
+    if images_per_subject not in (None, len(slices)):
+        raise DataError(f"{name}: {len(slices)} slices were given and {images_per_subject} images_per_subject")
+    if not np.isfinite(slices).all():
+        raise DataError(f"{name}: positions of slices are numbers in mm, found {list(slices)}")
+    return len(slices)
 
-    def _digest(self, purpose: str, *numbers: int) -> bytes:
-        text = "/".join([self._population, purpose, *map(str, numbers)])
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+def _is_native(name: str, dtype: str) -> bool:
+    if dtype not in ("uint8", "native"):
+        raise DataError(f"{name}: dtype is uint8 or native, found {dtype!r}")
+    return dtype == "native"
+
+
+def _card(name: str, recipe: FlatRecipe | BodyRecipe, size: int, version: str) -> DatasetCard:
+    volume = isinstance(recipe, BodyRecipe) and recipe.form == VOLUME
+    return DatasetCard(
+        name=name,
+        title=f"{recipe.title}, {'x'.join([str(size)] * (3 if volume else 2))}",
+        organ=recipe.organ.name,
+        modality=recipe.modality.name,
+        dimensionality="volumetric" if volume else "planar",
+        task=recipe.task.name,
+        classes=recipe.classes,
+        licence="Apache-2.0",
+        homepage="",
+        source_version=version,
+        source_checksum={},
+        official=False,
+        note="synthetic: numerical phantoms, not images of patients",
+        split_rule="70 % of subjects train, 10 % val, 20 % test, by a hash of the subject",
+    )

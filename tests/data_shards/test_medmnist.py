@@ -3,13 +3,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import medmnist
 import numpy as np
 import pytest
 from medmnist import INFO
 
 from data_shards.reader import ShardedDataset
+from data_shards.sample import SPLITS
 from data_shards.sources.base import source_named
-from data_shards.sources.medmnist import CONTENT, MedMNIST, make_card
+from data_shards.sources.medmnist import CONTENT, MedMNIST
+from data_shards.sources.medmnist_sets import make_card, published, sizes_of
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task, word
 from data_shards.writer import write_dataset
@@ -41,20 +44,69 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MEDMNIST_ROOT", raising=False)
 
 
-@pytest.mark.parametrize("name", [name for name in INFO if not name.endswith("3d")])
-def test_every_2d_set_of_the_package_has_a_card_that_says_what_info_says(name: str) -> None:
+@pytest.mark.parametrize("name", INFO)
+def test_every_set_of_the_package_has_a_card_at_every_size_that_says_what_info_says(name: str) -> None:
     info = INFO[name]
-    card = make_card(name, info, md5=info["MD5"])
-    assert word(Organ, card.organ) is not Organ.unknown and word(Modality, card.modality) is not Modality.unknown
-    assert len(card.classes) == len(info["label"]) and card.classes[0] == info["label"]["0"]
-    assert card.licence == info["license"] and card.source_checksum == {"md5": info["MD5"]}
-    assert card.official and not card.note and "own subject" in card.split_rule
-    expected = {"binary-class": "binary", "multi-class": "multiclass", "ordinal-regression": "ordinal"}
-    assert card.task == expected.get(info["task"], "multilabel")
+    volumetric = name.endswith("3d")
+    sizes = (28, 64) if volumetric else (28, 64, 128, 224)
+    assert sizes_of(info) == sizes == tuple(getattr(medmnist, info["python_class"]).available_sizes)
+    for size in sizes:
+        archive = published(name, size)
+        card = make_card(archive, md5=archive.md5)
+        suffix = "" if size == 28 else f"_{size}"
+        assert card.name == archive.stem == name + suffix and card.source_checksum == {"md5": info[f"MD5{suffix}"]}
+        assert card.title == f"{info['python_class']} " + "x".join([str(size)] * (3 if volumetric else 2))
+        assert f"/{name}{suffix}.npz" in archive.url and archive.url in card.source_version
+        assert word(Organ, card.organ) is not Organ.unknown and word(Modality, card.modality) is not Modality.unknown
+        assert len(card.classes) == len(info["label"]) and card.classes[0] == info["label"]["0"]
+        assert card.licence == info["license"] and card.official and not card.note
+        assert "own subject" in card.split_rule
+        assert card.dimensionality == ("volumetric" if volumetric else "planar")
+        expected = {"binary-class": "binary", "multi-class": "multiclass", "ordinal-regression": "ordinal"}
+        assert card.task == expected.get(info["task"], "multilabel")
 
 
-def test_our_table_covers_the_2d_sets_and_no_others() -> None:
-    assert set(CONTENT) == {name for name in INFO if not name.endswith("3d")} and len(CONTENT) == 12
+def test_our_table_covers_the_sets_of_the_package_and_no_others() -> None:
+    assert list(CONTENT) == list(INFO) and len(CONTENT) == 18
+
+
+# Yang et al., Scientific Data 2023, table 1, with the counts of package version 3: channels, task, classes, samples.
+COUNTED = {
+    "pathmnist": (3, "multiclass", 9, (89996, 10004, 7180)),
+    "chestmnist": (1, "multilabel", 14, (78468, 11219, 22433)),
+    "dermamnist": (3, "multiclass", 7, (7007, 1003, 2005)),
+    "octmnist": (1, "multiclass", 4, (97477, 10832, 1000)),
+    "pneumoniamnist": (1, "binary", 2, (4708, 524, 624)),
+    "retinamnist": (3, "ordinal", 5, (1080, 120, 400)),
+    "breastmnist": (1, "binary", 2, (546, 78, 156)),
+    "bloodmnist": (3, "multiclass", 8, (11959, 1712, 3421)),
+    "tissuemnist": (1, "multiclass", 8, (165466, 23640, 47280)),
+    "organamnist": (1, "multiclass", 11, (34561, 6491, 17778)),
+    "organcmnist": (1, "multiclass", 11, (12975, 2392, 8216)),
+    "organsmnist": (1, "multiclass", 11, (13932, 2452, 8827)),
+    "organmnist3d": (1, "multiclass", 11, (971, 161, 610)),
+    "nodulemnist3d": (1, "binary", 2, (1158, 165, 310)),
+    "adrenalmnist3d": (1, "binary", 2, (1188, 98, 298)),
+    "fracturemnist3d": (1, "multiclass", 3, (1027, 103, 240)),
+    "vesselmnist3d": (1, "binary", 2, (1335, 191, 382)),
+    "synapsemnist3d": (1, "binary", 2, (1230, 177, 352)),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_counts_channels_and_classes_are_the_published_ones(name: str) -> None:
+    archive = published(name)
+    task = word(Task, COUNTED[name][1])
+    assert (archive.channels, archive.task, len(archive.info["label"])) == (COUNTED[name][0], task, COUNTED[name][2])
+    assert tuple(archive.samples[split] for split in SPLITS) == COUNTED[name][3]
+    assert archive.label_width == (14 if name == "chestmnist" else 1)
+
+
+def test_a_size_that_is_not_published_is_refused() -> None:
+    with pytest.raises(DataError, match="breastmnist is not published at size 32; sizes: 28, 64, 128, 224"):
+        MedMNIST("breastmnist", size=32)
+    with pytest.raises(DataError, match="organmnist3d is not published at size 128; sizes: 28, 64"):
+        MedMNIST("organmnist3d", size=128)
 
 
 def test_source_is_found_by_name() -> None:
@@ -104,15 +156,6 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_is_moved_into_place_only_when_complete(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(INFO, "breastmnist", INFO["breastmnist"] | {"url": archive.as_uri()})
-    with pytest.raises(DataError, match="could not be downloaded"):  # the package finds that the MD5 is wrong
-        MedMNIST("breastmnist", root=tmp_path / "root")
-    assert not (tmp_path / "root").exists()
-
-
 def _drop(arrays: dict[str, np.ndarray]) -> None:
     del arrays["test_images"]
 
@@ -141,6 +184,10 @@ def _pickle_labels(arrays: dict[str, np.ndarray]) -> None:
     arrays["train_labels"] = arrays["train_labels"].astype(object)
 
 
+def _reorder(arrays: dict[str, np.ndarray]) -> None:
+    arrays["train_images"] = np.asfortranarray(arrays["train_images"])
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
@@ -150,7 +197,8 @@ def _pickle_labels(arrays: dict[str, np.ndarray]) -> None:
         (_to_float, "'train_images' is float64"),
         (_flatten_labels, r"'train_labels' is uint8 of shape \(546,\), expected integers of shape \(546, 1\)"),
         (_shift_labels, "'train_labels' has values 1 to 2, expected 0 to 1"),
-        (_pickle_labels, "not a readable npz archive"),
+        (_pickle_labels, r"'train_labels' is object of shape \(546, 1\), expected integers"),
+        (_reorder, "in Fortran order, expected uint8"),
     ],
 )
 def test_an_archive_of_another_content_is_named_with_what_was_expected(
@@ -159,22 +207,19 @@ def test_an_archive_of_another_content_is_named_with_what_was_expected(
     arrays = breast_arrays()
     spoil(arrays)
     np.savez(tmp_path / "foreign.npz", **arrays)
-    source = MedMNIST("breastmnist", file=tmp_path / "foreign.npz", unofficial="a test")
     with pytest.raises(DataError, match=message) as caught:
-        list(source)
+        MedMNIST("breastmnist", file=tmp_path / "foreign.npz", unofficial="a test")
     assert str(tmp_path / "foreign.npz") in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.3, 0.99])
-def test_a_truncated_archive_is_one_clear_error_and_writes_nothing(archive: Path, kept: float, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_one_clear_error(archive: Path, kept: float) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
     with pytest.raises(DataError, match="truncated, damaged or not the published"):
         MedMNIST("breastmnist", root=archive.parent)
-    source = MedMNIST("breastmnist", file=archive, unofficial="a test")
     with pytest.raises(DataError, match="breastmnist.npz: not a readable npz archive"):
-        write_dataset(source, tmp_path / "out" / "breastmnist")
-    assert list((tmp_path / "out").iterdir()) == []
+        MedMNIST("breastmnist", file=archive, unofficial="a test")
 
 
 def test_a_damaged_member_of_an_archive_is_an_error_not_wrong_pixels(archive: Path) -> None:
@@ -188,11 +233,11 @@ def test_a_damaged_member_of_an_archive_is_an_error_not_wrong_pixels(archive: Pa
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "single.npy", np.zeros(3))
-    with pytest.raises(DataError, match="a single array, expected an npz"):
+    with pytest.raises(DataError, match="not a readable npz archive .* not a zip file"):
         list(MedMNIST("breastmnist", file=tmp_path / "single.npy", unofficial="a test"))
     with pytest.raises(DataError, match="cannot be read"):
         MedMNIST("breastmnist", file=tmp_path / "absent.npz")
-    with pytest.raises(DataError, match="unknown MedMNIST 2D set 'brestmnist'; did you mean 'breastmnist'"):
+    with pytest.raises(DataError, match="unknown MedMNIST set 'brestmnist'; did you mean 'breastmnist'"):
         MedMNIST("brestmnist")
 
 

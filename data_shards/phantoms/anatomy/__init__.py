@@ -1,0 +1,1 @@
+"""The model anatomy of one subject: tissues as shapes, painted one over the other."""

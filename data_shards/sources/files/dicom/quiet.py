@@ -1,0 +1,34 @@
+"""Libraries that parse patients' files say nothing: their warnings and log lines quote what the files hold."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+
+# Loggers below these have no level of their own and take this one.
+_LOGGERS = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "PIL")
+_NOTHING = logging.CRITICAL + 1
+
+# Warning filters and log levels belong to the process, so one reading at a time may change them.
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def silent_libraries() -> Iterator[None]:
+    """No warning and no log line of pydicom or of a decoder while inside; filters and levels are put back.
+
+    Threads that read take turns; reading in parallel is for processes.
+    """
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+        try:
+            for name in _LOGGERS:
+                logging.getLogger(name).setLevel(_NOTHING)
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
