@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.table import machine
 
-NAMES = ("readers", "gradients")
+NAMES = ("readers", "volumes", "writing", "scaling", "gradients")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
+from data_shards.support.files import home_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,7 @@ class Store:
 
         Args:
             tracking_uri: ``sqlite:///FILE``, ``http://HOST:PORT`` or another URI of MLflow; the default is
-                ``$MLFLOW_TRACKING_URI``, else an SQLite file in :func:`data_folder`.
+                ``$MLFLOW_TRACKING_URI``, else an SQLite file in :func:`~data_shards.support.files.home_folder`.
 
         Raises:
             RegistryError: the server does not answer, or the database cannot be opened.
@@ -91,15 +92,6 @@ class Store:
                 os.environ["MLFLOW_TRACKING_URI"] = previous
 
 
-def data_folder() -> Path:
-    """``$MEDFORMER_HOME``, else the user's data folder by the XDG convention."""
-    home = os.environ.get("MEDFORMER_HOME")
-    if home:
-        return Path(home).expanduser().absolute()
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser().absolute() / "medformer"
-
-
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, short enough for a message of ours."""
     text = str(error).strip()
@@ -119,7 +111,7 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _embedded_uri() -> str:
-    return f"sqlite:///{data_folder() / 'medformer.db'}"
+    return f"sqlite:///{home_folder() / 'medformer.db'}"
 
 
 def _probe(uri: str) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.store import data_folder
+from data_shards.support.files import home_folder
 from medformer.extras import EXTRA_OF, remedy
 
 # Import name -> distribution name, of what fine-tuning and evaluation cannot do without.
@@ -151,7 +151,7 @@ def _ninja() -> Finding:
 
 
 def _store() -> Finding:
-    folder = data_folder()
+    folder = home_folder()
     standing = _standing(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".medformer-doctor-", dir=standing) as trial:

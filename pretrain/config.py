@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from data_shards.support.documents import Document
+from data_shards.lanes import Locality
+from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
 from pretrain.views.config import ViewConfig
 
@@ -27,15 +30,40 @@ class DatasetConfig(Document):
     """One shard folder of the mixture.
 
     Attributes:
-        path: folder that holds ``manifest.json``.
+        path: folder that holds ``manifest.json``, or its URL, such as ``s3://bucket/set``.
+        image: which image of the studies is read; may be left out when they have only one.
         weight: share of the steps relative to the other datasets; None for every dataset gives each its natural
             share, so that an epoch shows every image once.
         views: augmentation of this dataset; None takes that of the run.
     """
 
-    path: Path
+    path: Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
+    image: str | None = None
     weight: Annotated[float, Field(gt=0)] | None = None
     views: ViewConfig | None = None
+
+
+class ReadingConfig(Document):
+    """How batches come to a worker; none of it changes which samples they hold.
+
+    Attributes:
+        readers: threads or processes that read ahead; 0 reads between the steps.
+        kind: ``thread`` is enough for shards of raw pixels; ``process`` for pictures that have to be decoded.
+        prefetch: batches read ahead.
+        pin_memory: page-locked batches, copied to the GPU without waiting; None where there is a GPU.
+        lookahead: of how many of the next batches remote shards are fetched.
+        cache: where remote shards are kept, one folder for all workers of a node; None for a folder in
+            ``$MEDFORMER_HOME``.
+        cache_gib: the most that the cache holds, in GiB.
+    """
+
+    readers: Annotated[int, Field(ge=0)] = 1
+    kind: Literal["thread", "process"] = "thread"
+    prefetch: Count = 2
+    pin_memory: bool | None = None
+    lookahead: Annotated[int, Field(ge=0)] = 32
+    cache: Path | None = None
+    cache_gib: Annotated[float, Field(gt=0)] = 100.0
 
 
 class DataConfig(Document):
@@ -44,12 +72,18 @@ class DataConfig(Document):
     Attributes:
         datasets: the mixture; only the ``train`` split is read.
         batch_size: images in the global batch, over all workers.
-        prefetch: batches read ahead by a thread.
+        temperature: instead of weights: the share of a dataset is its size to the power 1/temperature; 1 is in
+            proportion to size, a large number makes all equal.
+        locality: None shuffles each dataset as a whole, for shards that lie on the node; lanes and window make each
+            node read only its part of the shards in an epoch.
+        reading: threads, read-ahead and cache.
     """
 
     datasets: Annotated[list[DatasetConfig], Field(min_length=1)]
     batch_size: Count = 256
-    prefetch: Count = 2
+    temperature: Annotated[float, Field(ge=1)] | None = None
+    locality: Locality | None = None
+    reading: ReadingConfig = ReadingConfig()
 
     @field_validator("datasets")
     @classmethod
@@ -57,6 +91,12 @@ class DataConfig(Document):
         if len({dataset.weight is None for dataset in datasets}) > 1:
             raise ValueError("give a weight to every dataset or to none")
         return datasets
+
+    @model_validator(mode="after")
+    def _weights_or_temperature(self) -> DataConfig:
+        if self.temperature is not None and self.datasets[0].weight is not None:
+            raise ValueError("give weights or a temperature, not both")
+        return self
 
 
 class ModelConfig(Document):
@@ -225,5 +265,26 @@ class PretrainConfig(Document):
         return deepspeed
 
 
-PLACE_KEYS = ("out", "cluster", "log_every_steps", "checkpoint")
+PLACE_KEYS = ("out", "cluster", "log_every_steps", "checkpoint", "data.reading", "data.datasets.path")
 """Keys that may differ between a run and its resumption: they do not change what is learned."""
+
+
+def run_digest(config: PretrainConfig) -> str:
+    """SHA-256 of all that a resumed run must have in common with the one it goes on from.
+
+    The folders of the datasets may have moved: their content is in the state of the sample stream.
+    """
+    content = resolved(config)
+    for key in PLACE_KEYS:
+        _remove(content, key.split("."))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _remove(content: Any, path: list[str]) -> None:
+    if isinstance(content, list):
+        for inner in content:
+            _remove(inner, path)
+    elif len(path) > 1:
+        _remove(content[path[0]], path[1:])
+    else:
+        content.pop(path[0], None)

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -20,7 +19,8 @@ from data_shards.support.errors import CheckpointError, ConfigError, MedformerEr
 from data_shards.support.progress import Progress
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
-from pretrain.config import PLACE_KEYS, PretrainConfig
+from pretrain.config import PLACE_KEYS, PretrainConfig, run_digest
+from pretrain.data import open_datasets, open_stream
 from pretrain.health import HealthMonitor, embedding_spread
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
@@ -62,8 +62,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
 
     torch.manual_seed(config.seed)
     module = PretrainModule(create_backbone(config.model), config.objectives).to(runtime.device)
-    datasets = [ShardedDataset(dataset.path, "train") for dataset in config.data.datasets]
-    stream = _open_stream(config, runtime, datasets)
+    datasets = open_datasets(config.data)
+    stream = open_stream(config, datasets, runtime)
     total_steps = config.schedule.epochs * stream.batches_per_epoch
     total_steps = min(total_steps, config.schedule.max_steps or total_steps)
     engine, optimizer = initialise(module, config, runtime)
@@ -164,29 +164,6 @@ def _prepare_output(config: PretrainConfig, store: CheckpointStore) -> None:
     write_resolved(config, config.out)
 
 
-def _open_stream(config: PretrainConfig, runtime: Runtime, datasets: list[ShardedDataset]) -> SampleStream:
-    weights = [dataset.weight for dataset in config.data.datasets if dataset.weight is not None]
-    for dataset in datasets:
-        shape = dataset.image_shape
-        if shape is None or len(shape) != 3 or np.dtype(dataset.layout.dtype) != np.uint8:
-            raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W of one size in split train")
-        smallest = len(dataset) // -(-len(dataset) // config.data.batch_size)
-        if smallest < 2 * runtime.world_size:
-            raise ConfigError(
-                f"{dataset.folder}: {len(dataset)} images in batches of at most {config.data.batch_size} are too few "
-                f"for {runtime.world_size} workers: each needs two images of every batch"
-            )
-    return SampleStream(
-        datasets,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        weights=weights or None,
-        prefetch=config.data.prefetch,
-    )
-
-
 def _save(
     store: CheckpointStore, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime, step: int
 ) -> None:
@@ -196,7 +173,7 @@ def _save(
         "world_size": runtime.world_size,
         "zero_stage": zero_stage(config),
         "stream": stream.state_dict(),
-        "config_sha256": digest(config, without=PLACE_KEYS),
+        "config_sha256": run_digest(config),
     }
     with store.write(step, runtime.attempt, state) as folder:
         engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
@@ -208,7 +185,7 @@ def _restore(
     checkpoint: Checkpoint, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime
 ) -> int:
     state = checkpoint.state()
-    if state["config_sha256"] != digest(config, without=PLACE_KEYS):
+    if state["config_sha256"] != run_digest(config):
         raise CheckpointError(
             f"{checkpoint.folder} was written by a run with another configuration; a resumed run may only change "
             f"{', '.join(PLACE_KEYS)} (compare {config.out / 'config.yaml'})"

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
+from data_shards.lanes import Locality
 from data_shards.manifest import read_manifest
 from data_shards.reader import ShardedDataset
 from data_shards.sources import base as sources_base
@@ -48,6 +49,8 @@ SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
     "data.": pretrain_config.DataConfig,
     "data.datasets.": pretrain_config.DatasetConfig,
+    "data.locality.": Locality,
+    "data.reading.": pretrain_config.ReadingConfig,
     "model.": pretrain_config.ModelConfig,
     "views.": ViewConfig,
     "optimizer.": pretrain_config.OptimizerConfig,
@@ -128,13 +131,14 @@ def test_every_config_parses_and_its_header_says_the_command_and_the_result(path
     assert config.out == Path("runs") / config.out.name
 
 
-def built_by(commands: list[list[str]]) -> set[Path]:
+def built_by(commands: list[list[str]]) -> set[str]:
     """The folders that ``shards build medmnist`` commands make."""
     folders = set()
     for words in commands:
         if words[1:4] == ["shards", "build", "medmnist"]:
             arguments = parse_words(words[1:])
-            folders |= {arguments.out / name for name in (CONTENT if arguments.all else arguments.sets)}
+            every = "all=true" in arguments.overrides
+            folders |= {str(arguments.out / name) for name in (CONTENT if every else arguments.sets)}
     return folders
 
 

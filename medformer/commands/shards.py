@@ -1,84 +1,130 @@
-"""``medformer shards``: build folders of shards, look into them, verify them."""
+"""``medformer shards``: build folders of shards, index those of others, look into them, verify them."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from data_shards.sources.base import Source
+_BUILD_HELP = """\
+Turns a source into shards. SOURCE is one of the names that `medformer shards sources` lists; its options are given as
+key=value, in a YAML document (--config), or both, and `medformer shards sources SOURCE` explains them. Options that
+begin with `prepare.` resample, crop and scale what the source yields.
+
+  medformer shards build medmnist --set breastmnist --out runs/shards
+  medformer shards build images root=scans organ=chest modality=xray name=clinic --out runs/shards
+  medformer shards build images root=scans organ=brain modality=mri name=head prepare.spacing_mm=1 prepare.size=64 \\
+      prepare.intensity.percentile=[0.5,99.5] --out runs/shards
+"""
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command and its actions."""
     parser = subparsers.add_parser("shards", help="build, inspect and verify data shards")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _register_build(actions.add_parser("build", help="turn a source into shards").add_subparsers(required=True))
+    _register_build(actions)
+    sources = actions.add_parser("sources", help="list the sources, or the options of one")
+    sources.add_argument("source", nargs="?", help="explain the options of this one")
+    sources.set_defaults(run=run_sources)
+    _register_adopt(actions)
     inspect = actions.add_parser("inspect", help="say what a folder of shards holds")
     inspect.add_argument("folder", type=Path, help="a folder of shards, or a folder of such folders")
+    inspect.add_argument("--sheet", type=Path, metavar="PNG", help="also draw a contact sheet into this file")
+    inspect.add_argument("--overwrite", action="store_true", help="replace the contact sheet when it exists")
     inspect.set_defaults(run=run_inspect)
     verify = actions.add_parser("verify", help="check every checksum; name the damaged shard and sample")
     verify.add_argument("folder", type=Path, help="a folder of shards, or a folder of such folders")
     verify.set_defaults(run=run_verify)
 
 
-def _register_build(sources: argparse._SubParsersAction) -> None:
-    medmnist = sources.add_parser(
-        "medmnist",
-        help="the twelve 2D sets of MedMNIST at 28x28",
-        epilog="An archive is looked for in --root, $MEDMNIST_ROOT and ~/.medmnist, then downloaded.",
+def _register_build(actions: argparse._SubParsersAction) -> None:
+    build = actions.add_parser(
+        "build",
+        help="turn a source into shards",
+        description=_BUILD_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    chosen = medmnist.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--set", action="append", metavar="NAME", dest="sets", help="breastmnist, ...; repeatable")
-    chosen.add_argument("--all", action="store_true", help="all twelve")
-    medmnist.add_argument("--root", type=Path, help="folder of the npz archives")
-    medmnist.add_argument("--file", type=Path, metavar="NPZ", help="this archive, for one set")
-    medmnist.add_argument("--unofficial", metavar="REASON", help="why --file is not the published archive")
-    medmnist.set_defaults(run=run_build_medmnist)
-    phantoms = sources.add_parser("phantoms", help="synthetic organ images with labels")
-    phantoms.add_argument(
-        "--set", action="append", metavar="NAME", dest="sets", required=True, help="phantom-chest, ...; repeatable"
+    build.add_argument("source", help="medmnist, images, adni, phantoms, ...")
+    build.add_argument("overrides", nargs="*", metavar="key=value", help="options of the source")
+    build.add_argument("--config", type=Path, metavar="YAML", help="document with the options of the source")
+    build.add_argument("--set", action="append", metavar="NAME", dest="sets", help="add NAME to the option `sets`")
+    build.add_argument("--out", type=Path, required=True, help="each dataset becomes a folder in this one")
+    build.add_argument("--workers", type=int, default=_cores(), help="processes that read (default: one per core)")
+    build.add_argument("--shard-mb", type=float, default=64, metavar="MB", help="largest shard, in MiB (default 64)")
+    build.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do with an item that cannot be read: stop (default), or skip and list it in skipped.csv",
     )
-    phantoms.add_argument("--seed", type=int, default=0, help="another seed is another population (default 0)")
-    phantoms.add_argument("--size", type=int, default=28, help="pixels along an axis (default 28)")
-    phantoms.set_defaults(run=run_build_phantoms)
-    for parser in (medmnist, phantoms):
-        parser.add_argument("--out", type=Path, required=True, help="each set becomes a folder in this one")
-        parser.add_argument("--overwrite", action="store_true", help="replace folders that exist")
+    build.add_argument(
+        "--duplicates",
+        choices=("refuse", "drop", "allow"),
+        help="what to do with an image that occurs twice (default: the source's own, mostly refuse)",
+    )
+    build.add_argument(
+        "--key-table",
+        type=Path,
+        metavar="CSV",
+        help="private table from sample keys to files and patients; keep it with the archive",
+    )
+    build.add_argument("--overwrite", action="store_true", help="replace folders that exist")
+    build.add_argument("--restart", action="store_true", help="throw away what an unfinished build has left")
+    build.set_defaults(run=run_build)
 
 
-def run_build_medmnist(arguments: argparse.Namespace) -> int:
-    """``shards build medmnist``."""
-    from data_shards.sources.medmnist import CONTENT, MedMNIST
-    from data_shards.support.errors import DataError
+def _register_adopt(actions: argparse._SubParsersAction) -> None:
+    adopt = actions.add_parser(
+        "index",
+        help="index tar files written by webdataset, in place",
+        description="Writes indices and a manifest beside the tar files of FOLDER, which are not touched.",
+    )
+    adopt.add_argument("folder", type=Path, help="folder of the tar files; their names say train, val or test")
+    adopt.add_argument("overrides", nargs="*", metavar="key=value", help="what the files hold; see docs/shards.md")
+    adopt.add_argument("--config", type=Path, metavar="YAML", help="document with the options")
+    adopt.add_argument("--overwrite", action="store_true", help="replace indices and manifest that exist")
+    adopt.set_defaults(run=run_index)
 
-    names = list(CONTENT) if arguments.all else list(dict.fromkeys(arguments.sets))
-    if arguments.file is not None and len(names) != 1:
-        raise DataError(f"--file gives the archive of one set; {len(names)} sets were asked for")
-    for name in names:
-        source = MedMNIST(name, root=arguments.root, file=arguments.file, unofficial=arguments.unofficial)
-        _build(source, len(source), arguments)
+
+def run_build(arguments: argparse.Namespace) -> int:
+    """``shards build``."""
+    from medformer.commands.shards_build import build
+
+    build(arguments)
     return 0
 
 
-def run_build_phantoms(arguments: argparse.Namespace) -> int:
-    """``shards build phantoms``."""
-    from data_shards.sources.phantoms import Phantoms
+def run_sources(arguments: argparse.Namespace) -> int:
+    """``shards sources``."""
+    from medformer.commands.shards_build import explain
 
-    for name in dict.fromkeys(arguments.sets):
-        source = Phantoms(name, seed=arguments.seed, size=arguments.size)
-        _build(source, len(source), arguments)
+    print(explain(arguments.source))
+    return 0
+
+
+def run_index(arguments: argparse.Namespace) -> int:
+    """``shards index``."""
+    from medformer.commands.shards_build import index
+
+    index(arguments)
     return 0
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
     """``shards inspect``."""
+    from data_shards.contact_sheet import contact_sheet
     from data_shards.manifest import read_manifest
+    from data_shards.support.files import refuse_existing
+    from data_shards.survey import survey
     from medformer.commands.shards_table import describe
 
-    manifests = [(folder, read_manifest(folder)) for folder in _datasets(arguments.folder)]
-    print("\n\n".join(describe(folder, manifest) for folder, manifest in manifests))
+    if arguments.sheet is not None:
+        refuse_existing(arguments.sheet, overwrite=arguments.overwrite)
+    folders = _datasets(arguments.folder)
+    print("\n\n".join(describe(folder, read_manifest(folder), survey(folder)) for folder in folders))
+    if arguments.sheet is not None:
+        contact_sheet(folders, arguments.sheet)
+        print(f"\ncontact sheet: {arguments.sheet}")
     return 0
 
 
@@ -102,20 +148,13 @@ def run_verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build(source: Source, samples: int, arguments: argparse.Namespace) -> None:
-    from data_shards.support.progress import Progress
-    from data_shards.writer import write_dataset
-
-    out = arguments.out / source.card.name
-    with Progress(samples, "samples", source.card.name) as progress:
-        manifest = write_dataset(source, out, overwrite=arguments.overwrite, progress=progress)
-    counts = ", ".join(f"{entry.samples} {split}" for split, entry in manifest.splits.items())
-    print(f"{out}: {counts}" + (f"; {manifest.card.note}" if manifest.card.note else ""))
-
-
 def _datasets(folder: Path) -> list[Path]:
     """The folder itself when it has a manifest, else the folders in it that have one."""
     from data_shards.manifest import FILE_NAME
 
     inner = sorted(path.parent for path in folder.glob(f"[!.]*/{FILE_NAME}"))
     return inner if inner and not (folder / FILE_NAME).exists() else [folder]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data_shards.manifest import ImageLayout, Manifest, SplitEntry
+from data_shards.survey import SplitSurvey
+from data_shards.writer import SKIPPED_FILE
+
+# Of more sizes than this only the commonest are listed.
+_SIZES = 6
 
 
-def describe(folder: Path, manifest: Manifest) -> str:
+def describe(folder: Path, manifest: Manifest, surveys: Mapping[str, SplitSurvey]) -> str:
     """A few lines on the dataset and a table of its splits."""
     card = manifest.card
     facts = {
@@ -17,15 +24,16 @@ def describe(folder: Path, manifest: Manifest) -> str:
         "source": card.source_version,
         "checksum": ", ".join(f"{kind} {value}" for kind, value in card.source_checksum.items()) or "none",
         "split rule": card.split_rule,
+        "left out": f"{manifest.skipped} items, listed in {SKIPPED_FILE}" if manifest.skipped else "nothing",
         "repeats": _repeats(manifest),
         "digest": manifest.digest[:16],
     }
     lines = [f"{folder}: {card.title}"]
     lines += [f"  {name + ':':<12}{text}" for name, text in facts.items()]
-    return "\n".join([*lines, "", *_table(_rows(manifest))])
+    return "\n".join([*lines, "", *_table(_rows(manifest, surveys))])
 
 
-def _rows(manifest: Manifest) -> list[list[str]]:
+def _rows(manifest: Manifest, surveys: Mapping[str, SplitSurvey]) -> list[list[str]]:
     splits = manifest.splits
     rows = [["", *splits]]
     rows.append(["samples", *(str(entry.samples) for entry in splits.values())])
@@ -33,12 +41,39 @@ def _rows(manifest: Manifest) -> list[list[str]]:
     for value, name in manifest.card.classes.items():
         label = str(value) if name == str(value) else f"{value} {name}"
         rows.append([f"class {label}", *(str(entry.classes.get(value, 0)) for entry in splits.values())])
+    found = [surveys[split] for split in splits]
+    if any(survey.unlabelled for survey in found) and any(entry.classes for entry in splits.values()):
+        rows.append(["without label", *(str(survey.unlabelled) for survey in found)])
+    rows += _counted("organ", [survey.organs for survey in found], str)
+    rows += _counted("modality", [survey.modalities for survey in found], str)
+    for name in manifest.attributes:
+        rows.append([name, *(_range(survey.attributes.get(name)) for survey in found)])
     for image in sorted({name for entry in splits.values() for name in entry.images}):
         rows.append([image, *(_pixels(entry.images.get(image)) for entry in splits.values())])
+        sizes = [Counter({size: n for (name, size), n in survey.sizes.items() if name == image}) for survey in found]
+        if len({size for counts in sizes for size in counts}) > 1:
+            rows += _counted(image, sizes, lambda size: size)
         rows.append([f"{image} mean +- std", *(_intensity(entry.images.get(image)) for entry in splits.values())])
     rows.append(["shards", *(str(len(entry.shards)) for entry in splits.values())])
     rows.append(["bytes", *(_size(_bytes(entry)) for entry in splits.values())])
     return rows
+
+
+def _counted(title: str, counts: list[Counter[str]], name: Callable[[str], str]) -> list[list[str]]:
+    """A row for each of the commonest entries; none when there is only one entry, which the head of the page names."""
+    total = sum(counts, Counter[str]())
+    if len(total) < 2 and title in ("organ", "modality"):
+        return []
+    listed = [entry for entry, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:_SIZES]]
+    rows = [[f"{title} {name(entry)}", *(str(each[entry]) for each in counts)] for entry in listed]
+    if len(total) > len(listed):
+        others = [sum(each.values()) - sum(each[entry] for entry in listed) for each in counts]
+        rows.append([f"{title}, {len(total) - len(listed)} others", *map(str, others)])
+    return rows
+
+
+def _range(bounds: tuple[float, float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
 
 
 def _table(rows: list[list[str]]) -> list[str]:
@@ -56,7 +91,10 @@ def _words(manifest: Manifest, kind: str) -> str:
 
 def _repeats(manifest: Manifest) -> str:
     shared = [f"{count} in {pair}" for pair, count in manifest.shared_images.items() if count]
-    return f"identical images on both sides of a split: {', '.join(shared)}" if shared else "no image is in two splits"
+    if shared:
+        return f"identical images on both sides of a split: {', '.join(shared)}"
+    within = f"{manifest.repeated_images} images repeat an earlier one" if manifest.repeated_images else "none"
+    return f"{within}; no image is in two splits"
 
 
 def _pixels(layout: ImageLayout | None) -> str:

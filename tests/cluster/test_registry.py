@@ -14,8 +14,7 @@ import pytest
 from cluster.digests import BUNDLE_FILES
 from cluster.errors import RegistryError
 from cluster.registry import Registry
-from cluster.store import data_folder
-from data_shards.support.files import sha256_of
+from data_shards.support.files import home_folder, sha256_of
 
 MakeBundle = Callable[..., Path]
 
@@ -209,10 +208,10 @@ def test_a_server_that_is_not_there_is_said_at_once() -> None:
 
 def test_the_default_store_is_in_the_users_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MEDFORMER_HOME", str(tmp_path / "home"))
-    assert data_folder() == tmp_path / "home"
+    assert home_folder() == tmp_path / "home"
     assert Registry().store.uri == f"sqlite:///{tmp_path / 'home' / 'medformer.db'}"
     monkeypatch.delenv("MEDFORMER_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
-    assert data_folder() == tmp_path / "xdg" / "medformer"
+    assert home_folder() == tmp_path / "xdg" / "medformer"
     monkeypatch.delenv("XDG_DATA_HOME")
-    assert data_folder() == Path.home() / ".local" / "share" / "medformer"
+    assert home_folder() == Path.home() / ".local" / "share" / "medformer"

@@ -15,13 +15,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from data_shards.support.documents import digest
 from data_shards.support.errors import CheckpointError, ConfigError, DataError, MedformerError, TrainingError
 from data_shards.support.files import sha256_of
 from pretrain.__main__ import main
 from pretrain.backbone import Medformer
 from pretrain.checkpoint import Checkpoint, CheckpointStore
-from pretrain.config import PLACE_KEYS, PretrainConfig
+from pretrain.config import PretrainConfig, run_digest
 from pretrain.engine import run
 from pretrain.meter import MetricsFile
 from pretrain.objectives import OBJECTIVES, Views
@@ -166,7 +165,7 @@ def reseal(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], None]) -> 
 
 def test_a_checkpoint_of_another_model_size_names_the_tensor(shards: Path, out: Path) -> None:
     larger = short(shards, out, model={"kwargs": {"embed_dim": 64, "depth": 1, "num_heads": 2, "latents": 2}})
-    reseal(newest(out), lambda state: state.update(config_sha256=digest(larger, without=PLACE_KEYS)))
+    reseal(newest(out), lambda state: state.update(config_sha256=run_digest(larger)))
     before = content_of(out)
     with pytest.raises(CheckpointError, match=r"cannot be loaded: .*size mismatch for backbone\.\S+"):
         run(larger, GroupRuntime(), resume=True)

@@ -1,0 +1,61 @@
+"""Datasets of random bytes for the benchmarks of the data layer: bytes are bytes to a reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.sample import Image, Sample
+from data_shards.sources.base import DatasetCard, Source
+from data_shards.vocabulary import Modality, Organ, Task
+
+
+class RandomImages(Source):
+    """The images of a ``.npy`` file, labelled by the parity of their position.
+
+    Args:
+        path: array ``N,C,H,W`` or ``N,C,D,H,W`` of uint8; :func:`random_file` makes one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pixels: np.ndarray = np.load(path, mmap_mode="r")
+        self.card = DatasetCard(
+            name="random",
+            title="random bytes",
+            organ="unknown",
+            modality="unknown",
+            dimensionality="planar" if self._pixels.ndim == 4 else "volumetric",
+            task="multiclass",
+            classes={0: "a", 1: "b"},
+            licence="none",
+            homepage="none",
+            source_version="1",
+            source_checksum={},
+            split_rule="all train",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return RandomImages, (self._path,)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def sample(self, position: int) -> Sample:
+        """Image ``position``."""
+        return Sample(
+            key=f"{position:06d}",
+            images={"image": Image(np.asarray(self._pixels[position]), Modality.unknown)},
+            organ=Organ.unknown,
+            subject=f"{position:016x}",
+            split="train",
+            label=np.array([position % 2]),
+            task=Task.multiclass,
+        )
+
+
+def random_file(path: Path, shape: tuple[int, ...]) -> Path:
+    """Write an array of random bytes."""
+    np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    return path

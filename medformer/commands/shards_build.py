@@ -1,0 +1,145 @@
+"""What ``medformer shards build``, ``sources`` and ``index`` do."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from data_shards.manifest import Manifest
+from data_shards.prepare import Preparation, Prepared
+from data_shards.sources.base import Source, registered_sources, source_named
+from data_shards.support.documents import Document, apply_overrides, parse, read_mapping
+from data_shards.support.errors import ConfigError
+from data_shards.support.files import refuse_existing, write_atomic
+from data_shards.support.progress import Progress
+from data_shards.writer import SKIPPED_FILE, write_dataset
+
+_MIB = 1 << 20
+_KEY_WIDTH = 30
+
+
+def build(arguments: argparse.Namespace) -> None:
+    """Write every dataset that the arguments describe."""
+    if arguments.shard_mb <= 0 or arguments.workers < 1:
+        raise ConfigError("--shard-mb is a positive size and --workers a positive number")
+    content, origin = _content(arguments)
+    if arguments.sets:
+        content["sets"] = [*content.get("sets", []), *arguments.sets]
+    preparation = parse(Preparation, content.pop("prepare", None) or {}, f"{origin}: prepare")
+    kind = source_named(arguments.source)
+    sources = kind.from_config(parse(kind.Config, content, origin))
+    if arguments.key_table is not None:
+        refuse_existing(arguments.key_table, overwrite=arguments.overwrite)
+    for source in sources:
+        for warning in source.warnings:
+            print(f"{source.card.name}: warning: {warning}")
+        prepared = Prepared(source, preparation) if preparation != Preparation() else source
+        _write(prepared, arguments)
+    if arguments.key_table is not None:
+        write_atomic(arguments.key_table, _key_table(sources))
+
+
+def explain(name: str | None) -> str:
+    """The sources by name, or the options of one."""
+    if name is None:
+        lines = [f"  {known:<12}{_first_line(source)}" for known, source in registered_sources().items()]
+        return "\n".join(["sources (`medformer shards sources NAME` lists the options of one):", *lines])
+    source = source_named(name)
+    lines = [f"{name}: {_first_line(source)}", "", *_options(source.Config)]
+    return "\n".join([*lines, "", "prepare.*: what is done to every sample", *_options(Preparation, "prepare.")])
+
+
+def index(arguments: argparse.Namespace) -> None:
+    """Index tar files of others."""
+    from data_shards.adopt import AdoptConfig, adopt
+
+    content, origin = _content(arguments)
+    manifest = adopt(arguments.folder, parse(AdoptConfig, content, origin), overwrite=arguments.overwrite)
+    print(f"{arguments.folder}: {_counts(manifest)}")
+
+
+def _content(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The mapping of the document and of the key=value arguments, and what messages call it."""
+    content = read_mapping(arguments.config) if arguments.config is not None else {}
+    apply_overrides(content, arguments.overrides)
+    return content, str(arguments.config) if arguments.config is not None else "options"
+
+
+def _write(source: Source, arguments: argparse.Namespace) -> None:
+    out = arguments.out / source.card.name
+    with Progress(len(source), "samples", source.card.name) as progress:
+        manifest = write_dataset(
+            source,
+            out,
+            shard_bytes=max(1, int(arguments.shard_mb * _MIB)),
+            workers=arguments.workers,
+            skip_errors=arguments.on_error == "skip",
+            duplicates=arguments.duplicates,
+            overwrite=arguments.overwrite,
+            restart=arguments.restart,
+            progress=progress,
+        )
+    print(f"{out}: {_counts(manifest)}" + (f"; {manifest.card.note}" if manifest.card.note else ""))
+    if manifest.skipped:
+        print(f"{out}: {manifest.skipped} left out, for the reasons in {out / SKIPPED_FILE}:")
+        print("\n".join(_reasons(out / SKIPPED_FILE)))
+
+
+def _counts(manifest: Manifest) -> str:
+    return ", ".join(f"{entry.samples} {split}" for split, entry in manifest.splits.items())
+
+
+def _reasons(table: Path) -> list[str]:
+    """How often each reason occurs, the commonest first."""
+    with table.open(newline="") as file:
+        reasons = [row["reason"] for row in csv.DictReader(file)]
+    counts = sorted(((reasons.count(reason), reason) for reason in set(reasons)), key=lambda pair: (-pair[0], pair[1]))
+    return [f"  {count:>6} {reason}" for count, reason in counts]
+
+
+def _key_table(sources: list[Source]) -> str:
+    """CSV of what :meth:`Source.origin` says of every item."""
+    rows = [
+        {"dataset": source.card.name, **source.origin(position)}
+        for source in sources
+        for position in range(len(source))
+    ]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _options(model: type[Document], prefix: str = "") -> list[str]:
+    lines = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Document):
+            lines += _options(inner, f"{prefix}{name}.")
+            continue
+        text = f"{field.description or ''} ({_default(field)})".strip()
+        key = f"  {prefix + name:<{_KEY_WIDTH}}"
+        lines += textwrap.wrap(text, 100, initial_indent=key, subsequent_indent=" " * (_KEY_WIDTH + 2))
+    return lines
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ("", {}, []):
+        return "default none"
+    return f"default {value if isinstance(value, str) else json.dumps(value, default=str)}"
+
+
+def _first_line(source: type[Source]) -> str:
+    return (source.__doc__ or "").strip().splitlines()[0]

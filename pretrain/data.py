@@ -1,0 +1,86 @@
+"""The datasets and the sample stream that a pretraining document describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_shards.plan import temperature_weights
+from data_shards.reader import ShardedDataset
+from data_shards.storage import Cache
+from data_shards.stream import SampleStream
+from data_shards.support.errors import ConfigError
+from data_shards.support.files import home_folder
+from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
+from pretrain.runtime import Runtime
+
+_GIB = 1 << 30
+
+
+def open_datasets(config: DataConfig) -> list[ShardedDataset]:
+    """The training split of every dataset.
+
+    Raises:
+        DataError: a folder, split or image is not there.
+    """
+    cache = _cache(config.reading)
+    return [ShardedDataset(each.path, "train", image=each.image, cache=cache) for each in config.datasets]
+
+
+def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runtime: Runtime) -> SampleStream:
+    """The stream of this worker.
+
+    Raises:
+        ConfigError: images that the engine cannot take, a dataset too small for the batch size and workers, or a full
+            shuffle of remote shards that do not fit in the cache.
+    """
+    data, reading = config.data, config.data.reading
+    for dataset in datasets:
+        _check(dataset, config, runtime.world_size)
+    return SampleStream(
+        datasets,
+        batch_size=data.batch_size,
+        seed=config.seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        weights=_weights(data, datasets),
+        locality=data.locality,
+        readers=reading.readers,
+        reader_kind=reading.kind,
+        prefetch=reading.prefetch,
+        pin_memory=reading.pin_memory if reading.pin_memory is not None else runtime.device.type == "cuda",
+        lookahead=reading.lookahead,
+    )
+
+
+def _check(dataset: ShardedDataset, config: PretrainConfig, world_size: int) -> None:
+    shape = dataset.image_shape
+    if shape is None or len(shape) != 3 or np.dtype(dataset.layout.dtype) != np.uint8:
+        raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W of one size in split train")
+    batch_size = config.data.batch_size
+    smallest = len(dataset) // -(-len(dataset) // batch_size)
+    if smallest < 2 * world_size:
+        raise ConfigError(
+            f"{dataset.folder}: {len(dataset)} images in batches of at most {batch_size} are too few "
+            f"for {world_size} workers: each needs two images of every batch"
+        )
+    size = sum(shard.bytes + shard.index_bytes for shard in dataset.entry.shards)
+    limit = config.data.reading.cache_gib * _GIB
+    if dataset.remote and config.data.locality is None and size > limit:
+        raise ConfigError(
+            f"{dataset.folder}: {size / _GIB:.1f} GiB of shards in a cache of {limit / _GIB:.1f} GiB: with a full "
+            "shuffle they would be fetched again and again; give data.locality, or a larger data.reading.cache_gib"
+        )
+
+
+def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float] | None:
+    if data.temperature is not None:
+        return temperature_weights([len(dataset) for dataset in datasets], data.temperature)
+    weights = [dataset.weight for dataset in data.datasets if dataset.weight is not None]
+    return weights or None
+
+
+def _cache(reading: ReadingConfig) -> Cache:
+    folder = reading.cache if reading.cache is not None else home_folder() / "cache"
+    return Cache(folder, int(reading.cache_gib * _GIB))
