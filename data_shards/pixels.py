@@ -13,7 +13,7 @@ from data_shards.open_shard import OpenShard, checksums
 from data_shards.support.errors import DataError
 
 # Up to here copying out of the mapped file, many pieces in one call, is faster than a system call for each piece.
-_SMALL_BYTES = 16 << 10
+SMALL_BYTES = 16 << 10
 
 # How messages call a sample, given its place among those that are read.
 Name = Callable[[int], str]
@@ -37,7 +37,7 @@ def read_rows(shard: OpenShard, slots: np.ndarray, images: np.ndarray, places: n
     if not ((slots["codec"] == Codec.raw) & (slots["bytes"] == size)).all():
         for row, place in enumerate(places):
             images[place] = read_one(shard, slots[row], name, row)
-    elif size <= _SMALL_BYTES:
+    elif size <= SMALL_BYTES:
         pieces = shard.gather(slots["offset"], size)
         wrong = np.flatnonzero(checksums(pieces) != slots["crc32"])
         if wrong.size:

@@ -22,6 +22,8 @@ from data_shards.order import Permutation
 from data_shards.support.errors import ConfigError
 
 _TURNS_AT_ONCE = 256
+# Likewise for the samples of small batches.
+_SAMPLES_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class BatchPlan:
         self._ends = list(itertools.accumulate(self.turns))
         self._locality = locality
         self._order = functools.lru_cache(2 * len(shares) + 2)(self._make_order)
+        self._drawn_samples = functools.lru_cache(2 * len(shares) + 2)(self._draw_samples)
         self._drawn_turns = functools.lru_cache(4)(self._draw_turns)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -143,7 +146,27 @@ class BatchPlan:
         own_epoch, batch = divmod(epoch * self.turns[dataset] + turn, self.cycle[dataset])
         first, last = part(self.shares[dataset].samples, batch, self.cycle[dataset])
         lanes = self._locality.lanes if self._locality is not None else 1
-        return GlobalBatch(dataset, own_epoch, first, last - first, lanes, self._order(dataset, own_epoch))
+        order: Callable[[np.ndarray], np.ndarray] = self._order(dataset, own_epoch)
+        if self._locality is None:
+            order = functools.partial(self._neighbours, dataset, own_epoch)
+        return GlobalBatch(dataset, own_epoch, first, last - first, lanes, order)
+
+    def _neighbours(self, dataset: int, own_epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Samples at a run of positions; those of small batches are drawn together with the next ones."""
+        if not len(positions) or len(positions) >= _SAMPLES_AT_ONCE:
+            return self._order(dataset, own_epoch)(positions)
+        block, start = divmod(int(positions[0]), _SAMPLES_AT_ONCE)
+        drawn = self._drawn_samples(dataset, own_epoch, block)
+        inside = drawn[start : start + len(positions)]
+        if len(inside) == len(positions):
+            return inside.copy()
+        behind = self._drawn_samples(dataset, own_epoch, block + 1)
+        return np.concatenate([inside, behind[: len(positions) - len(inside)]])
+
+    def _draw_samples(self, dataset: int, own_epoch: int, block: int) -> np.ndarray:
+        first = block * _SAMPLES_AT_ONCE
+        last = min(first + _SAMPLES_AT_ONCE, self.shares[dataset].samples)
+        return self._order(dataset, own_epoch)(np.arange(first, last))
 
     def _draw_turns(self, epoch: int, block: int) -> np.ndarray:
         """Whose turn it is at some neighbouring positions; for a single one the permutation would take as long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from data_shards.buffers import Buffers
 from data_shards.manifest import FILE_NAME, Manifest, parse_manifest, read_manifest, split_entry
 from data_shards.open_shard import OpenShard
-from data_shards.pixels import read_one, read_rows
+from data_shards.pixels import SMALL_BYTES, read_one, read_rows
 from data_shards.records import Records
 from data_shards.sample import MASK
 from data_shards.select import Select
@@ -86,6 +87,11 @@ class ShardedDataset:
         return self.layout.shape if self.layout.dtype is not None else None
 
     @property
+    def image_bytes(self) -> int:
+        """Bytes of the pixels of every image, 0 when they differ."""
+        return math.prod(self.image_shape) * np.dtype(self.layout.dtype).itemsize if self.image_shape else 0
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes."""
         return self.manifest.attributes
@@ -136,10 +142,19 @@ class ShardedDataset:
         return self._records([], columns)
 
     def prefetch(self, indices: np.ndarray) -> None:
-        """Start to bring the shards of these samples to this node; returns at once, and does nothing when local."""
+        """Start to bring these samples near: remote shards to this node, large local images into memory.
+
+        Returns at once. Small local images are left to the system, which reads ahead by itself.
+        """
+        positions = self._positions(indices)
         if self.remote:
-            numbers = np.unique(self._shard_of(self._positions(indices)))
-            self._shards.prefetch(numbers.tolist())
+            self._shards.prefetch(np.unique(self._shard_of(positions)).tolist())
+        elif self.image_bytes > SMALL_BYTES:
+            for number, places in self._by_shard(positions):
+                shard = self._shards[number]
+                slots = shard.records["images"][self.image]
+                own = slots[positions[places] - self._shards.first_position(number)]
+                shard.will_need(own["offset"], self.image_bytes)
 
     def shard_samples(self) -> tuple[int, ...]:
         """How many samples each shard holds; their positions follow one another in this order."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from data_shards.batch import Batch
 from data_shards.batch_reader import BatchReader, StreamState
 from data_shards.lanes import Locality
+from data_shards.pixels import SMALL_BYTES
 from data_shards.plan import BatchPlan, Share
 from data_shards.prefetch import read_in_threads
 from data_shards.reader import ShardedDataset
@@ -22,6 +21,8 @@ from data_shards.sample import MASK
 from data_shards.support.errors import CheckpointError, ConfigError
 
 READER_KINDS = ("thread", "process")
+# Large local images that the disk is told of before they are read.
+_ANNOUNCED_BYTES = 64 << 20
 
 
 class SampleStream:
@@ -46,7 +47,8 @@ class SampleStream:
             holding Python's lock; processes are for shards whose pictures have to be decoded.
         prefetch: batches read ahead by all readers together; 0 is as no reader.
         pin_memory: hand out batches in page-locked memory.
-        lookahead: of how many of the next batches the remote shards are fetched; local ones need no fetching.
+        lookahead: of how many of the next batches the remote shards are fetched, and large local images announced to
+            the system, these for 64 MiB at most.
         timeout_s: the longest wait for a batch of reader processes.
 
     Raises:
@@ -92,12 +94,16 @@ class SampleStream:
         self._reader_kind = reader_kind
         self._prefetch = prefetch
         self._pin_memory = pin_memory
-        self._lookahead = lookahead if any(dataset.remote for dataset in datasets) else 0
+        self._lookahead = lookahead
         self._timeout_s = timeout_s
         shares = [_share(dataset, by_shard=locality is not None) for dataset in datasets]
         self._plan = BatchPlan(shares, batch_size=batch_size, seed=seed, weights=weights, locality=locality)
         self._read = BatchReader(datasets, self._plan, rank, world_size)
         self._batch_size = batch_size
+        if not any(dataset.remote for dataset in datasets):
+            largest = max(dataset.image_bytes for dataset in datasets)
+            batch_bytes = largest * -(-batch_size // world_size)
+            self._lookahead = min(lookahead, -(-_ANNOUNCED_BYTES // batch_bytes)) if largest > SMALL_BYTES else 0
         self._order = self._order_digest(batch_size, seed, locality)
 
     @property
@@ -165,7 +171,7 @@ class SampleStream:
 
     def _bytes_ahead(self) -> int:
         """The most that batches on their way from reader processes take."""
-        sample = max(math.prod(d.image_shape or ()) * np.dtype(d.layout.dtype).itemsize for d in self.datasets)
+        sample = max(dataset.image_bytes for dataset in self.datasets)
         return sample * -(-self._batch_size // self.world_size) * (self._prefetch + self._readers)
 
     def _order_digest(self, batch_size: int, seed: int, locality: Locality | None) -> str:

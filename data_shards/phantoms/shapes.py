@@ -96,13 +96,16 @@ class Capsule(Shape):
         self.along = np.asarray(end, dtype=np.float64) - self.start
         self.start_radius, self.end_radius = start_radius, end_radius
 
+    @staticmethod
+    def distances(capsules: Sequence[Capsule], x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """:meth:`distance` of several at once, along a new first axis: on few points, calls cost more than sums."""
+        rows = np.array([[*each.start, *each.along, each.start_radius, each.end_radius] for each in capsules])
+        *place, start_radius, end_radius = rows.T.reshape(8, -1, *(1,) * x.ndim)
+        return _to_segment(place[:3], place[3:], start_radius, end_radius, x, y, z)
+
     def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """See :meth:`Shape.distance`."""
-        x, y, z = x - self.start[0], y - self.start[1], z - self.start[2]
-        a, b, c = self.along
-        share = np.minimum(np.maximum((a * x + b * y + c * z) / max(a * a + b * b + c * c, 1e-9), 0), 1)
-        axis = np.sqrt((x - share * a) ** 2 + (y - share * b) ** 2 + (z - share * c) ** 2)
-        return axis - (self.start_radius + share * (self.end_radius - self.start_radius))
+        return _to_segment(self.start, self.along, self.start_radius, self.end_radius, x, y, z)
 
     @cached_property
     def box(self) -> np.ndarray:
@@ -200,6 +203,22 @@ def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
 def coverage(distance: np.ndarray, width: float) -> np.ndarray:
     """The share of a voxel of ``width`` mm that is inside, from the distance of its centre: partial volume."""
     return np.minimum(np.maximum(0.5 - distance / width, 0), 1)
+
+
+def _to_segment(
+    start: Sequence[np.ndarray] | np.ndarray,
+    along: Sequence[np.ndarray] | np.ndarray,
+    start_radius: np.ndarray | float,
+    end_radius: np.ndarray | float,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+) -> np.ndarray:
+    x, y, z = x - start[0], y - start[1], z - start[2]
+    a, b, c = along
+    share = np.minimum(np.maximum((a * x + b * y + c * z) / np.maximum(a * a + b * b + c * c, 1e-9), 0), 1)
+    axis = np.sqrt((x - share * a) ** 2 + (y - share * b) ** 2 + (z - share * c) ** 2)
+    return axis - (start_radius + share * (end_radius - start_radius))
 
 
 def _thin(curvature: float, radius: float, width: float) -> float:

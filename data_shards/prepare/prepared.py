@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +13,9 @@ from data_shards.prepare.resample import to_shape, to_spacing
 from data_shards.sample import MASK, Image, Sample
 from data_shards.sources.base import DatasetCard, Source
 from data_shards.support.errors import DataError
+
+# Sums are made in float64, whose largest number is 1.8e308.
+_LARGEST = 1e307
 
 
 class Prepared(Source):
@@ -94,10 +96,10 @@ def _each(images: dict[str, Image], step: Callable[[str, Image], Image]) -> dict
 
 
 def _finite(image: Image) -> Image:
-    """Refuse what the writer would refuse, before sums and 8 bits hide it."""
+    """Refuse what the writer would refuse before sums and 8 bits hide it, and values whose sums are not finite."""
     ends = (float(image.pixels.min()), float(image.pixels.max()))  # a NaN anywhere is both
-    if not all(map(math.isfinite, ends)):
-        raise DataError("holds values that are not finite")
+    if not all(abs(end) <= _LARGEST for end in ends):
+        raise DataError(f"holds values that are not finite, or beyond {_LARGEST:.0e}")
     return image
 
 

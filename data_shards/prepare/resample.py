@@ -159,10 +159,9 @@ def _along(values: np.ndarray, axis: int, voxels: np.ndarray, weights: np.ndarra
 
 
 def _to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rounded for integers, and held inside what the dtype can say."""
+    """Rounded for integers, and held inside what the dtype can say; means of floats are inside already."""
     if dtype.kind == "f":
-        low, high = float(np.finfo(dtype).min), float(np.finfo(dtype).max)
-        return np.clip(values, low, high).astype(dtype)
+        return values.astype(dtype)
     limits = np.iinfo(dtype)
     low, high = float(limits.min), float(limits.max)
     if int(high) > limits.max:  # the largest int64 is not a float64; the float64 below it is an int64

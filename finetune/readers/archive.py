@@ -16,17 +16,19 @@ from finetune.labelled import LabelledImages
 def read_archive(path: Path) -> dict[str, LabelledImages]:
     """Read the three splits of an archive.
 
-    The file name says which set it is: ``breastmnist.npz`` must have the official MD5; ``breastmnist_anything.npz``
-    need not and is marked as not official.
+    The file name says which set it is: ``breastmnist.npz`` and, at another published size, ``breastmnist_64.npz`` must
+    have the official MD5; ``breastmnist_anything.npz`` need not and is marked as not official.
 
     Raises:
         DataError: the name is that of no set, or the file is missing, damaged or not the published one.
     """
-    name = path.stem.partition("_")[0]
-    if name not in CONTENT:
-        raise DataError(f"{path}: the name does not begin with that of a MedMNIST 2D set: {', '.join(sorted(CONTENT))}")
-    reason = None if path.stem == name else f"{path.name} does not have the published MD5 of {name}"
-    source = MedMNIST(name, file=path, unofficial=reason)
+    name, _, rest = path.stem.partition("_")
+    planar = sorted(known for known in CONTENT if not known.endswith("3d"))
+    if name not in planar:
+        raise DataError(f"{path}: the name does not begin with that of a MedMNIST 2D set: {', '.join(planar)}")
+    size = int(rest) if rest.isdecimal() else 28
+    reason = f"{path.name} does not have the published MD5 of {name}" if rest and not rest.isdecimal() else None
+    source = MedMNIST(name, size=size, file=path, unofficial=reason)
     by_split: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     for sample in source:
         by_split[sample.split].append(sample)
