@@ -44,7 +44,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PRETRAINING = ROOT / "docs" / "pretraining.md"
 VICREG = "pretrain/objectives/vicreg.py"
-RUNNABLE = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("shards", "sources", "pretraining", "finetuning"))]
+RUNNABLE = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("shards", "pretraining", "finetuning"))]
 SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
     "data.": pretrain_config.DataConfig,

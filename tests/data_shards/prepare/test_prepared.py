@@ -104,7 +104,7 @@ def test_the_steps_follow_the_order_of_the_options() -> None:
 
 def test_images_on_one_grid_and_their_mask_share_a_box_that_holds_the_foreground_of_both() -> None:
     mask = volume(12, 12, 12, dtype=np.uint8)
-    mask.pixels[0, 5, 5, 5] = 3
+    mask.pixels[0, 5, 5, 5], mask.pixels[0, 0, 0, 0] = 3, 4  # the second is outside of what the images show
     images = {
         "t1": volume(12, 12, 12, spacing=(1, 1, 1), blob=(2, 5, 5)),
         "mask": mask,  # its file knows no spacing: it is on the grid of the image
@@ -155,6 +155,7 @@ def test_padding_is_the_smallest_value_of_an_image_and_0_of_a_mask() -> None:
             {"intensity": {"window": [0, 1]}},
             "ap: holds values that are not",
         ),
+        ({"ap": Image(np.array([[[1.0, -1.7e308]]]))}, {"size": 3, "fit": "resize"}, "ap: holds values that are not"),
         ({"ap": Image(np.array([[[1.0, np.inf]]], np.float32))}, {"size": 2}, "ap: holds values that are not"),
         (
             {"ap": volume(4, 4, spacing=(1, 1)), "mask": volume(4, 4, spacing=(2, 2), dtype=np.uint8)},

@@ -130,14 +130,16 @@ def test_the_volume_of_a_sphere_stays_within_two_percent(spacing: float | tuple[
 
 @pytest.mark.parametrize("dtype", INTEGERS + FLOATS, ids=str)
 def test_every_dtype_is_kept_rounded_and_never_wraps(dtype: np.dtype) -> None:
-    limits = np.iinfo(dtype) if dtype.kind != "f" else np.finfo(dtype)
+    low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind != "f" else (-1e307, 1e307)
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        low, high = np.finfo(dtype).min, np.finfo(dtype).max
     checks = np.indices((9, 9)).sum(axis=0) % 2 == 0
-    pixels = np.where(checks, np.array(limits.max, dtype), np.array(limits.min, dtype))[None].astype(dtype)
-    for size in (5, 14, 23):
+    pixels = np.where(checks, np.array(high, dtype), np.array(low, dtype))[None].astype(dtype)
+    for size in (5, 6, 7, 14, 23):
         result = to_shape(Image(pixels), size).pixels
         assert result.dtype == dtype and np.isfinite(result.astype(np.float64)).all()
-        corner = to_shape(Image(np.full((1, 9, 9), limits.max, dtype)), size).pixels
-        assert corner.astype(np.float64) == pytest.approx(float(limits.max))
+        top = to_shape(Image(np.full((1, 9, 9), high, dtype)), size).pixels
+        assert top.astype(np.float64) == pytest.approx(float(high))
     if dtype.kind != "f":
         small = np.random.default_rng(0).integers(0, 100, (1, 9, 9)).astype(dtype)
         exact = oracle(small, (14, 5), (9 / 14, 9 / 5))
@@ -174,6 +176,7 @@ def test_one_voxel_stands_for_an_image_that_is_smaller_than_it() -> None:
         (Image(np.zeros((1, 4, 4)), spacing_mm=(1, math.nan)), 1.0, "not a positive distance"),
         (Image(np.zeros((1, 4, 4)), spacing_mm=(1, 1e300)), 1e-9, "at most 65536 are accepted along an axis"),
         (Image(np.zeros((1, 4, 4, 4)), spacing_mm=(1, 1, 1)), 1 / 200, "4096000000 bytes; at most 2147483648"),
+        (Image(np.zeros((3, 4, 4, 4), "u1"), spacing_mm=(1, 1, 1)), 1 / 250, "3000000000 bytes; at most 2147483648"),
     ],
 )
 def test_what_cannot_be_resampled_is_refused(image: Image, spacing: float | tuple[float, ...], message: str) -> None:
@@ -189,10 +192,21 @@ def test_a_plane_that_takes_too_much_memory_on_the_way_is_refused() -> None:
         to_shape(Image(wide), (1, 40000, 40000))
 
 
-def test_resampling_holds_no_float64_copy_of_the_volume() -> None:
-    pixels = np.zeros((1, 160, 160, 160), np.uint8)
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ((160, 160, 160), (150, 150, 150)),
+        ((64, 600, 1), (64, 1, 600)),  # in the wrong order of axes 64 x 600 x 600 values lie between
+        ((64, 1, 600), (64, 600, 1)),
+    ],
+)
+def test_resampling_holds_no_float64_copy_of_the_volume(
+    old: tuple[int, ...], new: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "_PIECE_BYTES", 1 << 20)
+    pixels = np.zeros((1, *old), np.uint8)
     tracemalloc.start()
-    to_shape(Image(pixels), 150)
+    to_shape(Image(pixels), new)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 150**3 + 5 * resample._PIECE_BYTES < 8 * 160**3 * 2
+    assert peak < math.prod(new) + (5 << 20)
