@@ -7,6 +7,7 @@ and task, while the body of the network is shared.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class LatentArray(nn.Module):
     """Shared latents followed by those that a sample's metadata select, one group per collection.
 
     Every collection is one registered parameter ``entries, n, dim`` with a row group per vocabulary id, so a row gets
-    gradient when, and only when, its entry is in the batch.
+    gradient when, and only when, its entry is in the batch. Weights from before an entry joined the vocabulary can be
+    loaded: the new row begins as that of ``unknown``.
 
     Args:
         shared: latents that every sample has.
@@ -43,6 +45,14 @@ class LatentArray(nn.Module):
                 for name, entries in COLLECTIONS.items()
             }
         )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        for name, parameter in self.collections.items():
+            rows = state_dict.get(f"{prefix}collections.{name}")
+            if rows is not None and rows.shape[1:] == parameter.shape[1:] and 0 < len(rows) < len(parameter):
+                joined = rows[:1].expand(len(parameter) - len(rows), -1, -1)
+                state_dict[f"{prefix}collections.{name}"] = torch.cat([rows, joined])
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, metadata: Metadata, dimensionality: Dimensionality) -> Tensor:
         """The latent array ``B, N, dim`` of each sample of a batch of one dimensionality."""

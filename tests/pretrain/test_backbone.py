@@ -13,6 +13,7 @@ from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
 from pretrain.backbone import Medformer, normalise
 from pretrain.backbone.adapters import channels_as
 from pretrain.backbone.attention import Attention, CrossAttentionLayer
+from pretrain.backbone.latents import LatentArray
 from pretrain.backbone.position import REFERENCE_MM, FourierPosition, grid_coordinates
 from pretrain.metadata import Metadata
 
@@ -68,6 +69,19 @@ def test_a_latent_gets_gradient_when_and_only_when_its_entry_is_in_the_batch() -
             assert all((latents[entry] > 0).all() for entry in expected), name
         else:
             assert parameter.grad.abs().sum() > 0, name
+
+
+def test_weights_from_before_an_entry_joined_the_vocabulary_load_with_the_row_of_unknown() -> None:
+    old, new = LatentArray(2, 3, 4), LatentArray(2, 3, 4)
+    weights = old.state_dict()
+    weights["collections.task"] = weights["collections.task"][:-2]
+    new.load_state_dict(weights, strict=True)
+    rows = new.collections["task"]
+    assert torch.equal(rows[:-2], old.collections["task"][:-2])
+    assert torch.equal(rows[-2:], old.collections["task"][:1].expand(2, -1, -1))
+    weights["collections.task"] = torch.zeros(len(rows) + 1, 3, 4)
+    with pytest.raises(RuntimeError, match="size mismatch for collections.task"):
+        new.load_state_dict(weights)
 
 
 def test_order_of_the_context_does_not_matter() -> None:
