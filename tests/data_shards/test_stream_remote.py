@@ -12,12 +12,14 @@ import fsspec
 import numpy as np
 import pytest
 
+from data_shards.lanes import Locality
 from data_shards.reader import ShardedDataset
 from data_shards.storage import Cache
 from data_shards.stream import SampleStream
 from data_shards.support.errors import DataError
 from data_shards.writer import write_dataset
 from tests.data_shards.sources import toy_source
+from tests.data_shards.storage.server import Server
 
 COUNT = 40
 
@@ -70,3 +72,37 @@ def test_a_remote_dataset_travels_to_another_process_unless_it_was_changed(
     fsspec.filesystem("memory").put(str(folder / "manifest.json"), f"{url}/manifest.json")
     with pytest.raises(DataError, match="was changed while it was being read"):
         pickle.loads(sent)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_resumed_stream_fetches_no_shard_that_is_past(tmp_path: Path, ranks: int) -> None:
+    folder = tmp_path / "toy"
+    write_dataset(toy_source({"train": 120}, shape=(1, 20, 20)), folder, shard_bytes=25_000)
+    shards = ShardedDataset(folder, "train").entry.shards
+    locality = Locality(lanes=2, window=2 * shards[0].samples)
+    server = Server()
+    for path in folder.iterdir():
+        server.files[f"/{path.name}"] = path.read_bytes()
+    with server.running():
+
+        def stream(name: str, rank: int = 0, world_size: int = 1) -> SampleStream:
+            dataset = ShardedDataset(server.url, "train", cache=Cache(tmp_path / name, limit_bytes=1 << 20))
+            order = {"batch_size": 8, "seed": 0, "locality": locality}
+            return SampleStream([dataset], **order, rank=rank, world_size=world_size, lookahead=0, readers=0)
+
+        first = stream("first")
+        shown = [batch.sample_B for batch in itertools.islice(iter(first), first.batches_per_epoch)]
+        middle = 2 * first.batches_per_epoch // 3
+        again = [stream(f"again-{rank}", rank, ranks) for rank in range(ranks)]
+        before = {shard.file: server.sent(f"/{shard.file}") for shard in shards}
+        left = []
+        for each in again:
+            each.load_state_dict(first.state_dict() | {"epoch": 0, "batch": middle})
+            left += [batch.sample_B for batch in itertools.islice(iter(each), first.batches_per_epoch - middle)]
+    needed = np.concatenate([batch.numpy() for batch in shown[middle:]])
+    assert sorted(np.concatenate([batch.numpy() for batch in left])) == sorted(needed)
+    ends = np.cumsum([shard.samples for shard in shards])
+    touched = {shards[number].file for number in np.searchsorted(ends, needed, side="right")}
+    fetched = {shard.file for shard in shards if server.sent(f"/{shard.file}") > before[shard.file]}
+    assert fetched == touched
+    assert len(touched) < 0.7 * len(shards)
