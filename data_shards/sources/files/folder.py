@@ -122,7 +122,8 @@ def _add_series(
         if len(seen) > 1:
             raise DataError(f"{name}: its files are in folders that mean different splits, classes or subjects")
         levels = seen.pop()
-        subject = levels.subject or series.patient.strip() or own_subject(config.name, first)
+        patient = series.patient.strip() if config.subject == "auto" else ""
+        subject = levels.subject or patient or own_subject(config.name, first)
         place = Place(name, first, "dicom", series=series)
         # Several images can be in one file and then share its path; the position tells them apart.
         identifier = first if first not in studies else f"{first}#{len(studies)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -48,8 +47,9 @@ def read_picture(path: Path, *, modality: Modality = Modality.unknown) -> Image:
             :data:`~data_shards.sources.files.limits.MAX_BYTES` for all pages), animated, or has colours of 16 bits,
             which Pillow would cut down to 8.
     """
-    with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's quote what stands in the file
+    from data_shards.sources.files.dicom.quiet import silent_libraries
+
+    with open_regular(path) as file, silent_libraries():
         try:
             pixels = _decode(file)
         except DataError:

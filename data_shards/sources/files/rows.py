@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -21,6 +22,8 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _OLDEST_YEARS = 90.0  # ages above 89 tell people apart (US 45 CFR 164.514 (b)(2)(i)(C))
+_DAYS_OF_YEAR = 365.25
+_IN_YEAR = {"months": 12.0, "weeks": _DAYS_OF_YEAR / 7, "days": _DAYS_OF_YEAR}
 
 
 def studies_of_table(config: ImagesConfig, table: Path) -> Found:
@@ -100,7 +103,7 @@ def _place(row: Row, config: ImagesConfig) -> Place:
     name = f"{row.name} ({path})" if config.show_paths else row.name
     modality = _entry(row, "modality", list(Modality.__members__))
     file = config.root / path
-    is_folder = file.is_dir()
+    is_folder = os.path.isdir(file)  # Path.is_dir raises where a name is too long
     kind, problem = ("dicom", "") if is_folder else kind_of(file)
     if kind != "dicom":
         return Place(name, path, kind, problem, modality=modality)
@@ -147,7 +150,7 @@ def _entry(row: Row, role: str, valid: Sequence[str]) -> str:
 
 
 def _attributes(row: Row) -> dict[str, float]:
-    """Numbers by name; an empty cell is left out, an age above 89 becomes 90."""
+    """Numbers by name; an empty cell is left out, an age above 89 years becomes 90."""
     numbers = {}
     for name, cell in row.attributes.items():
         if not cell:
@@ -158,6 +161,13 @@ def _attributes(row: Row) -> dict[str, float]:
             value = math.nan
         if not math.isfinite(value):
             raise DataError(f"{row.name}: attribute {name} is not a finite number")
-        is_age = name == "age" or name.startswith("age_")
-        numbers[name] = _OLDEST_YEARS if is_age and value >= _OLDEST_YEARS else value
+        numbers[name] = min(value, _largest(name))
     return numbers
+
+
+def _largest(name: str) -> float:
+    """The largest number that an attribute may have: that of an age, in the unit that its name says, else years."""
+    words = name.lower().split("_")
+    if "age" not in words:
+        return math.inf
+    return _OLDEST_YEARS * next((_IN_YEAR[word] for word in words if word in _IN_YEAR), 1.0)

@@ -1,0 +1,1 @@
+"""Tests of the readers for single files, and of listings of folders and tables."""
