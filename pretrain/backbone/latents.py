@@ -23,6 +23,11 @@ COLLECTIONS: dict[str, type[IntEnum]] = {
 }
 
 
+# Entries whose latents are drawn. Those that joined the vocabulary later begin as ``unknown``, so that a seed gives the
+# weights that it gave before they joined.
+_DRAWN = {"organ": 11, "modality": 12, "dimensionality": 3, "task": 7}
+
+
 class LatentArray(nn.Module):
     """Shared latents followed by those that a sample's metadata select, one group per collection.
 
@@ -41,7 +46,7 @@ class LatentArray(nn.Module):
         self.shared = nn.Parameter(torch.randn(shared, dim) * 0.02)
         self.collections = nn.ParameterDict(
             {
-                name: nn.Parameter(torch.randn(len(entries), per_entry, dim) * 0.02)
+                name: nn.Parameter(_grown(torch.randn(_DRAWN[name], per_entry, dim) * 0.02, len(entries)))
                 for name, entries in COLLECTIONS.items()
             }
         )
@@ -50,8 +55,7 @@ class LatentArray(nn.Module):
         for name, parameter in self.collections.items():
             rows = state_dict.get(f"{prefix}collections.{name}")
             if rows is not None and rows.shape[1:] == parameter.shape[1:] and 0 < len(rows) < len(parameter):
-                joined = rows[:1].expand(len(parameter) - len(rows), -1, -1)
-                state_dict[f"{prefix}collections.{name}"] = torch.cat([rows, joined])
+                state_dict[f"{prefix}collections.{name}"] = _grown(rows, len(parameter))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, metadata: Metadata, dimensionality: Dimensionality) -> Tensor:
@@ -64,3 +68,8 @@ class LatentArray(nn.Module):
         }
         groups = [self.collections[name][ids[name]] for name in COLLECTIONS]
         return torch.cat([self.shared.expand(len(metadata.organ_B), -1, -1), *groups], dim=1)
+
+
+def _grown(rows: Tensor, entries: int) -> Tensor:
+    """Rows for all ``entries``; those that are missing are that of ``unknown``."""
+    return torch.cat([rows, rows[:1].expand(entries - len(rows), -1, -1)])
