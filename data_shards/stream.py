@@ -84,7 +84,7 @@ class SampleStream:
             if dataset.image_shape is None:
                 raise ConfigError(
                     f"{dataset.folder}: images differ in shape or dtype; a batch holds one geometry: build the shards "
-                    "again with --prepare, which resamples or crops all images to one size"
+                    "again with prepare.size, which brings all images to one"
                 )
         self.datasets = tuple(datasets)
         self.rank = rank

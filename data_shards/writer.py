@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,29 @@ from typing import Any
 import numpy as np
 
 from data_shards.index import Layout
-from data_shards.manifest import SCHEMA_VERSION, LabelLayout, Manifest, ShardEntry, SplitEntry, write_manifest
+from data_shards.manifest import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    LabelLayout,
+    Manifest,
+    ShardEntry,
+    SplitEntry,
+    read_manifest,
+    write_manifest,
+)
 from data_shards.sample import SPLITS
 from data_shards.sources.base import Skipped, Source
-from data_shards.support.errors import DataError
+from data_shards.support.errors import DataError, MedformerError
 from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
 from data_shards.tar import TRAILER
 from data_shards.writing.chunk import Chunk, SplitChunk, Vocabulary
 from data_shards.writing.duplicates import Excluding, Ledgers, Policy
 from data_shards.writing.journal import BuildFolder, build_folder, fingerprint
+from data_shards.writing.ledger import ENTRY
 from data_shards.writing.shard_file import ROWS_SUFFIX, ClosedShard, ShardWriter
 from data_shards.writing.statistics import SplitCounts
-from data_shards.writing.workers import chunk_length, encoded_chunks
+from data_shards.writing.workers import encoded_chunks, probe
 
 SHARD_BYTES = 64 << 20
 SKIPPED_FILE = "skipped.csv"
@@ -43,6 +54,7 @@ def write_dataset(
     duplicates: Policy | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write every sample of ``source`` below ``out``, in the order of the source within each split.
@@ -62,6 +74,8 @@ def write_dataset(
             default is the source's own.
         overwrite: replace ``out`` when it exists.
         restart: throw away what an unfinished build has left, instead of going on.
+        options: JSON values from which the source was made; an unfinished build with other ones does not go on. Without
+            them it is told by the card and the first sample.
         progress: is advanced by the number of samples.
 
     Returns:
@@ -77,15 +91,19 @@ def write_dataset(
         raise DataError(f"shards of {shard_bytes} bytes cannot be written; at least 1")
     refuse_existing(out, overwrite=overwrite)
     policy: Policy = duplicates or source.duplicates
-    length = chunk_length(source)
+    length, first = probe(source)
+    card = source.card.model_dump(mode="json")
     mark = fingerprint(
-        SCHEMA_VERSION, source.card.model_dump(mode="json"), len(source), shard_bytes, length, skip_errors, policy
+        SCHEMA_VERSION, card, options or {}, len(source), shard_bytes, length, first, skip_errors, policy
     )
     with build_folder(out, mark, restart=restart) as folder:
+        refuse_existing(out, overwrite=overwrite)  # another process may have been faster
+        if folder.complete:
+            return read_manifest(folder.path)
         build = _run(source, folder, policy, shard_bytes, length, workers, skip_errors, progress)
         dropped = build.ledgers.repeated(policy)
         if dropped:
-            folder.begin_again({"dropped": dropped})
+            folder.commit({"dropped": dropped})
             build = _run(source, folder, "refuse", shard_bytes, length, workers, skip_errors, progress)
         return build.finished()
 
@@ -105,7 +123,7 @@ def _run(
     chosen = Excluding(source, np.array(dropped, np.int64)) if dropped else source
     build = _Build.begun(chosen, folder, shard_bytes)
     if progress is not None:
-        progress.advance(build.position)
+        progress.begin(len(chosen), build.position)
     for chunk in encoded_chunks(chosen, length, start=build.position, workers=workers, skip_errors=skip_errors):
         build.add(chunk, policy)
         if progress is not None:
@@ -136,7 +154,9 @@ class _Build:
         """A new build, or the one that the folder's note tells of."""
         note = folder.note
         if "position" not in note:
+            folder.keep()
             return cls(source, folder, shard_bytes, Ledgers(folder.path, source), skipped=list(source.skipped))
+        _check_files(folder)
         layout = Layout.from_json(note["layout"])
         return cls(
             source,
@@ -227,18 +247,25 @@ class _Build:
         self._forget_rows({state["rows"] for state in note["open"].values()})
         self.committed_s = time.monotonic()
 
-    def _forget_rows(self, needed: Container[str] = ()) -> None:
+    def _forget_rows(self, needed: Container[str]) -> None:
         """Delete the rows that no note speaks of any more."""
         for path in self.folder.path.glob(f"*{ROWS_SUFFIX}"):
             if path.name not in needed:
                 path.unlink()
+
+    def _nothing(self) -> str:
+        """Why there is no sample."""
+        if not self.skipped:
+            return "the source has no samples"
+        reason, count = Counter(skipped.reason for skipped in self.skipped).most_common(1)[0]
+        return f"all {len(self.skipped)} items were left out, {count} of them for this reason: {reason}"
 
     def finished(self) -> Manifest:
         """Close the last shards and write the manifest."""
         for split in list(self.open):
             self._close(split)
         if not self.closed:
-            raise DataError(f"{self.source.card.name}: the source has no samples")
+            raise DataError(f"{self.source.card.name}: {self._nothing()}")
         subjects, shared, repeated = self.ledgers.counted()
         splits = {
             split: SplitEntry(
@@ -253,9 +280,7 @@ class _Build:
         }
         if self.skipped:
             write_atomic(self.folder.path / SKIPPED_FILE, skipped_table(self.skipped))
-        self.ledgers.remove()
-        self._forget_rows()
-        return write_manifest(
+        manifest = write_manifest(
             self.folder.path,
             Manifest(
                 schema_version=SCHEMA_VERSION,
@@ -269,6 +294,24 @@ class _Build:
                 skipped=len(self.skipped),
             ),
         )
+        shards = [name for entry in splits.values() for shard in entry.shards for name in (shard.file, shard.index)]
+        self.folder.finish([FILE_NAME, *shards, *([SKIPPED_FILE] if self.skipped else [])])
+        return manifest
+
+
+def _check_files(folder: BuildFolder) -> None:
+    """Raise :class:`MedformerError` when a file that the note speaks of is gone or shorter than it was."""
+    note = folder.note
+    sizes = {f"{kind}.ledger": entries * ENTRY.itemsize for kind, entries in note["ledgers"].items()}
+    sizes |= {f"{state['stem']}.tar": state["bytes"] for state in note["open"].values()}
+    sizes |= {shard["entry"]["file"]: shard["entry"]["bytes"] for shards in note["closed"].values() for shard in shards}
+    for name, size in sizes.items():
+        path = folder.path / name
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise MedformerError(
+                f"{path}: {found} bytes, expected {size}: the unfinished build was changed; --restart throws it away"
+            )
 
 
 def skipped_table(skipped: Iterable[Skipped]) -> str:

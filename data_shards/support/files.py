@@ -35,8 +35,13 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write ``content`` to ``path``: afterwards the file holds all of it, or is what it was before.
+
+    Args:
+        path: the file.
+        content: all of it; text is written as UTF-8.
+        private: only the owner may read the file.
 
     Raises:
         MedformerError: the file cannot be written (no space, no permission); nothing is left behind.
@@ -44,7 +49,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "wb", opener=_private if private else None) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -53,6 +58,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise MedformerError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -96,13 +105,14 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 def put_in_place(partial: Path, path: Path) -> None:
     """Flush the folder ``partial`` and rename it to ``path``; what stood there is removed afterwards."""
     sync_tree(partial)
+    retired = partial.with_suffix(".retired")
     if path.exists():
-        retired = partial.with_suffix(".retired")
+        if retired.exists():  # of a process that was killed while it removed it
+            shutil.rmtree(retired)
         os.replace(path, retired)
-        os.replace(partial, path)
+    os.replace(partial, path)
+    if retired.exists():
         shutil.rmtree(retired)
-    else:
-        os.replace(partial, path)
 
 
 @contextlib.contextmanager

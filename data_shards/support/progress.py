@@ -54,6 +54,12 @@ class Progress:
         self._started = self._shown = time.monotonic()
         return self
 
+    def begin(self, total: int, done: int) -> None:
+        """Start anew: a second pass, or a run that goes on from ``done`` units of an earlier one."""
+        self.total = total
+        self.done = self._initial = done
+        self._started = self._shown = time.monotonic()
+
     def advance(self, count: int = 1, /, **figures: float) -> None:
         """Count ``count`` more units as done; ``figures`` (a loss, say) are shown beside the rate from now on."""
         self._figures.update(figures)

@@ -33,8 +33,7 @@ class Ledgers:
     def __init__(self, folder: Path, source: Source, saved: dict[str, int] | None = None) -> None:
         counts = saved or dict.fromkeys(_KINDS, 0)
         self._source = source
-        self._paths = {kind: folder / f"{kind}.ledger" for kind in _KINDS}
-        self._ledgers = {kind: Ledger(path, counts[kind]) for kind, path in self._paths.items()}
+        self._ledgers = {kind: Ledger(folder / f"{kind}.ledger", counts[kind]) for kind in _KINDS}
         self._next_look = _FIRST_LOOK
         while self._next_look <= counts["keys"]:
             self._next_look *= 2
@@ -52,7 +51,9 @@ class Ledgers:
             self._next_look *= 2
 
     def saved(self) -> dict[str, int]:
-        """How many entries the files hold."""
+        """How many entries the files hold, all of them on the disk."""
+        for ledger in self._ledgers.values():
+            ledger.sync()
         return {kind: ledger.entries for kind, ledger in self._ledgers.items()}
 
     def check(self, policy: Policy) -> None:
@@ -91,11 +92,6 @@ class Ledgers:
         contents = self._ledgers["contents"].repeats(keep=0)
         subjects = self._ledgers["subjects"].repeats(keep=0)
         return subjects.distinct, contents.shared, contents.repeated
-
-    def remove(self) -> None:
-        """Delete the files."""
-        for path in self._paths.values():
-            path.unlink()
 
     def _pair(self, repeats: Repeats) -> tuple[Sample, Sample, str]:
         """The two samples of the first repeat, and the name of the later one."""

@@ -7,12 +7,12 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from data_shards.support.errors import DataError, MedformerError
-from data_shards.support.files import put_in_place, read_json, write_json
+from data_shards.support.files import put_in_place, read_json, sync_tree, write_json
 
 NOTE = "build.json"
 _LOCK = "build.lock"
@@ -33,15 +33,24 @@ class BuildFolder:
 
     def commit(self, note: dict[str, Any]) -> None:
         """Make ``note`` the state from which a later run goes on; all that it speaks of is on the disk already."""
-        self.note = note
         write_json(self.path / NOTE, {"fingerprint": self._fingerprint, "note": note})
+        self.note = note
 
-    def begin_again(self, note: dict[str, Any]) -> None:
-        """Throw away all that was made, but for ``note``."""
-        self.commit(note)
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier run got as far as :meth:`finish`."""
+        return "complete" in self.note
+
+    def finish(self, names: Collection[str]) -> None:
+        """The dataset consists of the files ``names``; what else is here is not needed any more."""
+        sync_tree(self.path)
+        self.commit({"complete": sorted(names)})
+
+    def keep(self, names: Collection[str] = ()) -> None:
+        """Delete all but the files ``names``, also what a killed process left half-written."""
         for inner in self.path.iterdir():
-            if inner.name not in (NOTE, _LOCK):
-                inner.unlink()
+            if inner.name not in (NOTE, _LOCK, *names):
+                _delete(inner)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -51,8 +60,9 @@ def fingerprint(*parts: Any) -> str:
 
 @contextlib.contextmanager
 def build_folder(out: Path, mark: str, *, restart: bool = False) -> Iterator[BuildFolder]:
-    """The folder to build in. It becomes ``out`` when the block ends without an error.
+    """The folder to build in, which becomes ``out`` when the block ends without an error.
 
+    The block calls :meth:`BuildFolder.finish` last.
     When the block fails, the folder is kept if there was a :meth:`BuildFolder.commit`, so that the same build can go
     on, and removed if there was none.
 
@@ -86,9 +96,11 @@ def build_folder(out: Path, mark: str, *, restart: bool = False) -> Iterator[Bui
                         with contextlib.suppress(OSError):  # not empty: somebody else builds there
                             out.parent.rmdir()
                 raise
-            (path / NOTE).unlink(missing_ok=True)
-            (path / _LOCK).unlink()
+            folder.keep(folder.note["complete"])
+            # Note and lock go last: until the name is there, a run that is cut off can go on, and no other can begin.
             put_in_place(path, out)
+            (out / NOTE).unlink()
+            (out / _LOCK).unlink()
     except OSError as error:
         raise MedformerError(f"cannot write {out}: {error.strerror or error}") from error
 
@@ -109,8 +121,15 @@ def _note(path: Path, mark: str) -> dict[str, Any]:
 
 
 def _empty(path: Path) -> None:
+    # The note first: it must not speak of files that are gone.
+    (path / NOTE).unlink(missing_ok=True)
     for inner in path.iterdir():
-        if inner.is_dir():
-            shutil.rmtree(inner)
-        elif inner.name != _LOCK:
-            inner.unlink()
+        if inner.name != _LOCK:
+            _delete(inner)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -70,6 +70,11 @@ class Ledger:
             file.write(entries.tobytes())
         self.entries += len(entries)
 
+    def sync(self) -> None:
+        """Bring all entries to the disk."""
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
+
     def repeats(self, *, keep: int, crossing_only: bool = False) -> Repeats:
         """Find equal digests.
 

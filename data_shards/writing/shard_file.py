@@ -81,6 +81,7 @@ class ShardWriter:
     def close(self, layout: Layout) -> ShardEntry:
         """Finish the tar file and write its index in ``layout``; sizes and sums of the index come with the last one."""
         self._write(memoryview(tar.TRAILER))
+        os.fsync(self._file.fileno())
         self._file.close()
         write_index(self._index, self._joined(layout))
         return ShardEntry(

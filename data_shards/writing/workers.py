@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from data_shards import tar
 from data_shards.sources.base import Source
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.writing.chunk import Chunk, encode_chunk, read_sample
@@ -23,16 +25,25 @@ _source: Source | None = None
 _skip_errors = False
 
 
-def chunk_length(source: Source) -> int:
-    """Samples per chunk: a function of the source alone, so that the number of processes changes no byte."""
+def probe(source: Source) -> tuple[int, str]:
+    """Look at the first sample that can be read.
+
+    Returns:
+        Samples per chunk, a function of the source alone, so that the number of processes changes no byte; and a
+        digest of the sample, which tells sources from one another that have the same card.
+    """
     for position in range(min(_TRIED, len(source))):
         try:
             sample = read_sample(source, position)
         except DataError:
             continue
         size = sum(image.pixels.nbytes for image in sample.images.values())
-        return max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // (size + 1)))
-    return 1
+        digest = hashlib.sha256()
+        for member in tar.members(sample):
+            digest.update(member.head)
+            digest.update(member.payload)
+        return max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // (size + 1))), digest.hexdigest()
+    return 1, ""
 
 
 def encoded_chunks(
@@ -51,7 +62,7 @@ def encoded_chunks(
         DataError: a sample cannot be read.
         MedformerError: a process died.
     """
-    runs = (range(first, min(first + length, len(source))) for first in range(start, len(source), length))
+    runs = _runs(start, len(source), length)
     if workers > 1:
         yield from _in_processes(source, runs, workers, skip_errors)
         return
@@ -60,6 +71,17 @@ def encoded_chunks(
             chunk = encode_chunk(source, run, skip_errors=skip_errors)
             yield chunk
             run = range(chunk.last, run.stop)
+
+
+def _runs(start: int, stop: int, length: int) -> Iterator[range]:
+    """Positions ``start`` to ``stop``, cut at every multiple of ``length``.
+
+    A build that goes on within a run so ends it where it would have ended: statistics are rounded run by run.
+    """
+    while start < stop:
+        end = min((start // length + 1) * length, stop)
+        yield range(start, end)
+        start = end
 
 
 def _in_processes(source: Source, runs: Iterable[range], workers: int, skip_errors: bool) -> Iterator[Chunk]:

@@ -6,7 +6,10 @@ import argparse
 import csv
 import io
 import json
+import math
+import os
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +30,31 @@ _KEY_WIDTH = 30
 
 def build(arguments: argparse.Namespace) -> None:
     """Write every dataset that the arguments describe."""
-    if arguments.shard_mb <= 0 or arguments.workers < 1:
+    if not 0 < arguments.shard_mb < math.inf or arguments.workers < 1:
         raise ConfigError("--shard-mb is a positive size and --workers a positive number")
     content, origin = _content(arguments)
     if arguments.sets:
-        content["sets"] = [*content.get("sets", []), *arguments.sets]
+        sets = content.get("sets", [])
+        content["sets"] = [*([sets] if isinstance(sets, str) else sets), *arguments.sets]
     preparation = parse(Preparation, content.pop("prepare", None) or {}, f"{origin}: prepare")
     kind = source_named(arguments.source)
-    sources = kind.from_config(parse(kind.Config, content, origin))
+    config = parse(kind.Config, content, origin)
+    sources = kind.from_config(config)
+    for source in sources:
+        refuse_existing(arguments.out / source.card.name, overwrite=arguments.overwrite)
     if arguments.key_table is not None:
         refuse_existing(arguments.key_table, overwrite=arguments.overwrite)
+        if not os.access(arguments.key_table.absolute().parent, os.W_OK):
+            raise ConfigError(f"{arguments.key_table}: there is no folder to write it into")
+    # Other sets of the same source may be built now or later.
+    options = config.model_dump(mode="json", exclude={"sets"}) | {"prepare": preparation.model_dump(mode="json")}
     for source in sources:
         for warning in source.warnings:
             print(f"{source.card.name}: warning: {warning}")
         prepared = Prepared(source, preparation) if preparation != Preparation() else source
-        _write(prepared, arguments)
+        _write(prepared, arguments, options)
     if arguments.key_table is not None:
-        write_atomic(arguments.key_table, _key_table(sources))
+        write_atomic(arguments.key_table, _key_table(sources), private=True)
 
 
 def explain(name: str | None) -> str:
@@ -72,7 +83,7 @@ def _content(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return content, str(arguments.config) if arguments.config is not None else "options"
 
 
-def _write(source: Source, arguments: argparse.Namespace) -> None:
+def _write(source: Source, arguments: argparse.Namespace, options: Mapping[str, Any]) -> None:
     out = arguments.out / source.card.name
     with Progress(len(source), "samples", source.card.name) as progress:
         manifest = write_dataset(
@@ -84,6 +95,7 @@ def _write(source: Source, arguments: argparse.Namespace) -> None:
             duplicates=arguments.duplicates,
             overwrite=arguments.overwrite,
             restart=arguments.restart,
+            options=options,
             progress=progress,
         )
     print(f"{out}: {_counts(manifest)}" + (f"; {manifest.card.note}" if manifest.card.note else ""))

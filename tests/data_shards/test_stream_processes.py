@@ -8,6 +8,7 @@ import pickle
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +55,17 @@ def _content(batch: Batch) -> tuple[int, int, list[int], bytes]:
 
 
 def reader_pids() -> set[int]:
-    """Processes of this test that are readers: children of a fork server that this process started."""
+    """Processes of this test that are readers: the children of its fork server."""
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent = _state_and_parent(entry.name)
-            _, grandparent = _state_and_parent(parent)
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if grandparent == str(os.getpid()) and state != "Z":
+        if parent == str(server) and state != "Z":
             found.add(int(entry.name))
     return found
-
-
-def _state_and_parent(pid: str) -> tuple[str, str]:
-    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-    return state, parent
 
 
 def until_gone(pids: set[int]) -> bool:

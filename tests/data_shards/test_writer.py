@@ -251,7 +251,7 @@ def test_a_fault_at_the_start_of_a_long_build_comes_out_early(tmp_path: Path, mo
 def test_images_far_larger_than_the_first_do_not_make_a_chunk_large() -> None:
     rows = [toy_sample(str(n), pixels=np.full((1, 1, 4 if n < 1 else 6 << 20), n, np.uint8)) for n in range(14)]
     source = Listed(rows, card())
-    length = workers.chunk_length(source)
+    length, _ = workers.probe(source)
     assert length == workers._CHUNK_SAMPLES
     for count in (1, 2):
         chunks = list(workers.encoded_chunks(source, length, workers=count))
