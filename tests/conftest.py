@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ THREADS = 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, str(THREADS))
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# One fork server serves all tests of a session; the first that starts it would decide whether readers import torch anew.
+multiprocessing.set_forkserver_preload(["data_shards.reader_processes"])
 
 # How long one example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("medformer", deadline=None)
