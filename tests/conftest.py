@@ -17,7 +17,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, str(THREADS))
 os.environ.setdefault("MPLBACKEND", "agg")
 
-# One fork server serves all tests of a session; the first that starts it would decide whether readers import torch anew.
+# One fork server serves a whole session; the test that starts it would decide whether all readers import torch anew.
 multiprocessing.set_forkserver_preload(["data_shards.reader_processes"])
 
 # How long one example takes says more of the machine than of the code.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
@@ -13,6 +12,7 @@ import numpy as np
 from data_shards.sample import Image
 from data_shards.sources.files.dtypes import plain
 from data_shards.sources.files.limits import BoundedReader, check_size, open_regular
+from data_shards.sources.files.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality
 
@@ -52,8 +52,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether the first axis is the fastest, and dtype; the file then stands at the values."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote the header
+        with silent_libraries():  # warnings quote the header
             shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
     except Exception as error:  # the header is a Python literal: parsing it fails in many ways
         raise DataError(f"{_WHAT} has no readable npy header ({type(error).__name__})") from None

@@ -10,6 +10,7 @@ import numpy as np
 from data_shards.sample import Image
 from data_shards.sources.files.dtypes import plain
 from data_shards.sources.files.limits import check_size, open_regular
+from data_shards.sources.files.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality
 
@@ -47,8 +48,6 @@ def read_picture(path: Path, *, modality: Modality = Modality.unknown) -> Image:
             :data:`~data_shards.sources.files.limits.MAX_BYTES` for all pages), animated, or has colours of 16 bits,
             which Pillow would cut down to 8.
     """
-    from data_shards.sources.files.dicom.quiet import silent_libraries
-
     with open_regular(path) as file, silent_libraries():
         try:
             pixels = _decode(file)

@@ -113,7 +113,16 @@ def test_a_copy_of_a_file_is_reported_and_dropped(tmp_path: Path) -> None:
     paths = stack(tmp_path)
     (tmp_path / "copy").write_bytes(paths[2].read_bytes())
     series, unused = find_series([*paths, tmp_path / "copy"])
-    assert unused == [(5, "the same SOP instance as an earlier file")] and offsets(series) == [0]
+    assert unused == [(5, "the same SOP instance as another file")] and offsets(series) == [0]
+
+
+def test_a_copy_that_was_cut_short_does_not_take_the_place_of_the_whole(tmp_path: Path) -> None:
+    paths = stack(tmp_path)
+    short = tmp_path / "copy"
+    short.write_bytes(paths[2].read_bytes()[:-10])
+    series, unused = find_series([short, *paths])
+    assert unused == [(0, "the same SOP instance as another file")]
+    assert set(series[0].paths) == set(paths)
 
 
 @pytest.mark.parametrize(

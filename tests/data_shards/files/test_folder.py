@@ -140,7 +140,7 @@ def test_a_slice_that_is_there_twice_is_listed_as_skipped(tmp_path: Path):
     shutil.copy(paths[0], tmp_path / "copy.dcm")
     made = images(tmp_path)
     assert len(made) == 1 and made.sample(0).image.pixels.shape == (1, 5, 6, 7)
-    assert [item.reason for item in made.skipped] == ["the same SOP instance as an earlier file"]
+    assert [item.reason for item in made.skipped] == ["the same SOP instance as another file"]
 
 
 def test_a_damaged_dicom_file_is_skipped_and_the_others_stay(tmp_path: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -44,14 +44,15 @@ _PREFIX_BYTES = 132
 
 @dataclass(frozen=True)
 class Parsed:
-    """A data set, and which pixel attribute its file has; empty when it has none."""
+    """A data set, which pixel attribute its file has (empty when it has none), and the bytes of the file."""
 
     dataset: Dataset
     pixel_keyword: str
+    file_bytes: int = 0
 
 
 def parse(path: Path, *, pixels: bool) -> Parsed:
-    """Read one file; call inside :func:`~data_shards.sources.files.dicom.quiet.silent_libraries`.
+    """Read one file; call inside :func:`~data_shards.sources.files.quiet.silent_libraries`.
 
     Args:
         path: the file.
@@ -65,7 +66,7 @@ def parse(path: Path, *, pixels: bool) -> Parsed:
         if size > MAX_BYTES:
             raise DataError(f"a file of {size} bytes, at most {MAX_BYTES} are accepted")
         try:
-            return _parse(_Clamped(file, size), pixels)
+            return replace(_parse(_Clamped(file, size), pixels), file_bytes=size)
         except DataError:
             raise
         except Exception as error:  # pydicom raises anything on damaged bytes, and quotes them

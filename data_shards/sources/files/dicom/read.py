@@ -15,11 +15,11 @@ from data_shards.sources.files.dicom.frames import Frame, frame_of, is_enhanced
 from data_shards.sources.files.dicom.layout import Layout, layout_of
 from data_shards.sources.files.dicom.parsing import parse
 from data_shards.sources.files.dicom.plane import Plane, plane_of
-from data_shards.sources.files.dicom.quiet import silent_libraries
 from data_shards.sources.files.dicom.series import Series
 from data_shards.sources.files.dicom.tables import Table, palette
 from data_shards.sources.files.limits import check_size
 from data_shards.sources.files.orientation import check_spacing, to_canonical
+from data_shards.sources.files.quiet import silent_libraries
 from data_shards.support.errors import DataError
 
 

@@ -12,9 +12,9 @@ from data_shards.sources.files.dicom.geometry import slice_order
 from data_shards.sources.files.dicom.layout import layout_of
 from data_shards.sources.files.dicom.parsing import Parsed, parse
 from data_shards.sources.files.dicom.plane import Plane, plane_of
-from data_shards.sources.files.dicom.quiet import silent_libraries
 from data_shards.sources.files.dicom.stacks import by_grid, split_repeats
 from data_shards.sources.files.dicom.unusable import check_usable
+from data_shards.sources.files.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality
 
@@ -60,6 +60,7 @@ class _Header:
     group: tuple[Hashable, ...]
     planes: tuple[Plane, ...]
     enhanced: bool
+    file_bytes: int
 
 
 def find_series(paths: Sequence[Path]) -> tuple[list[Series], list[tuple[int, str]]]:
@@ -67,8 +68,8 @@ def find_series(paths: Sequence[Path]) -> tuple[list[Series], list[tuple[int, st
 
     Files of one series of one patient make a volume when they agree in kind, size, spacing, orientation and frame of
     reference. Slices at one place that differ in echo time, time point, b-value or another trait become separate
-    volumes. A multi-frame file is never joined with others. A file with an SOP instance that was seen before is
-    dropped.
+    volumes. A multi-frame file is never joined with others. Of several files with one SOP instance the largest is
+    used, the first of these: a copy that was cut short does not take the place of the whole.
 
     Args:
         paths: DICOM files; the order does not change what is found.
@@ -79,7 +80,7 @@ def find_series(paths: Sequence[Path]) -> tuple[list[Series], list[tuple[int, st
     """
     headers: list[_Header] = []
     unused: list[tuple[int, str]] = []
-    seen: set[str] = set()
+    kept: dict[str, _Header] = {}
     with silent_libraries():
         for position, path in enumerate(paths):
             try:
@@ -87,11 +88,15 @@ def find_series(paths: Sequence[Path]) -> tuple[list[Series], list[tuple[int, st
             except DataError as error:
                 unused.append((position, str(error)))
                 continue
-            if header.instance and header.instance in seen:
-                unused.append((position, "the same SOP instance as an earlier file"))
+            if not header.instance:
+                headers.append(header)
                 continue
-            seen.add(header.instance)
-            headers.append(header)
+            other = kept.setdefault(header.instance, header)
+            if other is not header:
+                smaller, larger = sorted((header, other), key=lambda one: (one.file_bytes, -one.position))
+                kept[header.instance] = larger
+                unused.append((smaller.position, "the same SOP instance as another file"))
+    headers = sorted([*headers, *kept.values()], key=lambda header: header.position)
     groups: dict[Hashable, list[_Header]] = {}
     for header in headers:
         groups.setdefault(header.group, []).append(header)
@@ -126,6 +131,7 @@ def _header(position: int, parsed: Parsed) -> _Header:
         group=(patient, *identity, kind, *size, *alone),
         planes=planes,
         enhanced=enhanced,
+        file_bytes=parsed.file_bytes,
     )
 
 
