@@ -12,15 +12,35 @@ from data_shards.support.errors import DataError
 _PIECE_VALUES = 1 << 20
 
 
-def to_8_bits(pixels: np.ndarray, intensity: Intensity) -> np.ndarray:
-    """Linear from the low to the high end to 0 to 255, rounded; beyond the ends 0 and 255.
+Ends = tuple[float, float]
+
+
+def ends_of(pixels: np.ndarray, intensity: Intensity) -> Ends | None:
+    """The values that become 0 and 255; None when values stay as they are.
 
     A window runs from center - width / 2 to center + width / 2 (the LINEAR_EXACT function of DICOM PS3.3
-    C.11.2.1.3.2). Where both percentiles are one value, as in a constant image, only what is above it becomes 255.
+    C.11.2.1.3.2).
 
     Args:
         pixels: finite values of any dtype and shape.
-        intensity: how the ends are found; without window and percentile nothing is done.
+        intensity: how the ends are found.
+    """
+    if intensity.window is not None:
+        center, width = intensity.window
+        return center - width / 2, center + width / 2
+    if intensity.percentile is not None:
+        return percentiles(pixels, intensity.percentile)
+    return None
+
+
+def to_8_bits(pixels: np.ndarray, ends: Ends) -> np.ndarray:
+    """Linear from the low to the high end to 0 to 255, rounded; beyond the ends 0 and 255.
+
+    Where both ends are one value, as in a constant image, only what is above it becomes 255.
+
+    Args:
+        pixels: finite values of any dtype and shape.
+        ends: low and high, as :func:`ends_of` finds them.
 
     Returns:
         uint8 of the same shape.
@@ -28,13 +48,7 @@ def to_8_bits(pixels: np.ndarray, intensity: Intensity) -> np.ndarray:
     Raises:
         DataError: the ends are so far apart that their distance is no float64.
     """
-    if intensity.window is not None:
-        center, width = intensity.window
-        low, high = center - width / 2, center + width / 2
-    elif intensity.percentile is not None:
-        low, high = percentiles(pixels, intensity.percentile)
-    else:
-        return pixels
+    low, high = ends
     span = high - low
     if not math.isfinite(span):
         raise DataError(f"values from {low:g} to {high:g} are too far apart for 8 bits")
@@ -48,7 +62,7 @@ def to_8_bits(pixels: np.ndarray, intensity: Intensity) -> np.ndarray:
     return result
 
 
-def percentiles(pixels: np.ndarray, percents: tuple[float, float]) -> tuple[float, float]:
+def percentiles(pixels: np.ndarray, percents: tuple[float, float]) -> Ends:
     """Percentiles of all values, linear between neighbours in the sorted order, in float64 for every dtype.
 
     ``numpy.percentile`` interpolates in the dtype of the values, where the distance of two float16 can overflow.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from data_shards.prepare.crop import cut, cut_or_pad, foreground_box
 from data_shards.prepare.document import Preparation
 from data_shards.prepare.grid import grids, with_mask_aligned
-from data_shards.prepare.intensity import to_8_bits
+from data_shards.prepare.intensity import Ends, ends_of, to_8_bits
 from data_shards.prepare.resample import to_shape, to_spacing
 from data_shards.sample import MASK, Image, Sample
 from data_shards.sources.base import DatasetCard, Source
@@ -62,7 +62,8 @@ def prepare(images: dict[str, Image], preparation: Preparation) -> dict[str, Ima
     """The images of one study, prepared in the order of the options.
 
     Images that lie on one grid are cut to one box, which holds the foreground of each of them; the mask is cut with
-    the images of its grid and its values stay class ids.
+    the images of its grid and its values stay class ids. Percentiles are those of the image before it is brought to
+    its size, so that they do not depend on how much of the result is padding.
 
     Raises:
         DataError: an image cannot be prepared; the message names it.
@@ -73,15 +74,18 @@ def prepare(images: dict[str, Image], preparation: Preparation) -> dict[str, Ima
         images = _each(images, lambda name, image: to_spacing(image, spacing_mm, nearest=name == MASK))
     if preparation.crop == "foreground":
         for group in grids(images):
-            shown = [images[name] for name in group if name != MASK]
-            box = foreground_box(shown, preparation.threshold, preparation.margin)
+            box = foreground_box(
+                [images[name] for name in group if name != MASK], preparation.threshold, preparation.margin
+            )
             images = images | {name: cut(images[name], box) for name in group}
+    shown = {name: image for name, image in images.items() if name != MASK}
+    ends = {name: ends_of(image.pixels, preparation.intensity) for name, image in shown.items()}
     if (size := preparation.size) is not None:
         if preparation.fit == "resize":
             images = _each(images, lambda name, image: to_shape(image, size, nearest=name == MASK))
         else:
             images = _each(images, lambda name, image: cut_or_pad(image, size, mask=name == MASK))
-    return _each(images, lambda name, image: image if name == MASK else _scaled(image, preparation))
+    return _each(images, lambda name, image: _scaled(image, ends.get(name)))
 
 
 def _each(images: dict[str, Image], step: Callable[[str, Image], Image]) -> dict[str, Image]:
@@ -103,8 +107,8 @@ def _finite(image: Image) -> Image:
     return image
 
 
-def _scaled(image: Image, preparation: Preparation) -> Image:
-    return replace(image, pixels=to_8_bits(image.pixels, preparation.intensity))
+def _scaled(image: Image, ends: Ends | None) -> Image:
+    return image if ends is None else replace(image, pixels=to_8_bits(image.pixels, ends))
 
 
 def _prepared_card(card: DatasetCard, words: str) -> DatasetCard:

@@ -137,6 +137,13 @@ def test_masks_keep_their_labels_and_the_grid_of_the_image(steps: dict[str, Any]
     assert result[MASK].spacing_mm == result["image"].spacing_mm
 
 
+def test_padding_does_not_move_the_percentiles() -> None:
+    image = Image(np.arange(1, 101, dtype=np.int16).reshape(1, 10, 10))
+    steps: dict[str, Any] = {"intensity": {"percentile": [10, 90]}}
+    alone, padded = (prepared({"image": image}, **steps, **more)["image"].pixels for more in ({}, {"size": 40}))
+    assert (padded[:, 15:25, 15:25] == alone).all() and not np.delete(padded, slice(15, 25), axis=1).any()
+
+
 def test_padding_is_the_smallest_value_of_an_image_and_0_of_a_mask() -> None:
     pixels = np.array([[[-1024, 7], [8, 9]]], np.int16)
     result = prepared({"image": Image(pixels), "mask": Image(np.full((1, 2, 2), 4, np.uint8))}, size=4)
