@@ -284,7 +284,7 @@ def test_planes_and_volumes_of_different_sizes_mix_with_one_geometry_in_each_bat
 def test_a_dataset_of_mixed_sizes_is_refused_with_what_to_do(tmp_path: Path) -> None:
     samples = [toy_sample(str(n), pixels=np.zeros((1, 3 + n, 4), np.uint8)) for n in range(2)]
     write_dataset(Listed(samples, card()), tmp_path / "toy")
-    with pytest.raises(ConfigError, match="a batch holds one geometry: build the shards again with --prepare"):
+    with pytest.raises(ConfigError, match="a batch holds one geometry: build the shards again with prepare.size"):
         SampleStream([ShardedDataset(tmp_path / "toy", "train")], batch_size=2, seed=0)
 
 
