@@ -89,6 +89,7 @@ def _in_processes(source: Source, runs: Iterable[range], workers: int, skip_erro
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(workers, context, _begin, (source, skip_errors))
     waiting: deque[tuple[range, Future[Chunk]]] = deque()
+    finished = False
     try:
         for run in runs:
             waiting.append((run, pool.submit(_encode, run)))
@@ -96,11 +97,15 @@ def _in_processes(source: Source, runs: Iterable[range], workers: int, skip_erro
                 yield from _first(pool, waiting)
         while waiting:
             yield from _first(pool, waiting)
+        finished = True
     except BrokenProcessPool:
         raise MedformerError(
             "a process that reads samples died; when memory is short, ask for fewer processes (--workers)"
         ) from None
     finally:
+        if not finished:  # an error, or the user has had enough: nobody waits for chunks that nobody will write
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
 

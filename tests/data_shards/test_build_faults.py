@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,3 +192,19 @@ def test_a_build_that_begins_while_another_one_ends_does_not_harm_it(
     write_dataset(Slow(samples=60), tmp_path / "toy")
     assert read_manifest(tmp_path / "toy").splits["train"].samples > 0
     assert list((tmp_path / "toy").glob("*.tar"))
+
+
+class Stuck(Slow):
+    """Samples that take ten minutes, after the first."""
+
+    def sample(self, position: int) -> Sample:
+        if position:
+            time.sleep(600)
+        return super().sample(position)
+
+
+def test_a_build_that_is_given_up_does_not_wait_for_samples_on_their_way() -> None:
+    chunks = workers.encoded_chunks(Stuck(samples=60), 1, workers=2)
+    assert next(chunks).last == 1
+    chunks.close()  # type: ignore[attr-defined]
+    assert not [process for process in multiprocessing.active_children() if process.is_alive()]
