@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 
 from data_shards import tar
 from data_shards.sources.base import Source
@@ -123,6 +126,15 @@ def _first(pool: ProcessPoolExecutor, waiting: deque[tuple[range, Future[Chunk]]
 def _begin(source: Source, skip_errors: bool) -> None:
     global _source, _skip_errors
     _source, _skip_errors = source, skip_errors
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool does not see that the process which made it was killed, and would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _encode(run: range) -> Chunk:

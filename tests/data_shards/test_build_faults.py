@@ -208,3 +208,20 @@ def test_a_build_that_is_given_up_does_not_wait_for_samples_on_their_way() -> No
     assert next(chunks).last == 1
     chunks.close()  # type: ignore[attr-defined]
     assert not [process for process in multiprocessing.active_children() if process.is_alive()]
+
+
+KILLED_AT_ONCE = """
+import os, signal, sys
+from data_shards.writing import workers
+from tests.data_shards.test_build_faults import Stuck
+
+next(workers.encoded_chunks(Stuck(samples=60), 1, workers=2))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_build_that_is_killed_leaves_no_process() -> None:
+    # The pipe is at its end when the last process that could write into it is gone.
+    process = subprocess.Popen([sys.executable, "-c", KILLED_AT_ONCE], env=ENVIRONMENT, stdout=subprocess.PIPE)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
