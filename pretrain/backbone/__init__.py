@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from pretrain.backbone import sizes as _sizes  # noqa: F401  (registers the sizes)
-from pretrain.backbone.perceiver import Features, Medformer
+from pretrain.backbone.perceiver import Medformer
+from pretrain.backbone.study import Features, StudyFeatures, StudyImage
 
-__all__ = ["Features", "Medformer", "normalise"]
+__all__ = ["Features", "Medformer", "StudyFeatures", "StudyImage", "normalise"]
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -1,99 +1,67 @@
-"""Input adapters: from pixels to the tokens that the latents attend to."""
+"""The input adapter: from pixels to the tokens that the latents attend to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from pretrain.backbone.position import FourierPosition, grid_coordinates
+from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid, Spacing
+from pretrain.backbone.stems import create_stem
 
 
-class ConvStem(nn.Module):
-    """Overlapping convolutions, each stage halving the grid (Xiao et al., NeurIPS 2021: early convolutions).
+class ImageAdapter(nn.Module):
+    """Tokens of planes and volumes: a stem, joined with Fourier features of where each token lies in mm.
 
-    The first convolution takes any number of channels: its weights are those of ``in_chans`` canonical channels, and an
-    image of another number of channels sees them as if its channels were repeated cyclically and rescaled, so a
-    grey image gives what the same image in equal colours gives.
+    A plane lies at depth 0. What the depth adds to a volume is zero there, and zero everywhere in a new network, so a
+    volume of one slice gives the tokens of its slice.
 
     Args:
         in_chans: canonical number of channels.
-        dim: channels of the result.
-        stride: pixels per token along each axis, a power of two.
-
-    Raises:
-        ValueError: ``stride`` is not a power of two above one.
-    """
-
-    def __init__(self, in_chans: int, dim: int, stride: int = 4) -> None:
-        super().__init__()
-        stages = stride.bit_length() - 1
-        if stride != 2**stages or stages < 1:
-            raise ValueError(f"stride {stride} of the stem is not a power of two above one")
-        widths = [max(dim >> (stages - stage), 16) for stage in range(stages)] + [dim]
-        self.stride = stride
-        self.in_chans = in_chans
-        self.first = nn.Conv2d(in_chans, widths[0], 3, padding=1)
-        layers: list[nn.Module] = []
-        for narrow, wide in pairwise(widths):
-            layers += [LayerNorm2d(narrow), nn.GELU(), nn.Conv2d(narrow, wide, 3, stride=2, padding=1)]
-        self.stages = nn.Sequential(*layers, LayerNorm2d(dim))
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Feature map ``B, dim, ceil(H / stride), ceil(W / stride)``."""
-        weight = channels_as(self.first.weight, images_BCHW.shape[1])
-        return self.stages(F.conv2d(images_BCHW, weight, self.first.bias, padding=1))
-
-
-def channels_as(weight_OCHW: Tensor, channels: int) -> Tensor:
-    """The kernel of a convolution over canonical channels, for images of another number of channels.
-
-    With fewer channels than canonical ones the image counts as repeated cyclically, so the kernels that would meet the
-    same channel are summed. With more, each kernel is shared out evenly among the channels that repeat its own, so that
-    equal channels give the same response.
-    """
-    canonical = weight_OCHW.shape[1]
-    if channels == canonical:
-        return weight_OCHW
-    if channels < canonical:
-        groups = torch.arange(canonical, device=weight_OCHW.device) % channels
-        folded = weight_OCHW.new_zeros(weight_OCHW.shape[0], channels, *weight_OCHW.shape[2:])
-        return folded.index_add(1, groups, weight_OCHW)
-    tiles = torch.arange(channels, device=weight_OCHW.device) % canonical
-    shares = torch.bincount(tiles, minlength=canonical).to(weight_OCHW.dtype)
-    return (weight_OCHW / shares[:, None, None])[:, tiles]
-
-
-class PlanarAdapter(nn.Module):
-    """Tokens of a 2D image: convolutional stem, joined with Fourier features of their position in mm.
-
-    Args:
-        in_chans: canonical number of channels, see :class:`ConvStem`.
         dim: channels of the tokens.
         stride: pixels per token along each axis.
+        stem: ``conv``, ``patch`` or ``pixel``.
+        stem_width: see :class:`~pretrain.backbone.stems.ConvStem`.
     """
 
-    def __init__(self, in_chans: int, dim: int, stride: int) -> None:
+    def __init__(self, in_chans: int, dim: int, stride: int, stem: str = "conv", stem_width: int | None = None) -> None:
         super().__init__()
-        self.stem = ConvStem(in_chans, dim, stride)
+        self.stem = create_stem(stem, in_chans, dim, stride, stem_width)
         self.position = FourierPosition(axes=2)
+        self.depth = FourierPosition(axes=1)
         self.proj = nn.Linear(dim + self.position.channels, dim)
+        self.proj_depth = nn.Parameter(torch.zeros(dim, self.depth.channels))
 
-    def forward(self, images_BCHW: Tensor, spacing_mm: Sequence[float] | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens ``B, T, dim`` in row-major order, and the grid ``(rows, columns)`` with ``T = rows * columns``.
+    def forward(self, images: Tensor, spacing_mm: Spacing = None) -> tuple[Tensor, Grid]:
+        """Tokens ``B, T, dim`` in row-major order, and their grid.
 
         Args:
-            images_BCHW: normalised images of any size of at least one token.
-            spacing_mm: distance between rows and between columns; None when unknown.
+            images: normalised, ``B,C,H,W`` or ``B,C,D,H,W``, of any size of at least one pixel.
+            spacing_mm: distance between slices, rows and columns; None when unknown.
         """
-        map_BCHW = self.stem(images_BCHW)
-        rows, columns = map_BCHW.shape[-2:]
-        extent = None if not spacing_mm else [s * n for s, n in zip(spacing_mm, images_BCHW.shape[-2:], strict=True)]
-        position_TF = self.position(grid_coordinates((rows, columns), extent, images_BCHW.device)).to(map_BCHW.dtype)
-        content_BTC = map_BCHW.flatten(2).transpose(1, 2)
-        tokens_BTC = torch.cat([content_BTC, position_TF.expand(len(content_BTC), -1, -1)], dim=-1)
-        return self.proj(tokens_BTC), (rows, columns)
+        features = self.stem(images)
+        grid = Grid(tuple(features.shape[2:]), tuple(images.shape[2:]), self.stem.stride, self.stem.offset)
+        content_BTC = features.flatten(2).transpose(1, 2)
+        weight = self.proj.weight[:, : content_BTC.shape[-1]]
+        position = self._at(grid.coordinates(spacing_mm, images.device), content_BTC.dtype)
+        return F.linear(content_BTC, weight) + position, grid
+
+    def at(self, points_mm: Tensor) -> Tensor:
+        """What tokens at these places would be without content: queries for anywhere.
+
+        Args:
+            points_mm: ``..., Q, A``, from the centre of the image, depth first when there are three axes.
+
+        Returns:
+            ``..., Q, dim``.
+        """
+        return self._at(points_mm * (2 / REFERENCE_MM), self.proj.weight.dtype)
+
+    def _at(self, coordinates: Tensor, dtype: torch.dtype) -> Tensor:
+        features = self.position(coordinates[..., -2:]).to(dtype)
+        tokens = F.linear(features, self.proj.weight[:, -self.position.channels :], self.proj.bias)
+        if coordinates.shape[-1] == 3:
+            depth = coordinates[..., :1]
+            change = (self.depth(depth) - self.depth(torch.zeros_like(depth))).to(dtype)
+            tokens = tokens + F.linear(change, self.proj_depth)
+        return tokens

@@ -6,6 +6,8 @@ and task, while the body of the network is shared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -26,6 +28,21 @@ COLLECTIONS: dict[str, type[IntEnum]] = {
 # Entries whose latents are drawn. Those that joined the vocabulary later begin as ``unknown``, so that a seed gives the
 # weights that it gave before they joined.
 _DRAWN = {"organ": 11, "modality": 12, "dimensionality": 3, "task": 7}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of one image of each sample.
+
+    Attributes:
+        modality_B: ids of :class:`~data_shards.vocabulary.Modality`.
+        dimensionality: of the images.
+        present_B: false where a sample lacks the image; None when all have it.
+    """
+
+    modality_B: Tensor
+    dimensionality: Dimensionality
+    present_B: Tensor | None = None
 
 
 class LatentArray(nn.Module):
@@ -58,16 +75,42 @@ class LatentArray(nn.Module):
                 state_dict[f"{prefix}collections.{name}"] = _grown(rows, len(parameter))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
-    def forward(self, metadata: Metadata, dimensionality: Dimensionality) -> Tensor:
-        """The latent array ``B, N, dim`` of each sample of a batch of one dimensionality."""
-        ids = {
-            "organ": metadata.organ_B,
-            "modality": metadata.modality_B,
-            "dimensionality": torch.full_like(metadata.organ_B, int(dimensionality)),
-            "task": metadata.task_B,
-        }
-        groups = [self.collections[name][ids[name]] for name in COLLECTIONS]
-        return torch.cat([self.shared.expand(len(metadata.organ_B), -1, -1), *groups], dim=1)
+    def forward(self, metadata: Metadata, kinds: Sequence[Kind]) -> Tensor:
+        """The latent array ``B, N, dim`` of each sample of a batch.
+
+        Args:
+            metadata: organ and task of each sample.
+            kinds: modality and dimensionality of each image of a sample, one entry per image. Their latents are
+                averaged over the images that are there, so the order of the images does not matter.
+        """
+        shares_IB = _shares(kinds) if len(kinds) > 1 else None
+        modality_IB = [kind.modality_B for kind in kinds]
+        axes_IB = [torch.full_like(metadata.organ_B, int(kind.dimensionality)) for kind in kinds]
+        groups = [
+            self.collections["organ"][metadata.organ_B],
+            self._mean("modality", modality_IB, shares_IB),
+            self._mean("dimensionality", axes_IB, shares_IB),
+            self.collections["task"][metadata.task_B],
+        ]
+        return torch.cat([self.shared.expand(metadata.organ_B.shape[0], -1, -1), *groups], dim=1)
+
+    def _mean(self, name: str, ids_IB: Sequence[Tensor], shares_IB: Tensor | None) -> Tensor:
+        latents_IBND = [self.collections[name][ids_B] for ids_B in ids_IB]
+        if shares_IB is None:
+            return latents_IBND[0]
+        shares = shares_IB.to(latents_IBND[0].dtype)[:, :, None, None]
+        return torch.stack([share * latents for share, latents in zip(shares, latents_IBND, strict=True)]).sum(dim=0)
+
+
+def _shares(kinds: Sequence[Kind]) -> Tensor:
+    """``I, B``: for each image that a sample has, 1 over the number of those; 0 for each that it lacks."""
+    there_IB = torch.stack(
+        [
+            torch.ones_like(kind.modality_B, dtype=torch.bool) if kind.present_B is None else kind.present_B
+            for kind in kinds
+        ]
+    )
+    return there_IB / there_IB.sum(dim=0).clamp(min=1)
 
 
 def _grown(rows: Tensor, entries: int) -> Tensor:

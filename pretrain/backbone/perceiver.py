@@ -1,47 +1,36 @@
 """The Medformer backbone: a Perceiver IO whose latents are selected by organ, modality, dimensionality and task.
 
 input adapter -> encoder cross-attention -> latent self-attention -> decoder cross-attention with output queries
-(Perceiver IO, Jaegle et al., ICLR 2022, figure 2). Shapes: ``B`` samples, ``T`` input tokens, ``N`` latents, ``D``
-channels.
+(Perceiver IO, Jaegle et al., ICLR 2022, figure 2). Shapes: ``B`` samples, ``T`` input tokens, ``N`` latents, ``Q``
+queries, ``D`` channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from data_shards.vocabulary import Dimensionality
-from pretrain.backbone.adapters import PlanarAdapter
+from data_shards.vocabulary import Modality
+from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.latents import LatentArray
+from pretrain.backbone.position import Spacing
+from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
+from pretrain.backbone.timm_model import TimmModel
 from pretrain.metadata import Metadata
 
 
-@dataclass(frozen=True)
-class Features:
-    """What the backbone makes of a batch.
-
-    Attributes:
-        embedding_BD: one vector per image.
-        tokens_BTD: one vector per cell of the input grid in row-major order, or None when they were not asked for.
-        grid: cells along each axis; their product is ``T``.
-    """
-
-    embedding_BD: Tensor
-    tokens_BTD: Tensor | None
-    grid: tuple[int, ...]
-
-
-class Medformer(nn.Module):
-    """Perceiver IO with latent collections, in timm's model contract.
+class Medformer(TimmModel):
+    """Perceiver IO with latent collections, for planes and volumes, in timm's model contract.
 
     Args:
-        img_size: nominal size, for timm's configuration; any size is accepted at run time.
-        in_chans: canonical number of channels; images of another number are accepted (see ``ConvStem``).
+        img_size: nominal size, for timm's configuration, one number or one for each axis; any size is accepted at run
+            time, and planes and volumes alike.
+        in_chans: canonical number of channels; images of another number are accepted, see
+            :func:`~pretrain.backbone.stems.channels_as`.
         num_classes: outputs of the linear classifier; 0 for none.
         global_pool: ``token`` (the embedding query) or ``avg`` (mean of the dense tokens).
         embed_dim: channels of tokens, latents and embedding.
@@ -49,10 +38,16 @@ class Medformer(nn.Module):
         num_heads: heads of every attention.
         latents: shared latents.
         latents_per_entry: latents of each vocabulary entry (organ, modality, dimensionality, task).
+        cross_attends: how often the latents attend to the tokens: before the first layer, and again at even distances.
+        stem: ``conv``, ``patch`` or ``pixel``.
+        stem_width: channels of the first convolution; see :class:`~pretrain.backbone.stems.ConvStem`.
         stride: pixels per input token along each axis.
         mlp_ratio: widening of the MLPs.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last latent layer; earlier layers have proportionally less.
+
+    Raises:
+        ValueError: an argument does not fit the others; it is named.
     """
 
     def __init__(
@@ -66,122 +61,155 @@ class Medformer(nn.Module):
         num_heads: int = 4,
         latents: int = 16,
         latents_per_entry: int = 2,
+        cross_attends: int = 1,
+        stem: str = "conv",
+        stem_width: int | None = None,
         stride: int = 4,
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        self.in_chans = in_chans
-        self.num_classes = num_classes
-        self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
-        self.num_prefix_tokens = 1
-        self.grad_checkpointing = False
-
-        self.planar = PlanarAdapter(in_chans, embed_dim, stride)
+        super().__init__(img_size, in_chans, embed_dim, depth, stride)
+        if not 1 <= cross_attends <= max(depth, 1):
+            raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
+        self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = [drop_path_rate * number / max(depth - 1, 1) for number in range(depth)]
         self.blocks = nn.ModuleList([SelfAttentionLayer(embed_dim, num_heads, mlp_ratio, rate) for rate in rates])
         self.query = nn.Parameter(torch.zeros(1, embed_dim))
         self.decoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
         self.norm = nn.LayerNorm(embed_dim)
         self.head_drop = nn.Dropout(drop_rate)
+        self.tags = nn.Parameter(torch.zeros(len(Modality), embed_dim))
+        self.encoders_again = nn.ModuleDict(
+            {
+                str(n * depth // cross_attends): CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
+                for n in range(1, cross_attends)
+            }
+        )
         self.apply(_initialise)
         nn.init.normal_(self.query, std=0.02)
         self.reset_classifier(num_classes, global_pool)
 
     def features(
         self,
-        images_BCHW: Tensor,
+        images: Tensor,
         metadata: Metadata | None = None,
-        spacing_mm: Sequence[float] | None = None,
+        spacing_mm: Spacing = None,
         *,
         dense: bool = False,
     ) -> Features:
-        """Encode a batch.
+        """Encode a batch of single images.
 
         Args:
-            images_BCHW: normalised images, see :func:`~pretrain.backbone.normalise`.
+            images: normalised (see :func:`~pretrain.backbone.normalise`), ``B,C,H,W`` or ``B,C,D,H,W``.
             metadata: what is known of each image; None for nothing.
-            spacing_mm: distance between rows and between columns; None when unknown.
+            spacing_mm: distance between slices, rows and columns, one for all or one per image; None when unknown.
             dense: also decode one token per cell of the input grid.
 
         Raises:
-            ValueError: the images do not have the axes ``B,C,H,W``, or an axis is empty.
+            ValueError: see :func:`~pretrain.backbone.study.check_study`.
         """
-        if images_BCHW.ndim != 4 or 0 in images_BCHW.shape:
-            raise ValueError(f"expected images B,C,H,W with no empty axis, found shape {tuple(images_BCHW.shape)}")
-        if metadata is None:
-            metadata = Metadata.uniform(len(images_BCHW), device=images_BCHW.device)
-        tokens_BTD, grid = self.planar(images_BCHW, spacing_mm)
-        latents_BND = self.latents(metadata, Dimensionality.planar).to(tokens_BTD.dtype)
-        latents_BND = self.encoder(latents_BND, tokens_BTD)
-        for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                latents_BND = checkpoint(block, latents_BND, use_reentrant=False)
-            else:
-                latents_BND = block(latents_BND)
-        queries_BQD = self.query.to(tokens_BTD.dtype).expand(len(tokens_BTD), -1, -1)
-        if dense:
-            queries_BQD = torch.cat([queries_BQD, tokens_BTD], dim=1)
-        outputs_BQD = self.norm(self.decoder(queries_BQD, latents_BND))
-        return Features(outputs_BQD[:, 0], outputs_BQD[:, 1:] if dense else None, grid)
+        modality_B = None if metadata is None else metadata.modality_B
+        found = self.study([StudyImage(images, modality_B, spacing_mm)], metadata, dense=dense)
+        return Features(found.embedding_BD, found.tokens[0] if dense else None, found.grids[0])
 
-    def forward_features(self, images_BCHW: Tensor, metadata: Metadata | None = None) -> Tensor:
-        """The embedding token followed by the dense tokens, ``B, 1 + T, D``."""
-        features = self.features(images_BCHW, metadata, dense=True)
-        assert features.tokens_BTD is not None
-        return torch.cat([features.embedding_BD[:, None], features.tokens_BTD], dim=1)
+    def study(
+        self, images: Sequence[StudyImage], metadata: Metadata | None = None, *, dense: bool = False
+    ) -> StudyFeatures:
+        """Encode a batch of subjects with several images each; their order does not matter.
 
-    def forward_head(self, x_BND: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool the tokens of :meth:`forward_features` and classify."""
-        pooled = x_BND[:, 0] if self.global_pool == "token" else x_BND[:, 1:].mean(dim=1)
-        pooled = self.head_drop(pooled)
-        return pooled if pre_logits else self.head(pooled)
-
-    def forward(self, images_BCHW: Tensor, metadata: Metadata | None = None) -> Tensor:
-        """Logits ``B, num_classes``, or the pooled embedding when there is no classifier."""
-        if self.global_pool == "token":
-            embedding_BD = self.features(images_BCHW, metadata).embedding_BD
-            return self.head(self.head_drop(embedding_BD))
-        return self.forward_head(self.forward_features(images_BCHW, metadata))
-
-    def get_classifier(self) -> nn.Module:
-        """The classifier."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a new one of ``num_classes`` outputs; 0 for none.
+        Args:
+            images: the images, of any shapes, planes beside volumes.
+            metadata: organ and task of each subject; its modality is not used, each image has its own.
+            dense: also decode one token per cell of every image.
 
         Raises:
-            ValueError: ``global_pool`` is neither ``token`` nor ``avg``.
+            ValueError: see :func:`~pretrain.backbone.study.check_study`.
         """
-        if global_pool is not None:
-            if global_pool not in ("token", "avg"):
-                raise ValueError(f"global_pool {global_pool!r} is neither 'token' nor 'avg'")
-            self.global_pool = global_pool
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        encoded = self.encode(images, metadata)
+        queries_BQD = self.query.to(encoded.latents_BND.dtype).expand(encoded.latents_BND.shape[0], -1, -1)
+        if dense:
+            queries_BQD = torch.cat([queries_BQD, *encoded.tokens], dim=1)
+        outputs_BQD = self.decode(encoded.latents_BND, queries_BQD)
+        tokens: tuple[Tensor, ...] = ()
+        if dense:
+            tokens = outputs_BQD[:, 1:].split([tokens_BTD.shape[1] for tokens_BTD in encoded.tokens], dim=1)
+        return StudyFeatures(outputs_BQD[:, 0], tokens, tuple(grid.cells for grid in encoded.grids))
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the latent layers in the backward pass instead of storing them."""
-        self.grad_checkpointing = enable
+    def encode(
+        self,
+        images: Sequence[StudyImage],
+        metadata: Metadata | None = None,
+        *,
+        stages: Sequence[int] = (),
+        stop_early: bool = False,
+    ) -> Encoded:
+        """Let the latents read the images of a study.
 
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay would pull to a meaningless zero: latents and queries."""
-        return {"query", "latents.shared", *(f"latents.collections.{name}" for name in self.latents.collections)}
+        Args:
+            images: see :meth:`study`.
+            metadata: see :meth:`study`.
+            stages: layers, counted from 0, after which the latents are kept.
+            stop_early: leave out the layers after the last of the stages.
 
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Layer groups from input to output, for layer-wise learning rates."""
-        return {
-            "stem": r"^planar|^latents|^encoder",
-            "blocks": [(r"^blocks\.(\d+)", None), (r"^query|^decoder|^norm", (99999,))],
-        }
+        Raises:
+            ValueError: see :func:`~pretrain.backbone.study.check_study`.
+        """
+        if metadata is None and images:
+            metadata = Metadata.uniform(images[0].images.shape[0], device=images[0].images.device)
+        assert metadata is not None or not images
+        check_study(images, metadata)
+        kinds = [image.kind for image in images]
+        pairs = [self.adapter(image.images, image.spacing_mm) for image in images]
+        tokens = tuple(
+            tokens_BTD + self.tags[kind.modality_B][:, None].to(tokens_BTD.dtype)
+            for (tokens_BTD, _), kind in zip(pairs, kinds, strict=True)
+        )
+        tokens_BTD = torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0]
+        mask_BT = _mask(images, tokens)
+        latents_BND = self.latents(metadata, kinds).to(tokens_BTD.dtype)
+        latents_BND = self._run(self.encoder, latents_BND, tokens_BTD, mask_BT)
+        kept = []
+        for number, block in enumerate(self.blocks):
+            if str(number) in self.encoders_again:
+                latents_BND = self._run(self.encoders_again[str(number)], latents_BND, tokens_BTD, mask_BT)
+            latents_BND = self._run(block, latents_BND)
+            if number in stages:
+                kept.append(latents_BND)
+                if stop_early and len(kept) == len(stages):
+                    break
+        return Encoded(latents_BND, tokens, tuple(grid for _, grid in pairs), tuple(kept))
+
+    def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
+        """The answer ``B, Q, D`` of the latents to any queries.
+
+        Args:
+            latents_BND: of :meth:`encode`.
+            queries_BQD: such as :attr:`query`, the tokens of :meth:`encode`, or ``adapter.at(points_mm)``.
+            norm: apply the last LayerNorm.
+        """
+        answers_BQD: Tensor = self.decoder(queries_BQD, latents_BND)
+        return self.norm(answers_BQD) if norm else answers_BQD
+
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.grad_checkpointing and self.training:
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+def _mask(images: Sequence[StudyImage], tokens: Sequence[Tensor]) -> Tensor | None:
+    """``B, T``: true where a token is of an image that is there; None when all are."""
+    if all(image.present_B is None for image in images):
+        return None
+    parts = []
+    for image, tokens_BTD in zip(images, tokens, strict=True):
+        present_B = image.present_B
+        if present_B is None:
+            present_B = torch.ones(tokens_BTD.shape[0], dtype=torch.bool, device=tokens_BTD.device)
+        parts.append(present_B[:, None].expand(-1, tokens_BTD.shape[1]))
+    return torch.cat(parts, dim=1)
 
 
 def _initialise(module: nn.Module) -> None:

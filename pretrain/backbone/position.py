@@ -1,8 +1,10 @@
-"""Fourier features of token positions (Perceiver, Jaegle et al., ICML 2021, section 3.2)."""
+"""Where tokens lie in mm, and Fourier features of it (Perceiver, Jaegle et al., ICML 2021, section 3.2)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,26 +12,64 @@ from torch import Tensor, nn
 REFERENCE_MM = 200.0
 """The extent in mm that maps to coordinates -1 to 1. An image whose spacing is unknown is taken to fill it."""
 
+Spacing = Sequence[float] | Tensor | None
+"""Distance of voxels along each axis in mm: one for all images, or ``B, A`` with NaN where it is unknown."""
 
-def grid_coordinates(
-    size: Sequence[int], extent_mm: Sequence[float] | None = None, device: torch.device | str | None = None
-) -> Tensor:
-    """Coordinates of the cells of a regular grid centred on the image.
 
-    Args:
-        size: cells along each axis.
-        extent_mm: physical length of each axis; None takes :data:`REFERENCE_MM` for each.
-        device: where the result lies.
+@dataclass(frozen=True)
+class Grid:
+    """The tokens of an image: a regular grid, each at the centre of the voxels that it sees.
 
-    Returns:
-        ``T, A``: one row per cell in row-major order, one column per axis; 1 is half of :data:`REFERENCE_MM`.
+    Attributes:
+        cells: tokens along each axis.
+        voxels: voxels along each axis.
+        stride: voxels from one token to the next.
+        offset: where the first token lies, counted in voxels from the centre of the first voxel.
     """
-    extents = [REFERENCE_MM] * len(size) if extent_mm is None else extent_mm
-    axes = [
-        ((torch.arange(cells, device=device) + 0.5) / cells * 2 - 1) * (extent / REFERENCE_MM)
-        for cells, extent in zip(size, extents, strict=True)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+    cells: tuple[int, ...]
+    voxels: tuple[int, ...]
+    stride: int
+    offset: float
+
+    def coordinates(self, spacing_mm: Spacing = None, device: torch.device | str | None = None) -> Tensor:
+        """Where the tokens are, from the centre of the image; 1 is half of :data:`REFERENCE_MM`.
+
+        Args:
+            spacing_mm: see :data:`Spacing`; an image of unknown spacing is :data:`REFERENCE_MM` long on that axis.
+            device: where the result lies.
+
+        Returns:
+            ``T, A``, or ``B, T, A`` when each image has a spacing of its own: one row per token in row-major order.
+
+        Raises:
+            ValueError: the numbers do not fit the axes, or one of them is not a length.
+        """
+        axes = len(self.cells)
+        if isinstance(spacing_mm, Tensor):
+            if spacing_mm.ndim != 2 or spacing_mm.shape[1] != axes:
+                raise ValueError(f"spacing_mm has shape {tuple(spacing_mm.shape)}, images of {axes} axes need B,{axes}")
+            known_BA = spacing_mm.to(device=device, dtype=torch.float32)
+            lengths_BA = torch.stack([known_BA[:, axis] * count for axis, count in enumerate(self.voxels)], dim=1)
+            extents_BA = torch.where(known_BA > 0, lengths_BA, REFERENCE_MM)
+            return self._unit(device) * (extents_BA / REFERENCE_MM)[:, None]
+        if not spacing_mm:
+            return self._unit(device)
+        if len(spacing_mm) != axes:
+            raise ValueError(f"spacing_mm has {len(spacing_mm)} numbers, images of {axes} axes need {axes}")
+        if not all(0 < float(length) < math.inf for length in spacing_mm):
+            raise ValueError(f"spacing_mm {tuple(spacing_mm)}: lengths above 0 are expected")
+        extents = [length * count / REFERENCE_MM for length, count in zip(spacing_mm, self.voxels, strict=True)]
+        return self._unit(device, extents)
+
+    def _unit(self, device: torch.device | str | None, extents: Sequence[float] | None = None) -> Tensor:
+        """``T, A``: coordinates when each axis reaches from -1 to 1, or from minus to plus its extent."""
+        # Sizes and extents enter as numbers: as a tensor they would have to be copied to the device, which waits.
+        axes = [
+            ((torch.arange(cells, device=device) * self.stride + (self.offset + 0.5)) * (2 / voxels) - 1) * extent
+            for cells, voxels, extent in zip(self.cells, self.voxels, extents or [1.0] * len(self.cells), strict=True)
+        ]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
 class FourierPosition(nn.Module):
@@ -48,6 +88,6 @@ class FourierPosition(nn.Module):
         self.register_buffer("frequencies", torch.linspace(1.0, max_frequency, bands), persistent=False)
 
     def forward(self, coordinates_TA: Tensor) -> Tensor:
-        """Features ``T, channels`` of coordinates ``T, A``."""
+        """Features ``..., T, channels`` of coordinates ``..., T, A``."""
         phase_TF = (coordinates_TA[..., None] * self.frequencies * torch.pi).flatten(-2)
         return torch.cat([coordinates_TA, phase_TF.sin(), phase_TF.cos()], dim=-1)

@@ -77,7 +77,7 @@ def test_a_full_fit_moves_the_backbone_and_leaves_the_given_one_alone() -> None:
     moved = full.predictor_.backbone.state_dict()
     assert all(torch.equal(mine.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
-    assert not torch.equal(moved["planar.stem.first.weight"], before["planar.stem.first.weight"])
+    assert not torch.equal(moved["adapter.stem.first.weight"], before["adapter.stem.first.weight"])
 
 
 def test_a_fit_leaves_the_global_random_state_alone() -> None:

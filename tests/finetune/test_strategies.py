@@ -23,7 +23,7 @@ def test_layers_near_the_input_learn_slower() -> None:
     for group in backbone_groups(backbone, 1e-3, 0.05, 0.5):
         for parameter in group["params"]:
             rates[id(parameter)] = group["lr"]
-    stem = rates[id(backbone.planar.stem.first.weight)]
+    stem = rates[id(backbone.adapter.stem.first.weight)]
     block = rates[id(backbone.blocks[0].mlp.fc1.weight)]
     last = rates[id(backbone.decoder.attention.q.weight)]
     assert block == last == pytest.approx(1e-3)  # the decoder belongs to the last layer

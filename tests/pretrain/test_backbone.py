@@ -11,10 +11,10 @@ from torch import Tensor
 
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
 from pretrain.backbone import Medformer, normalise
-from pretrain.backbone.adapters import channels_as
 from pretrain.backbone.attention import Attention, CrossAttentionLayer
 from pretrain.backbone.latents import LatentArray
-from pretrain.backbone.position import REFERENCE_MM, FourierPosition, grid_coordinates
+from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid
+from pretrain.backbone.stems import channels_as
 from pretrain.metadata import Metadata
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "latents": 2}
@@ -46,29 +46,35 @@ def test_every_latent_and_query_is_a_registered_parameter() -> None:
         assert names[f"latents.collections.{name}"].shape == (len(entries), 2, 32)
 
 
-def test_a_latent_gets_gradient_when_and_only_when_its_entry_is_in_the_batch() -> None:
+@pytest.mark.parametrize("volumes", [False, True])
+def test_a_latent_gets_gradient_when_and_only_when_its_entry_is_in_the_batch(volumes: bool) -> None:
     model = small()
+    batch = images()[:, :, None].expand(-1, -1, 6, -1, -1) if volumes else images()
     metadata = Metadata(torch.tensor([2, 2, 5]), torch.tensor([4, 0, 1]), torch.tensor([1, 1, 3]))
-    features = model.features(images(), metadata, dense=True)
+    features = model.features(batch, metadata, dense=True)
     # Not the plain sum: the layer norm at the end makes that a constant.
     weights = torch.randn(32, generator=torch.Generator().manual_seed(2))
     ((features.embedding_BD * weights).sum() + (features.tokens_BTD * weights).square().sum()).backward()
     present = {
-        "organ": {2, 5},
-        "modality": {0, 1, 4},
-        "dimensionality": {int(Dimensionality.planar)},
-        "task": {1, 3},
+        "latents.collections.organ": {2, 5},
+        "latents.collections.modality": {0, 1, 4},
+        "latents.collections.dimensionality": {int(Dimensionality.volumetric if volumes else Dimensionality.planar)},
+        "latents.collections.task": {1, 3},
+        "tags": {0, 1, 4},
     }
     for name, parameter in model.named_parameters():
+        if name.endswith(("depth", "proj_depth")):  # what volumes alone use
+            assert (parameter.grad is not None and bool(parameter.grad.any())) == volumes, name
+            continue
         assert parameter.grad is not None, name
-        if name.startswith("latents.collections."):
+        if name in present:
             rows = parameter.grad.flatten(1).abs().sum(dim=1)
-            latents = parameter.grad.abs().sum(dim=2)
-            expected = present[name.rpartition(".")[2]]
-            assert set(torch.nonzero(rows).flatten().tolist()) == expected, name
-            assert all((latents[entry] > 0).all() for entry in expected), name
+            assert set(torch.nonzero(rows).flatten().tolist()) == present[name], name
         else:
             assert parameter.grad.abs().sum() > 0, name
+        if name.startswith("latents.collections."):
+            latents = parameter.grad.abs().sum(dim=2)
+            assert all((latents[entry] > 0).all() for entry in present[name]), name
 
 
 def test_weights_from_before_an_entry_joined_the_vocabulary_load_with_the_row_of_unknown() -> None:
@@ -142,10 +148,11 @@ def test_folding_a_kernel_equals_repeating_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(28, 28), (3, 28, 28), (1, 3, 4, 28, 28), (0, 3, 28, 28), (2, 3, 0, 28), (2, 0, 8, 8)]
+    "shape",
+    [(28, 28), (3, 28, 28), (1, 1, 3, 4, 28, 28), (0, 3, 28, 28), (2, 3, 0, 28), (2, 0, 8, 8), (2, 3, 0, 8, 8)],
 )
 def test_other_axes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="B,C,H,W"):
+    with pytest.raises(ValueError, match="B,C,H,W or B,C,D,H,W"):
         small().features(torch.zeros(shape))
 
 
@@ -167,26 +174,40 @@ def test_fourier_features_are_the_closed_form_in_the_reference_order() -> None:
     assert position.channels == 2 * (2 * 3 + 1) == len(expected)
 
 
-def test_coordinates_are_cell_centres_in_row_major_order() -> None:
-    expected = [[y, x] for y in (-0.5, 0.5) for x in (-0.75, -0.25, 0.25, 0.75)]
-    torch.testing.assert_close(grid_coordinates((2, 4)), torch.tensor(expected))
-    torch.testing.assert_close(
-        grid_coordinates((2, 4), (REFERENCE_MM / 2, REFERENCE_MM))[:, 0] * 2, torch.tensor(expected)[:, 0]
-    )
+def test_coordinates_are_where_the_tokens_look_in_row_major_order() -> None:
+    expected = torch.tensor([[y, x] for y in (-0.5, 0.5) for x in (-0.75, -0.25, 0.25, 0.75)])
+    patches = Grid(cells=(2, 4), voxels=(8, 16), stride=4, offset=1.5)
+    torch.testing.assert_close(patches.coordinates(), expected)
+    half = patches.coordinates((REFERENCE_MM / 16, REFERENCE_MM / 16))
+    torch.testing.assert_close(half, expected * torch.tensor([0.5, 1.0]))
+    each = patches.coordinates(torch.tensor([[math.nan, math.nan], [REFERENCE_MM / 16, REFERENCE_MM / 16]]))
+    torch.testing.assert_close(each, torch.stack([expected, half]))
+
+
+@pytest.mark.parametrize("stem, stride", [("conv", 4), ("conv", 2), ("patch", 4), ("patch", 3), ("pixel", 1)])
+def test_a_token_lies_in_the_middle_of_the_pixels_that_it_sees(stem: str, stride: int) -> None:
+    model = small(stem=stem, stride=stride, in_chans=1)
+    batch = images(1, 1, 29, 29).requires_grad_()
+    features = model.adapter.stem(batch)
+    grid = model.adapter(batch)[1]
+    middle = features.shape[2] // 2
+    features[0, :, middle, middle].sum().backward()
+    seen = torch.nonzero(batch.grad[0, 0].abs().sum(dim=1)).flatten()
+    token = grid.coordinates()[middle * grid.cells[1] + middle, 0].item()
+    assert (seen.min() + seen.max()).item() / 2 == pytest.approx((token + 1) / 2 * 29 - 0.5, abs=1e-4)
 
 
 def test_one_place_in_the_body_has_one_coordinate_at_any_spacing() -> None:
-    coarse = grid_coordinates((7, 7), (56.0, 56.0)).unflatten(0, (7, 7))
-    fine = grid_coordinates((14, 14), (56.0, 56.0)).unflatten(0, (7, 2, 7, 2))
-    # The centre of a coarse cell is the mean of the four fine cells that it covers.
+    coarse = Grid((7, 7), (28, 28), 4, 1.5).coordinates((2.0, 2.0)).unflatten(0, (7, 7))
+    fine = Grid((14, 14), (56, 56), 4, 1.5).coordinates((1.0, 1.0)).unflatten(0, (7, 2, 7, 2))
+    # The centre of a coarse patch is the mean of the four fine patches that it covers.
     torch.testing.assert_close(fine.mean(dim=(1, 3)), coarse)
-    seen = []
-    model = small()
-    model.planar.position.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model.features(images(1, 1, 28, 28), spacing_mm=(2.0, 1.0))
-    model.features(images(1, 1, 56, 28), spacing_mm=(1.0, 1.0))
-    first, second = (c.unflatten(0, (-1, 7)) for c in seen)
-    torch.testing.assert_close(second.unflatten(0, (7, 2)).mean(dim=1), first)
+
+
+@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 1.0, 1.0), (0.0, 1.0), (math.nan, 1.0), (-1.0, 1.0)])
+def test_a_spacing_that_is_none_is_refused(spacing: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="spacing_mm"):
+        small().features(images(), spacing_mm=spacing)
 
 
 def test_unknown_spacing_is_an_image_of_the_reference_extent() -> None:

@@ -49,7 +49,7 @@ def test_groups_hold_every_parameter_once_from_input_to_output() -> None:
     names = [name for members in groups.values() for name in members]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
     layer = {name: number for number, members in groups.items() for name in members}
-    assert layer["planar.stem.first.weight"] == layer["planar.proj.weight"] == layer["latents.shared"] == 0
+    assert layer["adapter.stem.first.weight"] == layer["adapter.proj.weight"] == layer["latents.shared"] == 0
     assert layer["blocks.0.norm.weight"] == 1 and layer["blocks.1.norm.weight"] == 2
     # The output side goes with the last block, as the last norm does in timm's vision transformers.
     assert layer["query"] == layer["decoder.mlp.fc1.weight"] == layer["norm.weight"] == 2

@@ -1,0 +1,160 @@
+"""From pixels to a grid of features, for planes and volumes alike.
+
+A plane counts as a volume that does not change along its depth. So every kernel has a plane and a volume form, made of
+the same weights, and a network trained on one opens on the other.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class InflatedConv(nn.Conv2d):
+    """A convolution over the plane, and its inflation over volumes (Carreira and Zisserman, CVPR 2017, section 2.4).
+
+    A volume meets ``weight / k + (depth - its mean over the depth)`` at each of the ``k`` depths of the kernel. The sum
+    over the depth is ``weight``, so a volume that does not change along its depth gives at every depth what the plane
+    gives. ``depth`` starts at zero and gets gradient from volumes alone. Beyond its first and last slice a volume is
+    continued by them.
+
+    Args:
+        in_chans: canonical channels; see :func:`channels_as` for others.
+        out_chans: channels of the result.
+        kernel: odd, or equal to ``stride``, in which case patches do not overlap.
+        stride: along every axis.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(in_chans, out_chans, kernel, stride, padding=0 if kernel == stride else kernel // 2)
+        self.depth = nn.Parameter(torch.zeros(out_chans, in_chans, kernel, kernel, kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B,C,H,W`` or ``B,C,D,H,W`` to the same with every axis ``ceil(size / stride)`` long."""
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
+        weight = channels_as(self.weight, x.shape[1])
+        if not padding and stride > 1:  # what is missing of the last patches is continued
+            missing = [(-size) % stride for size in reversed(x.shape[2:])]
+            if any(missing):
+                x = F.pad(x, [end for size in missing for end in (0, size)], mode="replicate")
+        if x.ndim == 4:
+            return F.conv2d(x, weight, self.bias, stride, padding)
+        depth = channels_as(self.depth, x.shape[1])
+        if padding:
+            # F.pad does the same, and its backward pass takes longer than the convolution on a CPU.
+            x = torch.cat([x[:, :, :1]] * padding + [x] + [x[:, :, -1:]] * padding, dim=2)
+        weight = weight[:, :, None] / kernel + depth - depth.mean(dim=2, keepdim=True)
+        return F.conv3d(x, weight, self.bias, stride, (0, padding, padding))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of ``B,C,H,W`` or ``B,C,D,H,W``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def channels_as(weight_OC: Tensor, channels: int) -> Tensor:
+    """The kernel of a convolution over canonical channels, for images of another number of channels.
+
+    With fewer channels than canonical ones the image counts as repeated cyclically, so the kernels that would meet the
+    same channel are summed. With more, each kernel is shared out evenly among the channels that repeat its own, so that
+    equal channels give the same response.
+
+    Args:
+        weight_OC: channels out, channels in, and the axes of the kernel.
+        channels: of the images.
+    """
+    canonical = weight_OC.shape[1]
+    if channels == canonical:
+        return weight_OC
+    if channels < canonical:
+        groups = torch.arange(canonical, device=weight_OC.device) % channels
+        folded = weight_OC.new_zeros(weight_OC.shape[0], channels, *weight_OC.shape[2:])
+        return folded.index_add(1, groups, weight_OC)
+    tiles = torch.arange(channels, device=weight_OC.device) % canonical
+    copies = (channels - 1 - torch.arange(canonical, device=weight_OC.device)) // canonical + 1
+    return (weight_OC / copies.view(-1, *[1] * (weight_OC.ndim - 2)))[:, tiles]
+
+
+class ConvStem(nn.Module):
+    """Overlapping convolutions, each stage halving the grid (Xiao et al., NeurIPS 2021: early convolutions).
+
+    Args:
+        in_chans: canonical number of channels; images of another number see folded or shared kernels
+            (:func:`channels_as`), so a grey image gives what the same image in equal colours gives.
+        dim: channels of the result.
+        stride: pixels per token along each axis, a power of two.
+        width: channels of the first convolution, doubled by every stage but the last; None makes the stage before the
+            last half as wide as the result, and so on.
+
+    Raises:
+        ValueError: ``stride`` is not a power of two above one.
+    """
+
+    offset = 0.0
+
+    def __init__(self, in_chans: int, dim: int, stride: int = 4, width: int | None = None) -> None:
+        super().__init__()
+        stages = stride.bit_length() - 1
+        if stride != 2**stages or stages < 1:
+            raise ValueError(f"stride {stride} of the stem is not a power of two above one")
+        widths = [max(dim >> (stages - n), 16) if width is None else width << n for n in range(stages)] + [dim]
+        self.stride = stride
+        self.first = InflatedConv(in_chans, widths[0], 3)
+        layers: list[nn.Module] = []
+        for narrow, wide in pairwise(widths):
+            layers += [ChannelNorm(narrow), nn.GELU(), InflatedConv(narrow, wide, 3, stride=2)]
+        self.stages = nn.Sequential(*layers, ChannelNorm(dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``B, dim, ceil(size / stride) for each axis`` of images ``B,C,H,W`` or ``B,C,D,H,W``."""
+        features: Tensor = self.stages(self.first(images))
+        return features
+
+
+class PatchStem(nn.Module):
+    """One linear map of each patch (Dosovitskiy et al., ICLR 2021); with a stride of one, of each pixel.
+
+    Args:
+        in_chans: canonical number of channels.
+        dim: channels of the result.
+        stride: length of a patch along each axis.
+
+    Raises:
+        ValueError: ``stride`` is below one.
+    """
+
+    def __init__(self, in_chans: int, dim: int, stride: int) -> None:
+        super().__init__()
+        if stride < 1:
+            raise ValueError(f"stride {stride} of the patches is below one")
+        self.stride = stride
+        self.offset = (stride - 1) / 2
+        self.first = InflatedConv(in_chans, dim, stride, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``B, dim, ceil(size / stride) for each axis`` of images ``B,C,H,W`` or ``B,C,D,H,W``."""
+        features: Tensor = self.first(images)
+        return features
+
+
+def create_stem(kind: str, in_chans: int, dim: int, stride: int, width: int | None = None) -> ConvStem | PatchStem:
+    """The stem called ``conv``, ``patch`` or ``pixel``.
+
+    Raises:
+        ValueError: there is no such stem, or it has no such stride.
+    """
+    if kind == "conv":
+        return ConvStem(in_chans, dim, stride, width)
+    if kind == "patch":
+        return PatchStem(in_chans, dim, stride)
+    if kind == "pixel":
+        if stride != 1:
+            raise ValueError(f"stride {stride} with stem 'pixel'; every pixel is a token: 1")
+        return PatchStem(in_chans, dim, 1)
+    raise ValueError(f"stem {kind!r} is none of 'conv', 'patch', 'pixel'")

@@ -1,0 +1,133 @@
+"""What the backbone takes and gives: the images of a batch of subjects, and features of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_shards.vocabulary import Dimensionality, Modality
+from pretrain.backbone.latents import COLLECTIONS, Kind
+from pretrain.backbone.position import Grid, Spacing
+from pretrain.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class StudyImage:
+    """One image of each subject of a batch, such as the PET of each; a study has one or several of these.
+
+    Attributes:
+        images: normalised, ``B,C,H,W`` or ``B,C,D,H,W``; where a subject lacks the image any finite numbers may stand.
+        modality_B: ids of :class:`~data_shards.vocabulary.Modality`, int64; None for unknown.
+        spacing_mm: distance of voxels along each axis; one for all or one per subject, see
+            :data:`~pretrain.backbone.position.Spacing`.
+        present_B: boolean, false where a subject lacks the image; None when all have it.
+    """
+
+    images: Tensor
+    modality_B: Tensor | None = None
+    spacing_mm: Spacing = None
+    present_B: Tensor | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What selects the latents."""
+        modality_B = self.modality_B
+        if modality_B is None:
+            modality_B = torch.full((self.images.shape[0],), int(Modality.unknown), device=self.images.device)
+        volume = self.images.ndim == 5
+        return Kind(modality_B, Dimensionality.volumetric if volume else Dimensionality.planar, self.present_B)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone makes of a batch of images.
+
+    Attributes:
+        embedding_BD: one vector per image.
+        tokens_BTD: one vector per cell of the input grid in row-major order, or None when they were not asked for.
+        grid: cells along each axis; their product is ``T``.
+    """
+
+    embedding_BD: Tensor
+    tokens_BTD: Tensor | None
+    grid: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StudyFeatures:
+    """What the backbone makes of a batch of studies.
+
+    Attributes:
+        embedding_BD: one vector per subject.
+        tokens: for each image of the study one vector per cell of its grid, ``B, T, D``; empty when they were not
+            asked for. Where a subject lacks the image they mean nothing.
+        grids: for each image of the study the cells along each axis.
+    """
+
+    embedding_BD: Tensor
+    tokens: tuple[Tensor, ...]
+    grids: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the latents know of a batch, and what dense queries are made of.
+
+    Attributes:
+        latents_BND: to be asked by :meth:`~pretrain.backbone.perceiver.Medformer.decode`.
+        tokens: of each image ``B, T, D``: content and position.
+        grids: of each image.
+        stages: the latents after the layers that were asked for.
+    """
+
+    latents_BND: Tensor
+    tokens: tuple[Tensor, ...]
+    grids: tuple[Grid, ...]
+    stages: tuple[Tensor, ...] = ()
+
+
+def check_study(study: Sequence[StudyImage], metadata: Metadata | None) -> None:
+    """Refuse what would come out as an error far from its cause, or as no error at all.
+
+    Values are only looked at on the CPU: on a device that would wait for it in the middle of a step.
+
+    Raises:
+        ValueError: no image, other axes than ``B,C,H,W`` or ``B,C,D,H,W``, an empty axis, metadata of another number of
+            images; on the CPU also a value that is not finite, or an id that the vocabulary does not have.
+    """
+    if not study or metadata is None:
+        raise ValueError("a study of no images; at least one is expected")
+    for image in study:
+        _check_image(image, metadata.organ_B.shape[0])
+    if metadata.organ_B.device.type == "cpu" and not torch.compiler.is_compiling():
+        for name, ids_B in (("organ", metadata.organ_B), ("task", metadata.task_B)):
+            _check_ids(name, ids_B)
+
+
+def _check_image(image: StudyImage, count: int) -> None:
+    shape, dtype = tuple(image.images.shape), image.images.dtype
+    if len(shape) not in (4, 5) or 0 in shape:
+        raise ValueError(f"expected images B,C,H,W or B,C,D,H,W with no empty axis, found shape {shape}")
+    if not dtype.is_floating_point:
+        raise ValueError(f"expected normalised images of floats, found {dtype}")
+    counts = {"metadata": count}
+    for name, given in (("modality_B", image.modality_B), ("present_B", image.present_B)):
+        if given is not None:
+            counts[name] = given.shape[0]
+    for name, found in counts.items():
+        if found != shape[0]:
+            raise ValueError(f"{name} of {found} images, the batch has {shape[0]}")
+    if image.images.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not image.images.isfinite().all():
+            raise ValueError("the images hold values that are not finite")
+        _check_ids("modality", image.kind.modality_B)
+
+
+def _check_ids(name: str, ids_B: Tensor) -> None:
+    entries = len(COLLECTIONS[name])
+    wrong = ids_B[(ids_B < 0) | (ids_B >= entries)]
+    if len(wrong):
+        raise ValueError(f"{name} id {int(wrong[0])} is not in the vocabulary, whose ids are 0 to {entries - 1}")
