@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid, Spacing
-from pretrain.backbone.stems import create_stem
+from pretrain.backbone.stems import create_stem, with_gradient
 
 
 class ImageAdapter(nn.Module):
@@ -59,7 +59,10 @@ class ImageAdapter(nn.Module):
 
     def _at(self, coordinates: Tensor, dtype: torch.dtype) -> Tensor:
         features = self.position(coordinates[..., -2:]).to(dtype)
-        tokens = F.linear(features, self.proj.weight[:, -self.position.channels :], self.proj.bias)
+        bias = self.proj.bias
+        if coordinates.shape[-1] == 2:
+            bias = with_gradient(bias, self.proj_depth)
+        tokens = F.linear(features, self.proj.weight[:, -self.position.channels :], bias)
         if coordinates.shape[-1] == 3:
             depth = coordinates[..., :1]
             change = (self.depth(depth) - self.depth(torch.zeros_like(depth))).to(dtype)

@@ -18,7 +18,7 @@ class InflatedConv(nn.Conv2d):
 
     A volume meets ``weight / k + (depth - its mean over the depth)`` at each of the ``k`` depths of the kernel. The sum
     over the depth is ``weight``, so a volume that does not change along its depth gives at every depth what the plane
-    gives. ``depth`` starts at zero and gets gradient from volumes alone. Beyond its first and last slice a volume is
+    gives. ``depth`` starts at zero; planes give it a gradient of zero. Beyond its first and last slice a volume is
     continued by them.
 
     Args:
@@ -41,7 +41,7 @@ class InflatedConv(nn.Conv2d):
             if any(missing):
                 x = F.pad(x, [end for size in missing for end in (0, size)], mode="replicate")
         if x.ndim == 4:
-            return F.conv2d(x, weight, self.bias, stride, padding)
+            return F.conv2d(x, with_gradient(weight, self.depth), self.bias, stride, padding)
         depth = channels_as(self.depth, x.shape[1])
         if padding:
             # F.pad does the same, and its backward pass takes longer than the convolution on a CPU.
@@ -79,6 +79,16 @@ def channels_as(weight_OC: Tensor, channels: int) -> Tensor:
     tiles = torch.arange(channels, device=weight_OC.device) % canonical
     copies = (channels - 1 - torch.arange(canonical, device=weight_OC.device)) // canonical + 1
     return (weight_OC / copies.view(-1, *[1] * (weight_OC.ndim - 2)))[:, tiles]
+
+
+def with_gradient(tensor: Tensor, unused: Tensor) -> Tensor:
+    """The same tensor, through which a parameter that has no part in it gets a gradient of zero instead of none.
+
+    Gradients that are not there stop training in parallel, where every process waits for all of them.
+    """
+    if not (torch.is_grad_enabled() and unused.requires_grad):
+        return tensor
+    return tensor + 0.0 * unused.flatten()[0]
 
 
 class ConvStem(nn.Module):
