@@ -59,7 +59,7 @@ class ImageAdapter(nn.Module):
 
     def _at(self, coordinates: Tensor, dtype: torch.dtype) -> Tensor:
         features = self.position(coordinates[..., -2:]).to(dtype)
-        bias = self.proj.bias
+        bias: Tensor = self.proj.bias
         if coordinates.shape[-1] == 2:
             bias = with_gradient(bias, self.proj_depth)
         tokens = F.linear(features, self.proj.weight[:, -self.position.channels :], bias)
