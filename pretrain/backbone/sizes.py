@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
+from data_shards.support.errors import CheckpointError
 from pretrain.backbone.loading import checkpoint_filter_fn
 from pretrain.backbone.perceiver import Medformer
+from pretrain.backbone.timm_model import check_size
 
 _CFG = {
     "url": "",
@@ -39,14 +44,47 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> Medformer:
-    return build_model_with_cfg(
-        Medformer,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **kwargs,
-    )
+    device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
+    volume = _volume_size(kwargs)
+    try:
+        with torch.device(device) if device is not None else nullcontext():
+            model = build_model_with_cfg(
+                Medformer,
+                variant,
+                pretrained,
+                pretrained_filter_fn=checkpoint_filter_fn,
+                feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+                **kwargs,
+            )
+    except (SafetensorError, FileNotFoundError) as error:  # timm names neither the file nor what is wrong with it
+        raise CheckpointError(_unreadable(kwargs, error)) from None
+    if volume is not None:
+        backbone = getattr(model, "model", model)  # inside timm's wrapper when features_only is set
+        backbone.set_input_size(volume)
+        model.pretrained_cfg["input_size"] = (backbone.in_chans, *volume)
+    return model.to(dtype=dtype) if dtype is not None else model
+
+
+def _volume_size(kwargs: dict[str, Any]) -> tuple[int, ...] | None:
+    """The nominal size when it has three axes, taken out of the arguments: timm knows two."""
+    cfg = kwargs.get("pretrained_cfg")
+    if isinstance(cfg, dict) and len(cfg.get("input_size") or ()) == 4:
+        kwargs["pretrained_cfg"] = {**cfg, "input_size": (cfg["input_size"][0], *cfg["input_size"][2:])}
+        kwargs.setdefault("img_size", tuple(cfg["input_size"][1:]))
+    size = kwargs.get("img_size")
+    if size is None or isinstance(size, int):
+        return None
+    check_size(size)
+    return tuple(kwargs.pop("img_size")) if len(size) == 3 else None
+
+
+def _unreadable(kwargs: dict[str, Any], error: Exception) -> str:
+    cfg = kwargs.get("pretrained_cfg")
+    sources = [kwargs.get("pretrained_cfg_overlay"), cfg if isinstance(cfg, dict) else None]
+    file = next((source["file"] for source in sources if source and source.get("file")), "the weights")
+    if isinstance(error, FileNotFoundError):
+        return f"{file}: there is no such file"
+    return f"{file}: not a readable safetensors file: {error}"
 
 
 @register_model

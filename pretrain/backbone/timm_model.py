@@ -25,12 +25,15 @@ class TimmModel(nn.Module):
     """
 
     blocks: nn.ModuleList
+    encoders_again: nn.ModuleDict
     query: Tensor
     norm: nn.Module
     head_drop: nn.Module
 
     def __init__(self, img_size: int | Sequence[int], in_chans: int, embed_dim: int, depth: int, stride: int) -> None:
         super().__init__()
+        # timm is not to fit the first convolution to other channels: checkpoint_filter_fn does, its depth included.
+        self._traits: dict[str, Any] = {"first_conv": None}
         self.set_input_size(img_size)
         self.in_chans = in_chans
         self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
@@ -69,12 +72,18 @@ class TimmModel(nn.Module):
 
     def forward_head(self, x_BND: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool the tokens of :meth:`forward_features` and classify."""
-        pooled = x_BND[:, 0] if self.global_pool == "token" else x_BND[:, 1:].mean(dim=1)
-        pooled = self.head_drop(pooled)
-        return pooled if pre_logits else self.head(pooled)
+        if self.global_pool == "token":
+            x_BND = x_BND[:, 0]
+        elif self.global_pool == "avg":
+            x_BND = x_BND[:, self.num_prefix_tokens :].mean(dim=1)
+        x_BND = self.head_drop(x_BND)
+        return x_BND if pre_logits else self.head(x_BND)
 
     def forward(self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None) -> Tensor:
-        """Logits ``B, num_classes``, or the pooled embedding when there is no classifier."""
+        """Logits ``B, num_classes``, or what was pooled when there is no classifier.
+
+        Without pooling either of each token, ``B, 1 + T, ...``.
+        """
         if self.global_pool == "token":
             embedding_BD = self.features(images, metadata, spacing_mm).embedding_BD
             logits: Tensor = self.head(self.head_drop(embedding_BD))
@@ -140,6 +149,8 @@ class TimmModel(nn.Module):
         """Remove what :meth:`forward_intermediates` does not need for these layers; gives their numbers."""
         wanted = self._layers(indices)
         self.blocks = self.blocks[: max(wanted) + 1]
+        for number in [number for number in self.encoders_again if int(number) > max(wanted)]:
+            del self.encoders_again[number]
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
@@ -166,15 +177,23 @@ class TimmModel(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a new one of ``num_classes`` outputs; 0 for none.
 
+        Args:
+            num_classes: its outputs.
+            global_pool: ``token`` (the embedding), ``avg`` (the mean of the dense tokens), ``""`` (no pooling), or None
+                for what it was.
+
         Raises:
-            ValueError: ``global_pool`` is neither ``token`` nor ``avg``.
+            ValueError: ``global_pool`` is another one.
         """
         if global_pool is not None:
-            if global_pool not in ("token", "avg"):
-                raise ValueError(f"global_pool {global_pool!r} is neither 'token' nor 'avg'")
+            if global_pool not in ("token", "avg", ""):
+                raise ValueError(f"global_pool {global_pool!r} is none of 'token', 'avg' and ''")
             self.global_pool = global_pool
         self.num_classes = num_classes
-        self.head: nn.Module = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.embed_dim, num_classes, device=self.query.device, dtype=self.query.dtype)
+        self.head.train(self.training)
 
     def set_input_size(self, img_size: int | Sequence[int]) -> None:
         """Change the nominal size; nothing depends on it, since any size is accepted at run time.
@@ -182,10 +201,10 @@ class TimmModel(nn.Module):
         Raises:
             ValueError: it is not one positive number, or two, or three.
         """
-        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        if len(size) not in (2, 3) or min(size) < 1:
-            raise ValueError(f"img_size {img_size}: one positive number is expected, or one for each of 2 or 3 axes")
-        self.img_size = size
+        self.img_size = check_size(img_size)
+        # What timm.models.save_for_hf writes; timm knows sizes of two axes, volumes go in through the arguments.
+        self._traits = {**self._traits, "img_size": self.img_size if len(self.img_size) == 2 else None}
+        self._model_args = {**getattr(self, "_model_args", {}), "img_size": self.img_size}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -208,3 +227,15 @@ class TimmModel(nn.Module):
                 (r"^query|^decoder|^norm", (99999,)),
             ],
         }
+
+
+def check_size(img_size: int | Sequence[int]) -> tuple[int, ...]:
+    """A nominal size with one number for each axis.
+
+    Raises:
+        ValueError: it is not one positive number, or two, or three.
+    """
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(size) not in (2, 3) or not all(isinstance(length, int) and length > 0 for length in size):
+        raise ValueError(f"img_size {img_size}: one positive number is expected, or one for each of 2 or 3 axes")
+    return size
