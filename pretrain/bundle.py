@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save
 from data_shards.support.errors import CheckpointError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.backbone import Medformer
+from pretrain.backbone.loading import fitted
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
+_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "first_conv", "classifier")
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,14 @@ def save_bundle(
 ) -> Path:
     """Write a bundle; it appears complete, and replaces one that stands there.
 
-    Tensors that share storage are written in full under each of their names, so that a strict load finds them all.
+    Tensors that share storage are written in full under each of their names, so that a strict load finds them all. A
+    classifier is left out: it belongs to a task, not to the backbone.
 
     Args:
         folder: where the bundle is to appear.
         backbone: its weights and buffers are saved.
         architecture: name by which timm makes it.
-        model_args: arguments it was made with.
+        model_args: arguments it was made with; ``num_classes`` among them is not kept.
         provenance: what the model comes from.
         metrics: what was measured.
 
@@ -66,12 +69,16 @@ def save_bundle(
     Raises:
         MedformerError: the disk refuses; nothing is left behind.
     """
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in backbone.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in backbone.state_dict().items()
+        if not name.startswith("head.")
+    }
     config = {
         "architecture": architecture,
         "num_classes": 0,
         "num_features": backbone.num_features,
-        "model_args": dict(model_args),
+        "model_args": {name: value for name, value in model_args.items() if name != "num_classes"},
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
     }
     with new_folder(folder, overwrite=True) as partial:
@@ -109,7 +116,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def load_weights(backbone: Medformer, path: Path) -> None:
-    """Load a safetensors file into a network, strictly.
+    """Load a safetensors file into a network, strictly but for what :func:`~pretrain.backbone.loading.fitted` adapts.
 
     Raises:
         CheckpointError: the file is damaged, or a tensor is missing, unknown or of another shape; the first is named.
@@ -118,27 +125,16 @@ def load_weights(backbone: Medformer, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
-    own = backbone.state_dict()
-    for name, tensor in own.items():
-        if name not in tensors:
-            raise CheckpointError(f"{path}: tensor {name} is missing; the file is of another model")
-        if tensors[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, the model expects "
-                f"{tuple(tensor.shape)}; the file is of another model size"
-            )
-    if unknown := sorted(set(tensors) - set(own)):
-        raise CheckpointError(f"{path}: tensor {unknown[0]} is not in the model; the file is of another model")
-    backbone.load_state_dict(tensors, strict=True)
+    backbone.load_state_dict(fitted(tensors, backbone, str(path)), strict=True)
 
 
 def _preprocessing(backbone: Medformer) -> dict[str, Any]:
     cfg: dict[str, Any] = getattr(backbone, "pretrained_cfg", {})
-    return {
-        key: cfg[key]
-        for key in ("input_size", "mean", "std", "interpolation", "first_conv", "classifier")
-        if key in cfg
-    }
+    kept: dict[str, Any] = {key: cfg[key] for key in _PREPROCESSING if key in cfg}
+    for key in ("mean", "std"):
+        if len(set(kept.get(key, ()))) == 1:  # timm expects one for each channel
+            kept[key] = [kept[key][0]] * backbone.in_chans
+    return {"input_size": [backbone.in_chans, *backbone.img_size], **kept}
 
 
 def _model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:

@@ -2,47 +2,103 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data_shards.support.errors import CheckpointError
 from pretrain.backbone.stems import channels_as
 
-_WRAPPERS = ("state_dict", "model", "module")
-_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+_PREFIX = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
+_BACKBONE = "backbone."
+_FIRST = ("adapter.stem.first.weight", "adapter.stem.first.depth")
 # Parameters that a new network has as zeros: without them it does what it did before they were there.
 _NEW_AS_ZEROS = ("adapter.proj_depth", "tags")
 _NEW_SUFFIX = ".depth"
+_HEAD = "head."
+# Their number of rows is that of the vocabulary, which grows; see LatentArray.
+_ROWS = "latents.collections."
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """Timm's hook between a file and ``load_state_dict``.
 
-    Takes the tensors out of the wrappers of training frameworks, brings the first convolution to the model's number of
-    channels (:func:`~pretrain.backbone.stems.channels_as`), and adds as zeros what only volumes and studies of several
-    images use, when the file is from a network without them.
+    Takes the tensors out of the wrappers of training frameworks, and those of the backbone from among others; brings
+    the first convolution to the model's number of channels (:func:`~pretrain.backbone.stems.channels_as`), adds as
+    zeros what only volumes and studies of several images use, when the file is from a network without them, and leaves
+    out a classifier that the model does not have. timm itself looks for nothing else that does not fit when the number
+    of classes differs, so this does.
 
     Args:
         state_dict: as it was read.
         model: what it is to be loaded into.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of another shape; the first is named.
     """
-    for wrapper in _WRAPPERS:
-        inner = state_dict.get(wrapper)
-        if isinstance(inner, dict):
-            state_dict = inner
-    tensors = {_plain(name): tensor for name, tensor in state_dict.items()}
+    source = str(getattr(model, "pretrained_cfg", {}).get("file") or "the checkpoint")
+    return fitted(state_dict, model, source)
+
+
+def fitted(state_dict: dict[str, Any], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """See :func:`checkpoint_filter_fn`.
+
+    Args:
+        state_dict: as it was read.
+        model: what it is to be loaded into.
+        source: what an error calls the file.
+
+    Raises:
+        CheckpointError: see :func:`checkpoint_filter_fn`.
+    """
+    tensors = _unwrapped(state_dict)
     own = model.state_dict()
-    for name in ("adapter.stem.first.weight", "adapter.stem.first.depth"):
-        if name in tensors and tensors[name].shape[1] != own[name].shape[1]:
+    for name in _FIRST:
+        if name in tensors and name in own and _other_channels(tensors[name].shape, own[name].shape):
             tensors[name] = channels_as(tensors[name], own[name].shape[1])
     for name, tensor in own.items():
         if name not in tensors and (name in _NEW_AS_ZEROS or name.endswith(_NEW_SUFFIX)):
-            tensors[name] = torch.zeros_like(tensor)
+            tensors[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    if not any(name.startswith(_HEAD) for name in own):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEAD)}
+    _check(tensors, own, source)
     return tensors
 
 
-def _plain(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def _unwrapped(state_dict: dict[str, Any]) -> dict[str, Tensor]:
+    while wrapper := next((name for name in _WRAPPERS if isinstance(state_dict.get(name), dict)), None):
+        state_dict = state_dict[wrapper]
+    tensors = {_PREFIX.sub("", name): tensor for name, tensor in state_dict.items()}
+    if any(name.startswith(_BACKBONE) for name in tensors):  # beside a projector, a teacher, ...
+        tensors = {
+            _PREFIX.sub("", name.removeprefix(_BACKBONE)): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_BACKBONE)
+        }
+    return tensors
+
+
+def _other_channels(found: torch.Size, expected: torch.Size) -> bool:
+    return len(found) == len(expected) and found[1] != expected[1] and found[1] > 0
+
+
+def _check(tensors: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+    """Whether the tensors are those of the model; the classifier is timm's to judge."""
+    for name, tensor in own.items():
+        if name.startswith(_HEAD):
+            continue
+        if name not in tensors:
+            raise CheckpointError(f"{source}: tensor {name} is missing; the file is of another model")
+        found, expected = tensors[name].shape, tensor.shape
+        grown = name.startswith(_ROWS) and found[1:] == expected[1:] and 0 < found[0] <= expected[0]
+        if found != expected and not grown:
+            raise CheckpointError(
+                f"{source}: tensor {name} has shape {tuple(found)}, the model expects {tuple(expected)}; the file is "
+                "of another model size"
+            )
+    unknown = sorted(name for name in set(tensors) - set(own) if not name.startswith(_HEAD))
+    if unknown:
+        raise CheckpointError(f"{source}: tensor {unknown[0]} is not in the model; the file is of another model")
