@@ -37,6 +37,7 @@ class TimmModel(nn.Module):
         self.set_input_size(img_size)
         self.in_chans = in_chans
         self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
+        self.stride = stride
         self.num_prefix_tokens = 1
         self.grad_checkpointing = False
         self.feature_info = [
