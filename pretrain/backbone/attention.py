@@ -35,7 +35,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         qk_dim, v_dim = qk_dim or query_dim, v_dim or query_dim
-        if qk_dim % heads or v_dim % heads:
+        if heads < 1 or qk_dim % heads or v_dim % heads:
             raise ValueError(f"{heads} heads do not divide the widths {qk_dim} (queries, keys) and {v_dim} (values)")
         self.heads = heads
         self.widths = [qk_dim, v_dim]

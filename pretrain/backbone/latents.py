@@ -56,10 +56,15 @@ class LatentArray(nn.Module):
         shared: latents that every sample has.
         per_entry: latents of each vocabulary entry.
         dim: channels.
+
+    Raises:
+        ValueError: there are fewer latents than none, or none of an entry.
     """
 
     def __init__(self, shared: int, per_entry: int, dim: int) -> None:
         super().__init__()
+        if shared < 0 or per_entry < 1:
+            raise ValueError(f"{shared} shared latents, {per_entry} of each entry; at least 0 and 1 are expected")
         self.shared = nn.Parameter(torch.randn(shared, dim) * 0.02)
         self.collections = nn.ParameterDict(
             {

@@ -72,6 +72,8 @@ class Medformer(TimmModel):
         super().__init__(img_size, in_chans, embed_dim, depth, stride)
         if not 1 <= cross_attends <= max(depth, 1):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
@@ -111,7 +113,7 @@ class Medformer(TimmModel):
         Raises:
             ValueError: see :func:`~pretrain.backbone.study.check_study`.
         """
-        modality_B = None if metadata is None else metadata.modality_B
+        modality_B = metadata.modality_B if isinstance(metadata, Metadata) else None
         found = self.study([StudyImage(images, modality_B, spacing_mm)], metadata, dense=dense)
         return Features(found.embedding_BD, found.tokens[0] if dense else None, found.grids[0])
 
@@ -157,10 +159,10 @@ class Medformer(TimmModel):
         Raises:
             ValueError: see :func:`~pretrain.backbone.study.check_study`.
         """
-        if metadata is None and images:
-            metadata = Metadata.uniform(images[0].images.shape[0], device=images[0].images.device)
-        assert metadata is not None or not images
+        if metadata is None and images and isinstance(first := images[0].images, Tensor):
+            metadata = Metadata.uniform(first.shape[0], device=first.device)
         check_study(images, metadata)
+        assert metadata is not None
         kinds = [image.kind for image in images]
         pairs = [self.adapter(image.images, image.spacing_mm) for image in images]
         tokens = tuple(

@@ -53,6 +53,8 @@ class Grid:
             lengths_BA = torch.stack([known_BA[:, axis] * count for axis, count in enumerate(self.voxels)], dim=1)
             extents_BA = torch.where(known_BA > 0, lengths_BA, REFERENCE_MM)
             return self._unit(device) * (extents_BA / REFERENCE_MM)[:, None]
+        if isinstance(spacing_mm, int | float):
+            raise ValueError(f"spacing_mm {spacing_mm}: one length for each of the {axes} axes is expected")
         if not spacing_mm:
             return self._unit(device)
         if len(spacing_mm) != axes:

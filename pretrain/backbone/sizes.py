@@ -72,10 +72,10 @@ def _volume_size(kwargs: dict[str, Any]) -> tuple[int, ...] | None:
         kwargs["pretrained_cfg"] = {**cfg, "input_size": (cfg["input_size"][0], *cfg["input_size"][2:])}
         kwargs.setdefault("img_size", tuple(cfg["input_size"][1:]))
     size = kwargs.get("img_size")
-    if size is None or isinstance(size, int):
+    if size is None or len(checked := check_size(size)) != 3:
         return None
-    check_size(size)
-    return tuple(kwargs.pop("img_size")) if len(size) == 3 else None
+    del kwargs["img_size"]
+    return checked
 
 
 def _unreadable(kwargs: dict[str, Any], error: Exception) -> str:

@@ -103,7 +103,7 @@ class ConvStem(nn.Module):
             last half as wide as the result, and so on.
 
     Raises:
-        ValueError: ``stride`` is not a power of two above one.
+        ValueError: ``stride`` is not a power of two above one, or ``width`` is below one.
     """
 
     offset = 0.0
@@ -111,6 +111,8 @@ class ConvStem(nn.Module):
     def __init__(self, in_chans: int, dim: int, stride: int = 4, width: int | None = None) -> None:
         super().__init__()
         stages = stride.bit_length() - 1
+        if width is not None and width < 1:
+            raise ValueError(f"stem_width {width}: at least one channel is expected")
         if stride != 2**stages or stages < 1:
             raise ValueError(f"stride {stride} of the stem is not a power of two above one")
         widths = [max(dim >> (stages - n), 16) if width is None else width << n for n in range(stages)] + [dim]

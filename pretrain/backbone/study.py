@@ -95,16 +95,35 @@ def check_study(study: Sequence[StudyImage], metadata: Metadata | None) -> None:
     Values are only looked at on the CPU: on a device that would wait for it in the middle of a step.
 
     Raises:
-        ValueError: no image, other axes than ``B,C,H,W`` or ``B,C,D,H,W``, an empty axis, metadata of another number of
-            images; on the CPU also a value that is not finite, or an id that the vocabulary does not have.
+        ValueError: no image, no tensors, other axes than ``B,C,H,W`` or ``B,C,D,H,W``, an empty axis, metadata or
+            spacings of another number of images, ids that are no integers; on the CPU also a value that is not finite,
+            a spacing that is no length, or an id that the vocabulary does not have.
     """
-    if not study or metadata is None:
+    if not study:
         raise ValueError("a study of no images; at least one is expected")
     for image in study:
+        if not isinstance(image.images, Tensor):
+            raise ValueError(f"expected a tensor of images, found {type(image.images).__name__}")
+    if not isinstance(metadata, Metadata):
+        raise ValueError(f"expected Metadata of the images, found {type(metadata).__name__}")
+    _check_rows("organ", metadata.organ_B)
+    for image in study:
         _check_image(image, metadata.organ_B.shape[0])
+    _check_rows("task", metadata.task_B, metadata.organ_B.shape[0])
     if metadata.organ_B.device.type == "cpu" and not torch.compiler.is_compiling():
         for name, ids_B in (("organ", metadata.organ_B), ("task", metadata.task_B)):
             _check_ids(name, ids_B)
+
+
+def _check_rows(name: str, rows_B: Tensor, count: int | None = None, boolean: bool = False) -> None:
+    """Whether it has one id, or one truth, for each of ``count`` images."""
+    if not isinstance(rows_B, Tensor):
+        raise ValueError(f"{name} is a {type(rows_B).__name__}, a tensor is expected")
+    kind = "booleans" if boolean else "integers"
+    if rows_B.ndim != 1 or boolean != (rows_B.dtype == torch.bool) or rows_B.is_floating_point():
+        raise ValueError(f"{name} has shape {tuple(rows_B.shape)} of {rows_B.dtype}, {kind} of shape (B,) are expected")
+    if count is not None and rows_B.shape[0] != count:
+        raise ValueError(f"{name} of {rows_B.shape[0]} images, the batch has {count}")
 
 
 def _check_image(image: StudyImage, count: int) -> None:
@@ -113,17 +132,21 @@ def _check_image(image: StudyImage, count: int) -> None:
         raise ValueError(f"expected images B,C,H,W or B,C,D,H,W with no empty axis, found shape {shape}")
     if not dtype.is_floating_point:
         raise ValueError(f"expected normalised images of floats, found {dtype}")
-    counts = {"metadata": count}
-    for name, given in (("modality_B", image.modality_B), ("present_B", image.present_B)):
-        if given is not None:
-            counts[name] = given.shape[0]
-    for name, found in counts.items():
-        if found != shape[0]:
-            raise ValueError(f"{name} of {found} images, the batch has {shape[0]}")
+    if count != shape[0]:
+        raise ValueError(f"metadata of {count} images, the batch has {shape[0]}")
+    if image.modality_B is not None:
+        _check_rows("modality_B", image.modality_B, shape[0])
+    if image.present_B is not None:
+        _check_rows("present_B", image.present_B, shape[0], boolean=True)
+    spacing_mm = image.spacing_mm if isinstance(image.spacing_mm, Tensor) else None
+    if spacing_mm is not None and spacing_mm.shape[:1] != shape[:1]:
+        raise ValueError(f"spacing_mm has shape {tuple(spacing_mm.shape)}, the batch has {shape[0]} images")
     if image.images.device.type == "cpu" and not torch.compiler.is_compiling():
         if not image.images.isfinite().all():
             raise ValueError("the images hold values that are not finite")
         _check_ids("modality", image.kind.modality_B)
+        if spacing_mm is not None and ((spacing_mm < 0) | spacing_mm.isinf()).any():
+            raise ValueError("spacing_mm holds what is no length; lengths above 0, or NaN for unknown, are expected")
 
 
 def _check_ids(name: str, ids_B: Tensor) -> None:

@@ -22,6 +22,9 @@ class TimmModel(nn.Module):
         embed_dim: channels of the features.
         depth: layers that :meth:`forward_intermediates` can take features from.
         stride: pixels per token.
+
+    Raises:
+        ValueError: an argument is below what is possible; it is named.
     """
 
     blocks: nn.ModuleList
@@ -32,6 +35,9 @@ class TimmModel(nn.Module):
 
     def __init__(self, img_size: int | Sequence[int], in_chans: int, embed_dim: int, depth: int, stride: int) -> None:
         super().__init__()
+        for name, value, least in (("in_chans", in_chans, 1), ("embed_dim", embed_dim, 1), ("depth", depth, 0)):
+            if value < least:
+                raise ValueError(f"{name} {value}: at least {least} is expected")
         # timm is not to fit the first convolution to other channels: checkpoint_filter_fn does, its depth included.
         self._traits: dict[str, Any] = {"first_conv": None}
         self.set_input_size(img_size)
@@ -121,7 +127,7 @@ class TimmModel(nn.Module):
             The intermediates as a list, preceded by what :meth:`forward_features` gives unless ``intermediates_only``.
 
         Raises:
-            ValueError: ``output_fmt`` is another one, or there is no such layer.
+            ValueError: ``output_fmt`` is another one, there is no such layer, or the images are no images.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt {output_fmt!r} is neither 'NCHW' nor 'NLC'")
@@ -184,8 +190,10 @@ class TimmModel(nn.Module):
                 for what it was.
 
         Raises:
-            ValueError: ``global_pool`` is another one.
+            ValueError: ``global_pool`` is another one, or ``num_classes`` is negative.
         """
+        if num_classes < 0:
+            raise ValueError(f"num_classes {num_classes}: at least 0 is expected, for no classifier")
         if global_pool is not None:
             if global_pool not in ("token", "avg", ""):
                 raise ValueError(f"global_pool {global_pool!r} is none of 'token', 'avg' and ''")
@@ -236,7 +244,7 @@ def check_size(img_size: int | Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: it is not one positive number, or two, or three.
     """
-    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    size = tuple(img_size) if isinstance(img_size, Sequence) else (img_size, img_size)
     if len(size) not in (2, 3) or not all(isinstance(length, int) and length > 0 for length in size):
         raise ValueError(f"img_size {img_size}: one positive number is expected, or one for each of 2 or 3 axes")
     return size
