@@ -53,7 +53,7 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> Medformer:
                 variant,
                 pretrained,
                 pretrained_filter_fn=checkpoint_filter_fn,
-                feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+                feature_cfg={"out_indices": min(3, kwargs["depth"]), "feature_cls": "getter"},
                 **kwargs,
             )
     except (SafetensorError, FileNotFoundError) as error:  # timm names neither the file nor what is wrong with it
