@@ -72,7 +72,7 @@ def test_trainable_parameters_are_optimised_once_and_vectors_latents_and_queries
         if not parameter.requires_grad:
             assert name.startswith("objectives.byol.target_") and id(parameter) not in decay
         else:
-            exempt = parameter.ndim == 1 or name == "backbone.query" or name.startswith("backbone.latents.")
+            exempt = parameter.ndim == 1 or name.startswith(("backbone.query", "backbone.tags", "backbone.latents."))
             assert decay[id(parameter)] == (0.0 if exempt else 0.1), name
 
 
