@@ -48,7 +48,9 @@ def shards(folder: Path, given: Source) -> Path:
     return place
 
 
-def document(out: Path, datasets: list[Path], seed: int, steps: int, model: Mapping[str, Any]) -> dict[str, Any]:
+def document(
+    out: Path, datasets: list[Path], seed: int, steps: int, batch_size: int, model: Mapping[str, Any]
+) -> dict[str, Any]:
     """SimCLR on medformer_nano; a dataset's share of the steps goes with the root of its size.
 
     The stem has eight channels at full resolution instead of 32, on which volumes would spend most of their time.
@@ -58,6 +60,7 @@ def document(out: Path, datasets: list[Path], seed: int, steps: int, model: Mapp
         datasets: shards.
         seed: of weights, order and views.
         steps: optimizer steps.
+        batch_size: images of a step.
         model: entries of the section ``model`` beside the name; ``kwargs`` are added to those of the study.
     """
     sizes = [read_manifest(path).splits["train"].samples for path in datasets]
@@ -70,7 +73,7 @@ def document(out: Path, datasets: list[Path], seed: int, steps: int, model: Mapp
                 {"path": str(path), "weight": round(math.sqrt(size), 2)}
                 for path, size in zip(datasets, sizes, strict=True)
             ],
-            "batch_size": 64,
+            "batch_size": batch_size,
         },
         "model": {"name": "medformer_nano", **model, "kwargs": kwargs},
         "views": VIEWS,

@@ -22,7 +22,8 @@ from finetune.representations import Frozen, RawPixels
 from pretrain.bundle import load_bundle
 
 SEEDS = range(5)
-STEPS = {"planes": 400, "volumes": 300}
+STEPS = {"planes": 400, "volumes": 200}
+BATCH = {"planes": 64, "volumes": 32}
 KINDS = {"planes": PLANES, "volumes": VOLUMES}
 
 
@@ -30,7 +31,7 @@ def jobs(folder: Path) -> list[dict[str, object]]:
     """The documents of all pretraining runs."""
     paths = {name: shards(folder / "shards", source(name)) for names in KINDS.values() for name in names}
     return [
-        document(folder / f"{kind}-{seed}", [paths[name] for name in names], seed, STEPS[kind], {})
+        document(folder / f"{kind}-{seed}", [paths[name] for name in names], seed, STEPS[kind], BATCH[kind], {})
         for seed in SEEDS
         for kind, names in KINDS.items()
     ]
@@ -78,7 +79,7 @@ def run(folder: Path) -> Table:
         rows=tuple(rows),
         remarks=f"Test AUC of a linear probe of the frozen embedding; mean (lowest to highest) of {len(SEEDS)} seeds, "
         "difference with its 95 % t interval over paired seeds. medformer_nano with a stem of 8 channels, SimCLR, "
-        f"batches of 64, {STEPS['planes']} steps on planes, {STEPS['volumes']} on volumes; torch {torch.__version__}. "
+        f"{STEPS['planes']} steps of {BATCH['planes']} planes, {STEPS['volumes']} of {BATCH['volumes']} volumes; torch {torch.__version__}. "
         + " ".join(sorted(notes))
         + ".",
     )
