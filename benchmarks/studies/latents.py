@@ -122,6 +122,6 @@ def run(folder: Path) -> Table:
         rows=tuple(rows),
         remarks=f"Test AUC of a linear probe of the frozen embedding; mean (lowest to highest) of {len(SEEDS)} "
         "seeds, differences with their 95 % t interval over paired seeds. medformer_nano with a stem of 8 channels, 24 "
-        f"latents in every arm, SimCLR on all four sets, {STEPS} steps of {BATCH} images. pneumoniamnist is reassembled, "
-        "not the official file.",
+        f"latents in every arm, SimCLR on all four sets, {STEPS} steps of {BATCH} images. pneumoniamnist is "
+        "reassembled, not the official file.",
     )

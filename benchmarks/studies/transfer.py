@@ -79,7 +79,6 @@ def run(folder: Path) -> Table:
         rows=tuple(rows),
         remarks=f"Test AUC of a linear probe of the frozen embedding; mean (lowest to highest) of {len(SEEDS)} seeds, "
         "difference with its 95 % t interval over paired seeds. medformer_nano with a stem of 8 channels, SimCLR, "
-        f"{STEPS['planes']} steps of {BATCH['planes']} planes, {STEPS['volumes']} of {BATCH['volumes']} volumes; torch {torch.__version__}. "
-        + " ".join(sorted(notes))
-        + ".",
+        f"{STEPS['planes']} steps of {BATCH['planes']} planes, {STEPS['volumes']} of {BATCH['volumes']} volumes; "
+        f"torch {torch.__version__}. " + " ".join(sorted(notes)) + ".",
     )
