@@ -11,6 +11,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.leftovers import mark, pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]  # a hook
+
+mark()
+
 # Before torch or numpy start their thread pools: tests run beside each other on small machines.
 THREADS = 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

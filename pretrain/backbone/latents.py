@@ -54,22 +54,23 @@ class LatentArray(nn.Module):
 
     Args:
         shared: latents that every sample has.
-        per_entry: latents of each vocabulary entry.
+        per_entry: latents of each vocabulary entry; 0 leaves the collections out.
         dim: channels.
 
     Raises:
-        ValueError: there are fewer latents than none, or none of an entry.
+        ValueError: a count is negative, or there is no latent at all.
     """
 
     def __init__(self, shared: int, per_entry: int, dim: int) -> None:
         super().__init__()
-        if shared < 0 or per_entry < 1:
-            raise ValueError(f"{shared} shared latents, {per_entry} of each entry; at least 0 and 1 are expected")
+        if min(shared, per_entry) < 0 or not shared + per_entry:
+            raise ValueError(f"{shared} shared latents and {per_entry} of each entry: at least one latent is needed")
         self.shared = nn.Parameter(torch.randn(shared, dim) * 0.02)
         self.collections = nn.ParameterDict(
             {
                 name: nn.Parameter(_grown(torch.randn(_DRAWN[name], per_entry, dim) * 0.02, len(entries)))
                 for name, entries in COLLECTIONS.items()
+                if per_entry
             }
         )
 
@@ -88,6 +89,9 @@ class LatentArray(nn.Module):
             kinds: modality and dimensionality of each image of a sample, one entry per image. Their latents are
                 averaged over the images that are there, so the order of the images does not matter.
         """
+        shared_BND = self.shared.expand(metadata.organ_B.shape[0], -1, -1)
+        if not self.collections:
+            return shared_BND
         shares_IB = _shares(kinds) if len(kinds) > 1 else None
         modality_IB = [kind.modality_B for kind in kinds]
         axes_IB = [torch.full_like(metadata.organ_B, int(kind.dimensionality)) for kind in kinds]
@@ -97,7 +101,7 @@ class LatentArray(nn.Module):
             self._mean("dimensionality", axes_IB, shares_IB),
             self.collections["task"][metadata.task_B],
         ]
-        return torch.cat([self.shared.expand(metadata.organ_B.shape[0], -1, -1), *groups], dim=1)
+        return torch.cat([shared_BND, *groups], dim=1)
 
     def _mean(self, name: str, ids_IB: Sequence[Tensor], shares_IB: Tensor | None) -> Tensor:
         latents_IBND = [self.collections[name][ids_B] for ids_B in ids_IB]

@@ -12,7 +12,7 @@ from torch import Tensor
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
 from pretrain.backbone import Medformer, normalise
 from pretrain.backbone.attention import Attention, CrossAttentionLayer
-from pretrain.backbone.latents import LatentArray
+from pretrain.backbone.latents import Kind, LatentArray
 from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid
 from pretrain.backbone.stems import channels_as
 from pretrain.metadata import Metadata
@@ -254,3 +254,15 @@ def test_normalise_maps_bytes_to_minus_one_and_one() -> None:
     torch.testing.assert_close(normalise(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-1.0, 1.0]))
     with pytest.raises(TypeError, match="uint8"):
         normalise(torch.zeros(1))
+
+
+def test_without_collections_the_metadata_does_not_matter_and_no_parameter_is_empty() -> None:
+    model = small(latents=3, latents_per_entry=0)
+    assert all(parameter.numel() for parameter in model.parameters())
+    told = model.latents(
+        Metadata.uniform(2, Organ.chest), [Kind(torch.zeros(2, dtype=torch.int64), Dimensionality.planar)]
+    )
+    assert torch.equal(told, model.latents.shared.expand(2, -1, -1))
+    for counts in ((0, 0), (-1, 2), (2, -1)):
+        with pytest.raises(ValueError, match="at least one latent"):
+            LatentArray(*counts, 8)

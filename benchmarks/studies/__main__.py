@@ -1,0 +1,24 @@
+"""``python -m benchmarks.studies NAME FOLDER``: run a study and print its table."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+NAMES = ("transfer", "latents", "spacing")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study called by the first argument in the folder of the second."""
+    if len(arguments) != 2 or arguments[0] not in NAMES:
+        print(f"usage: python -m benchmarks.studies {{{','.join(NAMES)}}} FOLDER", file=sys.stderr)
+        return 2
+    folder = Path(arguments[1]).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(import_module(f"benchmarks.studies.{arguments[0]}").run(folder).markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""Shards and pretraining runs of a study, made by the product's own functions and kept where they were made."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_shards.manifest import read_manifest
+from data_shards.sources.base import Source
+from data_shards.sources.medmnist import MedMNIST
+from data_shards.writer import write_dataset
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("MEDFORMER_SHARED_DATA") or ROOT.parent / "shared" / "data")
+PLANES = ("breastmnist", "retinamnist", "pneumoniamnist")
+VOLUMES = ("adrenalmnist3d",)
+REASSEMBLED = "reassembled from the published images; their order is not that of the published file"
+VIEWS = {
+    "crop_scale_min": 0.3,
+    "brightness": 0.05,
+    "contrast": 0.15,
+    "gamma": 0.1,
+    "colour": 0.05,
+    "blur": 0.1,
+    "noise": 0.02,
+}
+
+
+def source(name: str) -> Source:
+    """A MedMNIST set from the folder of real images."""
+    if name == "pneumoniamnist":
+        return MedMNIST(name, file=DATA / "derived" / "pneumoniamnist_reassembled.npz", unofficial=REASSEMBLED)
+    return MedMNIST(name, file=DATA / "medmnist" / f"{name}.npz")
+
+
+def shards(folder: Path, given: Source) -> Path:
+    """The shards of a source in ``folder``, written unless they are there."""
+    place = folder / given.card.name
+    if not (place / "manifest.json").is_file():
+        write_dataset(given, place)
+    return place
+
+
+def document(
+    out: Path, datasets: list[Path], seed: int, steps: int, batch_size: int, model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """SimCLR on medformer_nano; a dataset's share of the steps goes with the root of its size.
+
+    The stem has eight channels at full resolution instead of 32, on which volumes would spend most of their time.
+
+    Args:
+        out: folder of the run.
+        datasets: shards.
+        seed: of weights, order and views.
+        steps: optimizer steps.
+        batch_size: images of a step.
+        model: entries of the section ``model`` beside the name; ``kwargs`` are added to those of the study.
+    """
+    sizes = [read_manifest(path).splits["train"].samples for path in datasets]
+    kwargs = {"stem_width": 8, **model.get("kwargs", {})}
+    return {
+        "out": str(out),
+        "seed": seed,
+        "data": {
+            "datasets": [
+                {"path": str(path), "weight": round(math.sqrt(size), 2)}
+                for path, size in zip(datasets, sizes, strict=True)
+            ],
+            "batch_size": batch_size,
+        },
+        "model": {"name": "medformer_nano", **model, "kwargs": kwargs},
+        "views": VIEWS,
+        "objectives": {"simclr": {"temperature": 0.2}},
+        "optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.05},
+        "schedule": {"epochs": 10_000, "max_steps": steps},
+        "checkpoint": {"every_steps": 100},
+        "cluster": {"workers": 1, "threads_per_worker": int(os.environ.get("OMP_NUM_THREADS", "1"))},
+    }
+
+
+def pretrained(run: dict[str, Any]) -> Path:
+    """The bundle of a run; it is trained, or goes on from its newest checkpoint, unless the bundle is there.
+
+    Raises:
+        CalledProcessError: the run failed; its last lines are in ``log.txt`` of its folder.
+    """
+    out = Path(run["out"])
+    if not (out / "bundle" / "config.json").is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        config = out.parent / f"{out.name}.yaml"
+        config.write_text(yaml.safe_dump(run, sort_keys=False))
+        command = [sys.executable, "-m", "pretrain", str(config), "--resume"]
+        with (out.parent / f"{out.name}.log").open("w") as log:
+            subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+    return out / "bundle"
