@@ -32,13 +32,14 @@ class Given:
     """The labelled images that may be used, and what is known of them.
 
     Attributes:
-        images: uint8 ``(N, C, H, W)``.
+        images: uint8, planes ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``.
         labels: int64 ``(N, L)``.
         task: how the labels are to be read.
         classes: number of classes, or of labels of a multi-label task.
         organ: body part shown.
         modality: how the images were made.
         balanced: weight the classes inversely to their frequency.
+        spacing_mm: distance of voxels ``(N, A)``, NaN where it is not known; None when nothing is known.
     """
 
     images: np.ndarray
@@ -48,6 +49,7 @@ class Given:
     organ: Organ
     modality: Modality
     balanced: bool
+    spacing_mm: np.ndarray | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -98,16 +100,19 @@ class Predictor:
     organ: Organ
     modality: Modality
 
-    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+    def predict_proba(self, images: np.ndarray, spacing_mm: np.ndarray | None = None) -> np.ndarray:
         """Probabilities ``(N, K)`` float64 for uint8 images; a binary task gets two columns."""
-        parts = [self._chunk(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)]
+        parts = []
+        for start in range(0, len(images), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            parts.append(self._chunk(images[rows], None if spacing_mm is None else spacing_mm[rows]))
         return np.concatenate(parts)
 
-    def _chunk(self, images: np.ndarray) -> np.ndarray:
+    def _chunk(self, images: np.ndarray, spacing_mm: np.ndarray | None) -> np.ndarray:
         metadata = known(len(images), self.organ, self.modality)
         if isinstance(self.head, Selection):
-            return self.head.predict_proba(embed(self.backbone, images, metadata))
-        features = embed(self.backbone, images, metadata, reads=self.head.reads)
+            return self.head.predict_proba(embed(self.backbone, images, metadata, spacing_mm=spacing_mm))
+        features = embed(self.backbone, images, metadata, spacing_mm=spacing_mm, reads=self.head.reads)
         device = next(self.head.parameters()).device
         with torch.no_grad():
             logits_NK = self.head(torch.from_numpy(features).to(device)).double().cpu()
@@ -118,7 +123,7 @@ def adapt_probe(backbone: Medformer, given: Given, folds: Folds) -> tuple[Predic
     """Logistic regression on the frozen embedding; returns the predictor and what was chosen."""
     backbone.eval()
     selection = select_logistic(
-        embed(backbone, given.images, given.metadata),
+        embed(backbone, given.images, given.metadata, spacing_mm=given.spacing_mm),
         given.labels,
         given.task,
         classes=given.classes,
@@ -135,7 +140,7 @@ def adapt_head(
     """A head trained on cached features of the frozen backbone; returns the predictor and what was chosen."""
     backbone.eval()
     initial = _new_head(head, backbone, given, seed)
-    features = embed(backbone, given.images, given.metadata, reads=initial.reads)
+    features = embed(backbone, given.images, given.metadata, spacing_mm=given.spacing_mm, reads=initial.reads)
 
     def build() -> CachedLearner:
         return CachedLearner(copy.deepcopy(initial), features, rates.head, rates.weight_decay)
@@ -158,6 +163,7 @@ def adapt_network(
             copy.deepcopy(initial),
             given.images,
             given.metadata,
+            given.spacing_mm,
             rate=rates.head,
             backbone_rate=rates.backbone,
             layer_decay=rates.layer_decay,

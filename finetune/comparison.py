@@ -184,9 +184,16 @@ def _full_row(
     if arm == SCRATCH:
         # A module counts as pretrained; the first layers of this one have nothing to keep.
         classifier.set_params(layer_decay=1.0)
-    classifier.fit(given.images, given.targets, given.subjects, index_sha256=subset.indices_sha256)
+    classifier.fit(
+        given.images,
+        given.targets,
+        given.subjects,
+        spacing_mm=given.spacing_mm,
+        index_sha256=subset.indices_sha256,
+    )
     record = classifier.record_
-    return _row(arm, given, test, subset, record.selection, record.chosen, classifier.predict_proba(test.images))
+    probabilities_NK = classifier.predict_proba(test.images, test.spacing_mm)
+    return _row(arm, given, test, subset, record.selection, record.chosen, probabilities_NK)
 
 
 def _row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.adaptation import Folds, Given, Predictor, Rates, adapt_head, adapt_network, adapt_probe
 from finetune.backbones import OpenedBackbone, open_backbone
 from finetune.heads import known_head
-from finetune.labelled import check_images, content_sha256
+from finetune.labelled import check_images, content_sha256, spacing_rows
 from finetune.metrics import CLASSIFICATION, accuracy, decide
 from finetune.splits import selection_folds, smallest_class, strata
 from finetune.strategies import strategy_named
@@ -141,13 +142,23 @@ class FewLabelClassifier:
         self.seed = seed
         self.device = device
 
-    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, *, index_sha256: str = "") -> Self:
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        groups: np.ndarray | None = None,
+        *,
+        spacing_mm: Sequence[float] | np.ndarray | None = None,
+        index_sha256: str = "",
+    ) -> Self:
         """Adapt to the given images.
 
         Args:
-            X: uint8 images ``(N, C, H, W)`` with 1 or 3 channels.
+            X: uint8 images, planes ``(N, C, H, W)`` with 1 or 3 channels or volumes ``(N, C, D, H, W)``.
             y: ``(N,)`` labels of any type, or ``(N, L)`` 0/1 for a multi-label task.
             groups: the subject of each image; a subject is never on both sides of a split.
+            spacing_mm: distance of voxels along each spatial axis, one for all images or ``(N, A)`` with NaN where
+                it is not known; None when nothing is known. Give it when predicting, too.
             index_sha256: of the index file that chose the images, for the record.
 
         Raises:
@@ -159,6 +170,7 @@ class FewLabelClassifier:
         classes, labels, task = _encode(y, self.task)
         if len(labels) != len(X) or (groups is not None and len(groups) != len(X)):
             raise DataError(f"{len(X)} images, {len(labels)} labels, {'no' if groups is None else len(groups)} groups")
+        spacing_NA = spacing_rows(spacing_mm, X, "X")
         given = Given(
             images=X,
             labels=labels,
@@ -167,6 +179,7 @@ class FewLabelClassifier:
             organ=word(Organ, self.organ),
             modality=word(Modality, self.modality),
             balanced=self.class_weight == "balanced",
+            spacing_mm=spacing_NA,
         )
         opened = open_backbone(self.backbone, self.seed)
         folds, selection = self._folds(strata(labels, task), groups)
@@ -187,30 +200,32 @@ class FewLabelClassifier:
         )
         return self
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray, spacing_mm: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
         """Probabilities ``(N, K)`` in the order of ``classes_``; of each label alone for a multi-label task.
+
+        ``X`` and ``spacing_mm`` are as in :meth:`fit`.
 
         Raises:
             ConfigError: the estimator is not fitted.
             DataError: the images cannot be used.
         """
         check_images(X, "X")
-        return self._fitted().predict_proba(X)
+        return self._fitted().predict_proba(X, spacing_rows(spacing_mm, X, "X"))
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray, spacing_mm: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
         """The decided label of each image, ``(N,)``; 0/1 per label ``(N, L)`` for a multi-label task."""
-        decided_NL = decide(self.predict_proba(X), self._fitted().task)
+        decided_NL = decide(self.predict_proba(X, spacing_mm), self._fitted().task)
         if self._fitted().task is Task.multilabel:
             return decided_NL
         labels: np.ndarray = self.classes_[decided_NL[:, 0]]
         return labels
 
-    def score(self, X: np.ndarray, y: np.ndarray) -> float:
+    def score(self, X: np.ndarray, y: np.ndarray, spacing_mm: Sequence[float] | np.ndarray | None = None) -> float:
         """Accuracy, as scikit-learn's classifiers give; see :mod:`finetune.metrics` for the others."""
         task = self._fitted().task
         if task is Task.multilabel:
-            return float(accuracy(np.asarray(y), self.predict_proba(X), task))
-        return float(np.mean(self.predict(X) == np.asarray(y).reshape(-1)))
+            return float(accuracy(np.asarray(y), self.predict_proba(X, spacing_mm), task))
+        return float(np.mean(self.predict(X, spacing_mm) == np.asarray(y).reshape(-1)))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters of the constructor; nothing is nested, so ``deep`` changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ class LabelledImages:
 
     Attributes:
         name: of the dataset.
-        images: uint8 ``(N, C, H, W)``.
+        images: uint8, planes ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``.
         labels: int64 ``(N, L)``: the class index, or 0/1 per label of a multi-label task.
         task: how the labels are to be read.
         classes: name of each class index, or of each label of a multi-label task: indices 0 to K - 1.
@@ -33,6 +33,8 @@ class LabelledImages:
         official: whether these are the published images in the published split.
         note: why not, or that the images are synthetic.
         source: where the images come from: digests of the files.
+        spacing_mm: float32 ``(N, A)``: distance of voxels along each spatial axis, NaN where it is not known; None when
+            nothing is known.
     """
 
     name: str
@@ -47,9 +49,11 @@ class LabelledImages:
     official: bool = True
     note: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
+    spacing_mm: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_images(self.images, self.name)
+        object.__setattr__(self, "spacing_mm", spacing_rows(self.spacing_mm, self.images, self.name))
         if self.task not in CLASSIFICATION:
             raise DataError(f"{self.name}: a {self.task.name} task has no labels to classify")
         if self.labels.ndim != 2 or len(self.labels) != len(self.images) or len(self.keys) != len(self.images):
@@ -90,6 +94,7 @@ class LabelledImages:
             labels=self.labels[indices],
             keys=self.keys[indices],
             subjects=None if self.subjects is None else self.subjects[indices],
+            spacing_mm=None if self.spacing_mm is None else self.spacing_mm[indices],
         )
 
     @property
@@ -126,13 +131,42 @@ def check_images(images: np.ndarray, name: str) -> None:
     """Refuse what the backbone cannot take.
 
     Raises:
-        DataError: the images are not uint8 ``(N, C, H, W)`` with at least one image and 1 or 3 channels.
+        DataError: the images are not uint8 planes ``(N, C, H, W)`` with 1 or 3 channels, or volumes
+            ``(N, C, D, H, W)``, at least one.
     """
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
-        shape = getattr(images, "shape", type(images).__name__)
-        raise DataError(f"{name}: expected images N,C,H,W with 1 or 3 channels, found {shape}")
+    shape = images.shape if isinstance(images, np.ndarray) else None
+    if shape is None or 0 in shape or not (len(shape) == 5 or (len(shape) == 4 and shape[1] in (1, 3))):
+        found = getattr(images, "shape", type(images).__name__)
+        raise DataError(f"{name}: expected images N,C,H,W with 1 or 3 channels, or volumes N,C,D,H,W, found {found}")
     if images.dtype != np.uint8:
         raise DataError(f"{name}: expected uint8 images, found {images.dtype}")
+
+
+def spacing_rows(spacing_mm: Sequence[float] | np.ndarray | None, images: np.ndarray, name: str) -> np.ndarray | None:
+    """One row per image of what is known of the distances of its voxels.
+
+    Args:
+        spacing_mm: one for all, ``(A,)``, or one per image, ``(N, A)``, in the order of the spatial axes; NaN where it
+            is not known, None when nothing is known.
+        images: whose spacing it is.
+        name: of the images, for the message.
+
+    Returns:
+        float32 ``(N, A)``, or None when nothing is known.
+
+    Raises:
+        DataError: it does not fit the images, or is not a length above 0.
+    """
+    if spacing_mm is None:
+        return None
+    rows = np.asarray(spacing_mm, dtype=np.float32)
+    shape = (len(images), images.ndim - 2)
+    if rows.shape not in (shape, shape[1:]):
+        raise DataError(f"{name}: spacing_mm of shape {rows.shape}, images of shape {images.shape} need {shape}")
+    known = ~np.isnan(rows)
+    if not (np.isfinite(rows[known]).all() and (rows[known] > 0).all()):
+        raise DataError(f"{name}: spacing_mm is a length above 0, or NaN where it is not known")
+    return np.array(np.broadcast_to(rows, shape)) if known.any() else None
 
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:

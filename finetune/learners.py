@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.features import metadata_rows
+from finetune.features import as_rows, metadata_rows, rows_at_once, spacing_of
 from finetune.heads import Head
 from finetune.labelled import as_tensor
 from finetune.strategies import backbone_groups, head_groups
 from pretrain.backbone import Medformer, normalise
+from pretrain.backbone.position import Spacing
 from pretrain.metadata import Metadata
 from pretrain.views import ViewConfig, augment
 from pretrain.views.counter_rng import sample_keys
@@ -71,9 +72,9 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, images_BCHW: Tensor, metadata: Metadata | None = None) -> Tensor:
+    def forward(self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None) -> Tensor:
         """Logits ``(B, K)`` of normalised images."""
-        features = self.backbone.features(images_BCHW, metadata, dense=self.head.reads == "tokens")
+        features = self.backbone.features(images, metadata, spacing_mm, dense=self.head.reads == "tokens")
         logits_BK: Tensor = self.head(self.head.select(features))
         return logits_BK
 
@@ -83,8 +84,10 @@ class ImageLearner:
 
     Args:
         network: what is trained.
-        images: uint8 ``(N, C, H, W)``.
+        images: uint8, planes ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``.
         metadata: of the ``N`` images.
+        spacing_mm: ``(N, A)``, NaN where it is not known; None when nothing is known. An augmented image counts as
+            having the spacing of the image it was made of.
         rate: peak learning rate of the head.
         backbone_rate: peak learning rate of the last layer of the backbone.
         layer_decay: see :func:`finetune.strategies.backbone_groups`.
@@ -98,6 +101,7 @@ class ImageLearner:
         network: Network,
         images: np.ndarray,
         metadata: Metadata,
+        spacing_mm: np.ndarray | None = None,
         *,
         rate: float,
         backbone_rate: float,
@@ -112,6 +116,7 @@ class ImageLearner:
         )
         self._images = as_tensor(images)
         self._metadata = metadata
+        self._spacing_NA = as_rows(spacing_mm)
         self._augmented = augmented
         self._seed = seed
         self._device = next(network.parameters()).device
@@ -122,10 +127,18 @@ class ImageLearner:
 
     def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         """Logits of the images at ``rows``; the augmentation depends on the image, the step and the seed alone."""
+        size = rows_at_once(self._images.shape)
+        if step is None and self._images.ndim == 5 and len(rows) > size:
+            return torch.cat([self._logits(rows[start : start + size], step) for start in range(0, len(rows), size)])
+        return self._logits(rows, step)
+
+    def _logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         images = self._images[torch.from_numpy(rows)].to(self._device)
         if step is None or not self._augmented:
             inputs = normalise(images)
         else:
-            inputs = augment(images, sample_keys(self._seed, step, 0, rows, 0), LIGHT)
-        logits_BK: Tensor = self.module(inputs, metadata_rows(self._metadata, rows).to(self._device))
+            spacing_BA = None if self._spacing_NA is None else self._spacing_NA[torch.from_numpy(rows)]
+            inputs = augment(images, sample_keys(self._seed, step, 0, rows, 0), LIGHT, spacing_BA)
+        spacing = spacing_of(self._spacing_NA, rows, self._device)
+        logits_BK: Tensor = self.module(inputs, metadata_rows(self._metadata, rows).to(self._device), spacing)
         return logits_BK

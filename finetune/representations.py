@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from finetune.features import embed
 from finetune.labelled import LabelledImages
@@ -26,17 +28,18 @@ class Representation(Protocol):
 
 
 class RawPixels:
-    """Intensities in [0, 1], averaged down to at most 28 x 28."""
+    """Intensities in [0, 1], averaged down to at most 28 along each axis."""
 
     name = "raw pixels"
 
     def __call__(self, images: LabelledImages) -> np.ndarray:
-        """Features ``(N, C * h * w)``."""
-        pixels_NCHW = torch.from_numpy(images.images.astype(np.float32)) / 255
-        height, width = pixels_NCHW.shape[-2:]
-        if max(height, width) > RAW_SIDE:
-            pixels_NCHW = F.adaptive_avg_pool2d(pixels_NCHW, (min(height, RAW_SIDE), min(width, RAW_SIDE)))
-        return pixels_NCHW.flatten(1).numpy()
+        """Features ``(N, C * h * w)``, of volumes ``(N, C * d * h * w)``."""
+        pixels = torch.from_numpy(images.images.astype(np.float32)) / 255
+        sides = tuple(min(side, RAW_SIDE) for side in pixels.shape[2:])
+        if tuple(pixels.shape[2:]) != sides:
+            average: Callable[..., Tensor] = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
+            pixels = average(pixels, sides)
+        return pixels.flatten(1).numpy()
 
 
 class Frozen:
@@ -53,4 +56,4 @@ class Frozen:
 
     def __call__(self, images: LabelledImages) -> np.ndarray:
         """Features ``(N, D)``."""
-        return embed(self._backbone, images.images, images.metadata)
+        return embed(self._backbone, images.images, images.metadata, spacing_mm=images.spacing_mm)

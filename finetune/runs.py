@@ -78,13 +78,15 @@ def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwri
             device=config.device,
         )
         _require_all_classes(given)
-        classifier.fit(given.images, given.targets, given.subjects, index_sha256=index_sha256)
+        classifier.fit(
+            given.images, given.targets, given.subjects, spacing_mm=given.spacing_mm, index_sha256=index_sha256
+        )
         classifier.save(partial / "classifier")
         scores: dict[str, Scores] = {}
         rows = []
         for split in ("val", "test"):
             if split in splits:
-                probabilities_NK = classifier.predict_proba(splits[split].images)
+                probabilities_NK = classifier.predict_proba(splits[split].images, splits[split].spacing_mm)
                 rows += _prediction_rows(split, splits[split], probabilities_NK)
                 scores[split] = Scores.of(splits[split].labels, probabilities_NK, train.task, seed=config.seed)
         result = FinetuneResult(train, classifier.record_, scores)

@@ -56,8 +56,8 @@ def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runt
 
 def _check(dataset: ShardedDataset, config: PretrainConfig, world_size: int) -> None:
     shape = dataset.image_shape
-    if shape is None or len(shape) != 3 or np.dtype(dataset.layout.dtype) != np.uint8:
-        raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W of one size in split train")
+    if shape is None or len(shape) not in (3, 4) or np.dtype(dataset.layout.dtype) != np.uint8:
+        raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W or C,D,H,W of one size in split train")
     batch_size = config.data.batch_size
     smallest = len(dataset) // -(-len(dataset) // batch_size)
     if smallest < 2 * world_size:

@@ -10,6 +10,7 @@ from data_shards.vocabulary import Task
 from pretrain.config import PretrainConfig
 from pretrain.metadata import Metadata
 from pretrain.objectives import Views
+from pretrain.spacing import as_spacing, on_device
 from pretrain.views import augment
 from pretrain.views.counter_rng import sample_keys, uniforms
 
@@ -33,16 +34,17 @@ class ViewFactory:
         self._device = device
 
     def __call__(self, batch: Batch) -> Views:
-        """The views of own rows of a global batch."""
+        """The views of own rows of a global batch, with the spacing of their images where it is known."""
         samples_B = batch.sample_B.numpy()
         images = batch.images.to(self._device, non_blocking=True)
         views, metadata = [], []
         for view in range(VIEW_COUNT):
             keys_B = sample_keys(self._seed, batch.dataset_epoch, batch.dataset, samples_B, view)
-            views.append(augment(images, keys_B, self._views[batch.dataset]))
+            views.append(augment(images, keys_B, self._views[batch.dataset], batch.spacing_mm_BA))
             keys_B = sample_keys(self._seed, batch.dataset_epoch, batch.dataset, samples_B, view + _METADATA_PURPOSE)
             metadata.append(self._drop(batch, uniforms(keys_B, 3)).to(self._device))
-        return Views(tuple(views), tuple(metadata), batch.rows)
+        spacing_mm = on_device(as_spacing(batch.spacing_mm_BA), self._device)
+        return Views(tuple(views), tuple(metadata), batch.rows, spacing_mm)
 
     def _drop(self, batch: Batch, u_B3: np.ndarray) -> Metadata:
         kept_B3 = torch.from_numpy(u_B3 >= self._dropout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,8 @@ def read_archive(path: Path) -> dict[str, LabelledImages]:
         DataError: the name is that of no set, or the file is missing, damaged or not the published one.
     """
     name, _, rest = path.stem.partition("_")
-    planar = sorted(known for known in CONTENT if not known.endswith("3d"))
-    if name not in planar:
-        raise DataError(f"{path}: the name does not begin with that of a MedMNIST 2D set: {', '.join(planar)}")
+    if name not in CONTENT:
+        raise DataError(f"{path}: the name does not begin with that of a MedMNIST set: {', '.join(sorted(CONTENT))}")
     size = int(rest) if rest.isdecimal() else 28
     reason = f"{path.name} does not have the published MD5 of {name}" if rest and not rest.isdecimal() else None
     source = MedMNIST(name, size=size, file=path, unofficial=reason)
@@ -46,7 +46,14 @@ def read_archive(path: Path) -> dict[str, LabelledImages]:
             official=card.official,
             note=card.note,
             source=card.source_checksum,
+            spacing_mm=_spacing(samples),
         )
         for split, samples in by_split.items()
         if samples
     }
+
+
+def _spacing(samples: Sequence[Sample]) -> np.ndarray | None:
+    """``(N, A)``; the samples of an archive are alike."""
+    spacing_mm = samples[0].image.spacing_mm
+    return np.full((len(samples), len(spacing_mm)), spacing_mm, dtype=np.float32) if spacing_mm else None

@@ -1,4 +1,4 @@
-"""One image file as uint8 ``C,H,W``."""
+"""One image file as uint8 ``C,H,W``, or ``C,D,H,W`` of a volume."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
     ones are to be windowed is a decision about the images that is not taken here.
 
     Args:
-        path: the file; an NPY holds ``H,W``, ``H,W,C`` or ``C,H,W`` with 1 or 3 channels.
+        path: the file; an NPY holds ``H,W``, ``H,W,C`` or ``C,H,W`` with 1 or 3 channels, or a volume ``C,D,H,W``.
         size: side in pixels to resize to, bilinear with antialiasing; None keeps the size.
 
     Raises:
-        DataError: the file is missing, unreadable, of another kind, or not 8 bits deep.
+        DataError: the file is missing, unreadable, of another kind, or not 8 bits deep; or a volume is to be resized.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    picture = Image.fromarray(_array(path)) if path.suffix.lower() == ".npy" else _picture(path)
+    if path.suffix.lower() == ".npy":
+        array = _array(path)
+        if array.ndim == 4:
+            if size is not None:
+                raise DataError(f"{path}: found a volume of shape {array.shape}; only planes can be resized to {size}")
+            return array
+        picture = Image.fromarray(array)
+    else:
+        picture = _picture(path)
     if size is not None:
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
@@ -53,7 +61,7 @@ def _picture(path: Path) -> Image.Image:
 
 
 def _array(path: Path) -> np.ndarray:
-    """The array as ``H,W`` or ``H,W,3``, the axes that Pillow knows."""
+    """The array as ``H,W`` or ``H,W,3``, the axes that Pillow knows, or as ``C,D,H,W``."""
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -64,6 +72,8 @@ def _array(path: Path) -> np.ndarray:
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3) or 0 in array.shape:
-        raise DataError(f"{path}: expected axes H,W or H,W,C or C,H,W with 1 or 3 channels, found shape {array.shape}")
+    if array.ndim not in (2, 3, 4) or (array.ndim == 3 and array.shape[-1] != 3) or 0 in array.shape:
+        raise DataError(
+            f"{path}: expected axes H,W or H,W,C or C,H,W with 1 or 3 channels, or C,D,H,W, found shape {array.shape}"
+        )
     return np.ascontiguousarray(array)

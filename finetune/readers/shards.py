@@ -45,6 +45,7 @@ def read_shards(folder: Path) -> dict[str, LabelledImages]:
             official=card.official,
             note=card.note,
             source={**card.source_checksum, "manifest_sha256": dataset.manifest_digest},
+            spacing_mm=records.spacing_mm_BA,
         )
     if not splits:
         raise DataError(f"{folder}: no sample has a label")

@@ -71,8 +71,8 @@ def read_table(
     for row, image in zip(rows, pixels, strict=True):
         if image.shape != pixels[0].shape:
             raise DataError(
-                f"{table}, line {row.line}: {row.file} has channels, height, width {image.shape} but {rows[0].file} "
-                f"has {pixels[0].shape}; images must agree (--size resizes them)"
+                f"{table}, line {row.line}: {row.file} has channels, {'depth, ' * (image.ndim - 3)}height, width "
+                f"{image.shape} but {rows[0].file} has {pixels[0].shape}; images must agree (--size resizes planes)"
             )
     whole = LabelledImages(
         name=table.stem,

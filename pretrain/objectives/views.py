@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pretrain.backbone import Medformer
+from pretrain.backbone.position import Spacing
 from pretrain.metadata import Metadata
 
 
@@ -16,14 +17,18 @@ class Views:
     """Two or more views of the same images.
 
     Attributes:
-        images: one ``B,C,H,W`` tensor of normalised images per view, own rows only.
+        images: one tensor of normalised images per view, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only.
         metadata: one per view, since metadata dropout differs between views.
         rows: how many images of the global batch each rank holds.
+        spacing_mm: distance of voxels of the images that the views are made of, one for all or one per image. The crop
+            of a view changes its scale, along each axis by another factor, and when it is rotated too no spacing along
+            its axes describes it: so every view counts as having the spacing of its image.
     """
 
     images: tuple[Tensor, ...]
     metadata: tuple[Metadata, ...]
     rows: tuple[int, ...]
+    spacing_mm: Spacing = None
     _embeddings: dict[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     @property
@@ -42,6 +47,9 @@ class Views:
                 torch.cat([m.modality_B for m in self.metadata]),
                 torch.cat([m.task_B for m in self.metadata]),
             )
-            embedding = backbone.features(torch.cat(self.images), together).embedding_BD
+            spacing_mm = self.spacing_mm
+            if isinstance(spacing_mm, Tensor):
+                spacing_mm = spacing_mm.repeat(len(self.images), 1)
+            embedding = backbone.features(torch.cat(self.images), together, spacing_mm).embedding_BD
             self._embeddings[id(backbone)] = embedding.chunk(len(self.images))
         return self._embeddings[id(backbone)]

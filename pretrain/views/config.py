@@ -15,19 +15,22 @@ class ViewConfig(Document):
     """Parameters of the augmentation; every one set to zero (``crop_scale_min`` to one) leaves the image as it is.
 
     Attributes:
-        crop_scale_min: smallest area of the random resized crop, as a fraction of the image.
+        crop_scale_min: smallest area of the random resized crop, as a fraction of the image. Of a volume the area
+            within the slices; its depth is cropped to the same share of its length as their sides.
         crop_aspect: the crop's aspect ratio is drawn log-uniformly from ``1 / crop_aspect`` to ``crop_aspect``.
-        rotation_deg: largest rotation either way.
+        rotation_deg: largest rotation either way, of a volume within its slices.
+        tilt_deg: largest tilt of a volume either way, about each of the two axes of its slices.
         translation: largest shift either way, as a fraction of the side, on top of the crop's place.
         flip_horizontal: probability of mirroring left and right.
         flip_vertical: probability of mirroring top and bottom.
+        flip_depth: probability of mirroring the first and the last slice of a volume.
         intensity: probability of changing brightness, contrast and gamma.
         brightness: largest shift, as a fraction of the full range.
         contrast: the contrast factor is drawn from ``1 - contrast`` to ``1 + contrast``.
         gamma: the exponent is drawn log-uniformly from ``1 / (1 + gamma)`` to ``1 + gamma``.
         colour: largest relative gain or loss of each channel of a colour image.
         blur: probability of a Gaussian blur.
-        blur_sigma_px: largest standard deviation, in pixels; the smallest is 0.1.
+        blur_sigma_px: largest standard deviation, in pixels or voxels along every axis; the smallest is 0.1.
         noise: largest standard deviation of Gaussian noise, as a fraction of the full range.
         padding: what lies outside the image: ``border`` repeats the edge, ``reflection`` mirrors.
     """
@@ -35,9 +38,11 @@ class ViewConfig(Document):
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
     crop_aspect: Annotated[float, Field(ge=1, le=4)] = 1.25
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
+    tilt_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
     translation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     flip_horizontal: Probability = 0.5
     flip_vertical: Probability = 0.0
+    flip_depth: Probability = 0.0
     intensity: Probability = 0.8
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.2
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.4
@@ -48,11 +53,17 @@ class ViewConfig(Document):
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     padding: Literal["border", "reflection"] = "reflection"
 
+    def is_identity(self, axes: int) -> bool:
+        """Whether an image of 2 or 3 spatial axes is left as it is; of planes whatever is said of volumes."""
+        planar = {"tilt_deg": 0.0, "flip_depth": 0.0} if axes == 2 else {}
+        return self.model_copy(update=planar) == IDENTITY
+
 
 IDENTITY = ViewConfig(
     crop_scale_min=1.0,
     crop_aspect=1.0,
     rotation_deg=0.0,
+    tilt_deg=0.0,
     flip_horizontal=0.0,
     intensity=0.0,
     colour=0.0,

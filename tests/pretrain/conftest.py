@@ -31,6 +31,14 @@ def colour_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def solid_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes of 12 voxels along each axis, with known spacing."""
+    folder = tmp_path_factory.mktemp("shards") / "brain"
+    write_dataset(Phantoms("phantom-brain-mri", size=12, subjects=60, images_per_subject=1), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def process_group() -> Iterator[None]:
     """A gloo group of this process alone: DeepSpeed keeps the first one it sees, so all tests share it."""
     handler = signal.getsignal(signal.SIGTERM)

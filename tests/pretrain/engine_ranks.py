@@ -56,10 +56,13 @@ def trained_in_float64(rank: int, world_size: int, config: PretrainConfig, steps
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for step, batch in zip(range(1, steps + 1), stream, strict=False):
         views = make_views(batch)
-        views = Views(tuple(images.double() for images in views.images), views.metadata, views.rows)
+        doubles = tuple(images.double() for images in views.images)
+        views = Views(doubles, views.metadata, views.rows, views.spacing_mm)
         optimizer.zero_grad()
         module(views)[0].backward()
         for parameter in parameters:
+            if parameter.grad is None:  # What only volumes use gets none from planes, on any rank.
+                continue
             if world_size > 1:
                 torch.distributed.all_reduce(parameter.grad)
             parameter.grad /= world_size
