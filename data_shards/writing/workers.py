@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 
 from data_shards import tar
 from data_shards.sources.base import Source
 from data_shards.support.errors import DataError, MedformerError
+from data_shards.support.orphans import end_with_parent
 from data_shards.writing.chunk import Chunk, encode_chunk, read_sample
 
 # A chunk is about this large, so that memory does not depend on the size of the images...
@@ -108,7 +106,7 @@ def _in_processes(source: Source, runs: Iterable[range], workers: int, skip_erro
     finally:
         if not finished:  # an error, or the user has had enough: nobody waits for chunks that nobody will write
             for process in list((pool._processes or {}).values()):
-                process.terminate()
+                process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -126,15 +124,7 @@ def _first(pool: ProcessPoolExecutor, waiting: deque[tuple[range, Future[Chunk]]
 def _begin(source: Source, skip_errors: bool) -> None:
     global _source, _skip_errors
     _source, _skip_errors = source, skip_errors
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A pool does not see that the process which made it was killed, and would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _encode(run: range) -> Chunk:
