@@ -205,14 +205,14 @@ class Stuck(Slow):
 
 
 def test_a_build_that_is_given_up_does_not_wait_for_samples_on_their_way(helpers: Callable[[], set[int]]) -> None:
-    chunks = workers.encoded_chunks(Stuck(samples=60), 1, workers=2)
+    chunks = workers.encoded_chunks(Stuck(samples=60), workers.Probe(), workers=2)
     assert next(chunks).last == 1 and len(helpers()) == 2
     chunks.close()  # type: ignore[attr-defined]
     assert not helpers()
 
 
 def test_a_build_that_is_given_up_does_not_wait_for_a_process_that_was_stopped(helpers: Callable[[], set[int]]) -> None:
-    chunks = workers.encoded_chunks(Stuck(samples=60), 1, workers=2)
+    chunks = workers.encoded_chunks(Stuck(samples=60), workers.Probe(), workers=2)
     next(chunks)
     for pid in helpers():
         os.kill(pid, signal.SIGSTOP)
@@ -225,7 +225,7 @@ import os, signal
 from data_shards.writing import workers
 from tests.data_shards.test_build_faults import Stuck
 
-next(workers.encoded_chunks(Stuck(samples=60), 1, workers=2))
+next(workers.encoded_chunks(Stuck(samples=60), workers.Probe(), workers=2))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

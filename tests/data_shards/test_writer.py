@@ -22,7 +22,7 @@ from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writer import write_dataset
-from data_shards.writing import chunk, duplicates, workers
+from data_shards.writing import chunk, duplicates, slots, workers
 from tests.data_shards.processes import ENVIRONMENT, kill_group, running, until
 from tests.data_shards.sources import Listed, card, toy_sample
 
@@ -67,6 +67,30 @@ def test_several_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
         write_dataset(Slow(), tmp_path / str(count), shard_bytes=150_000, workers=count)
     assert hashes(tmp_path / "1") == hashes(tmp_path / "3")
     assert len(hashes(tmp_path / "1")) > 20
+
+
+@pytest.mark.parametrize(("sample_bytes", "least", "most"), [(0, 0, 0), (100, 0, 0), (1500, 1, 9), (4000, 10, 10)])
+def test_chunks_come_whole_whether_the_shared_memory_holds_none_some_or_all_of_their_splits(
+    sample_bytes: int, least: int, most: int
+) -> None:
+    source = Slow(samples=90)
+    probed = workers.Probe(length=20, bytes=sample_bytes)
+    alone = list(workers.encoded_chunks(source, probed))
+    shared = 0
+    for mine, theirs in zip(workers.encoded_chunks(source, probed, workers=2), alone, strict=True):
+        assert mine.splits.keys() == theirs.splits.keys() and (mine.keys == theirs.keys).all()
+        for split, part in mine.splits.items():
+            shared += isinstance(part.content, memoryview)
+            assert bytes(part.content) == theirs.splits[split].content
+            assert part.records.tobytes() == theirs.splits[split].records.tobytes()
+    assert least <= shared <= most
+
+
+def test_a_machine_without_shared_memory_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(Slow(), tmp_path / "shared", shard_bytes=150_000, workers=2)
+    monkeypatch.setattr(slots, "_SHARED_MEMORY", str(tmp_path / "none"))
+    write_dataset(Slow(), tmp_path / "pipe", shard_bytes=150_000, workers=2)
+    assert hashes(tmp_path / "pipe") == hashes(tmp_path / "shared")
 
 
 def test_every_sample_is_where_the_index_says(tmp_path: Path) -> None:
@@ -258,10 +282,10 @@ def test_a_fault_at_the_start_of_a_long_build_comes_out_early(tmp_path: Path, mo
 def test_images_far_larger_than_the_first_do_not_make_a_chunk_large() -> None:
     rows = [toy_sample(str(n), pixels=np.full((1, 1, 4 if n < 1 else 6 << 20), n, np.uint8)) for n in range(14)]
     source = Listed(rows, card())
-    length, _ = workers.probe(source)
-    assert length == workers._CHUNK_SAMPLES
+    probed = workers.probe(source)
+    assert probed.length == workers._CHUNK_SAMPLES
     for count in (1, 2):
-        chunks = list(workers.encoded_chunks(source, length, workers=count))
+        chunks = list(workers.encoded_chunks(source, probed, workers=count))
         assert [part.first for part in chunks[1:]] == [part.last for part in chunks[:-1]]
         assert (chunks[0].first, chunks[-1].last, len(chunks)) == (0, 14, 3)
         assert max(len(part.splits["train"].content) for part in chunks) < chunk._LARGEST + (7 << 20)
