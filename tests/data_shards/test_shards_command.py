@@ -160,6 +160,7 @@ def test_wrong_options_are_named_with_the_nearest_right_one(tmp_path: Path, caps
         (["images", f"root={tmp_path}", "name=a"], "no image in this folder"),
         (["medmnist", "--set", "breastmnist", "size=29"], "29"),
         (["phantoms", "--set", "phantom-brest"], "did you mean 'phantom-breast'?"),
+        (["phantoms"], "key 'sets' is missing: names of sets: phantom-abdomen-ct, "),
         (["images", "--config", str(tmp_path / "none.yaml")], "no such configuration file"),
     ):
         assert main(["shards", "build", *words, *out]) == 2, words
