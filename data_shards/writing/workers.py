@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -166,6 +167,7 @@ def _begin(source: Source, skip_errors: bool, slots: Slots | None) -> None:
     global _source, _skip_errors, _slots
     _source, _skip_errors, _slots = source, skip_errors, slots
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who was asked to build answers it
 
 
 def _encode(run: range, slot: int | None) -> tuple[Chunk, Spans]:
