@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -17,7 +18,7 @@ from benchmarks.table import Table
 from data_shards.writer import write_dataset
 
 SAMPLES = 100_000
-REPEATS = 3
+REPEATS = 5
 
 
 def run() -> Table:
@@ -32,6 +33,7 @@ def run() -> Table:
         rates: dict[str, list[float]] = {name: [] for name in writers}
         for turn in range(REPEATS):
             for place, (name, write) in enumerate(writers.items()):
+                os.sync()  # else who flushes pays for what the one before has left in memory
                 started_s = time.perf_counter()
                 write(Path(folder) / f"{turn}-{place}")
                 rates[name].append(SAMPLES / (time.perf_counter() - started_s))

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_shards.support.errors import DataError, MedformerError
+from data_shards.support.orphans import end_with_parent
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -66,6 +67,7 @@ def read_in_processes(
         pin_memory=pin_memory,
         timeout=_LOOK_S,
         multiprocessing_context=context,
+        worker_init_fn=_begin,
         generator=torch.Generator(),  # else it draws from the global one, and a run would depend on its readers
     )
     answers = iter(loader)
@@ -133,6 +135,10 @@ class _Answers(Dataset[Any]):
             return _Failed(error)
 
 
+def _begin(_: int) -> None:
+    end_with_parent()
+
+
 def _next(answers: Any) -> Any:
     """The next answer, None after the last one."""
     while True:
@@ -153,14 +159,20 @@ def _end(answers: Any, *, sound: bool) -> None:
     """Do what the iterator does when it is collected, but now: an exception on its way out may keep it alive.
 
     A process that died or hangs may hold a lock that the DataLoader waits for without limit; so the others are killed
-    then, and the wait is bounded.
+    then, and the wait is bounded. At the end it only asks them to terminate, which one that was stopped does not hear.
     """
     if not sound:
-        for worker in answers._workers:
-            worker.kill()
+        _kill(answers._workers)
     closing = threading.Thread(target=answers._shutdown_workers, name="close readers", daemon=True)
     closing.start()
     closing.join(_CLOSING_S)
+    _kill(answers._workers)
+
+
+def _kill(workers: Iterable[Any]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def _obituary(worker: Any) -> str:

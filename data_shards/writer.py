@@ -36,11 +36,11 @@ from data_shards.writing.journal import BuildFolder, build_folder, fingerprint
 from data_shards.writing.ledger import ENTRY
 from data_shards.writing.shard_file import ROWS_SUFFIX, ClosedShard, ShardWriter
 from data_shards.writing.statistics import SplitCounts
-from data_shards.writing.workers import encoded_chunks, probe
+from data_shards.writing.workers import Probe, encoded_chunks, probe
 
 SHARD_BYTES = 64 << 20
 SKIPPED_FILE = "skipped.csv"
-# A build that is cut off loses at most this much work, or one shard.
+# A build that is cut off loses this much work, or one shard, and the chunks that are on their way.
 _COMMIT_SECONDS = 30.0
 
 
@@ -91,20 +91,20 @@ def write_dataset(
         raise DataError(f"shards of {shard_bytes} bytes cannot be written; at least 1")
     refuse_existing(out, overwrite=overwrite)
     policy: Policy = duplicates or source.duplicates
-    length, first = probe(source)
+    probed = probe(source)
     card = source.card.model_dump(mode="json")
     mark = fingerprint(
-        SCHEMA_VERSION, card, options or {}, len(source), shard_bytes, length, first, skip_errors, policy
+        SCHEMA_VERSION, card, options or {}, len(source), shard_bytes, probed.length, probed.digest, skip_errors, policy
     )
     with build_folder(out, mark, restart=restart) as folder:
         refuse_existing(out, overwrite=overwrite)  # another process may have been faster
         if folder.complete:
             return read_manifest(folder.path)
-        build = _run(source, folder, policy, shard_bytes, length, workers, skip_errors, progress)
+        build = _run(source, folder, policy, shard_bytes, probed, workers, skip_errors, progress)
         dropped = build.ledgers.repeated(policy)
         if dropped:
             folder.commit({"dropped": dropped})
-            build = _run(source, folder, "refuse", shard_bytes, length, workers, skip_errors, progress)
+            build = _run(source, folder, "refuse", shard_bytes, probed, workers, skip_errors, progress)
         return build.finished()
 
 
@@ -113,7 +113,7 @@ def _run(
     folder: BuildFolder,
     policy: Policy,
     shard_bytes: int,
-    length: int,
+    probed: Probe,
     workers: int,
     skip_errors: bool,
     progress: Progress | None,
@@ -124,7 +124,7 @@ def _run(
     build = _Build.begun(chosen, folder, shard_bytes)
     if progress is not None:
         progress.begin(len(chosen), build.position)
-    for chunk in encoded_chunks(chosen, length, start=build.position, workers=workers, skip_errors=skip_errors):
+    for chunk in encoded_chunks(chosen, probed, start=build.position, workers=workers, skip_errors=skip_errors):
         build.add(chunk, policy)
         if progress is not None:
             progress.advance(chunk.last - chunk.first)

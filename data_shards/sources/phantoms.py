@@ -37,7 +37,7 @@ class PhantomsConfig(Document):
         dtype: how values are stored.
     """
 
-    sets: tuple[str, ...] = Field(min_length=1, description="names of sets: phantom-brain-mri, ...")
+    sets: tuple[str, ...] = Field(min_length=1, description=f"names of sets: {', '.join(sorted(RECIPES))}")
     seed: int = Field(default=0, description="another seed is another population")
     size: int = Field(default=28, description="pixels along an axis")
     subjects: int | None = Field(default=None, description="how many subjects, all splits together")

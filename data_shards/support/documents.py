@@ -147,7 +147,8 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key!r}{nearest(location[-1], _keys_at(model, problem['loc'][:-1]))}"
     if problem["type"] == "missing":
-        return f"{origin}: key {key!r} is missing"
+        field = model.model_fields.get(key)  # deeper ones stand below a key that is there, and so explains them
+        return f"{origin}: key {key!r} is missing" + (f": {field.description}" if field and field.description else "")
     message = problem["msg"].removeprefix("Value error, ")
     return f"{origin}: {key or 'document'}: {message}; found {problem['input']!r}"[:1000]
 

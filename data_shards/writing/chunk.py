@@ -28,14 +28,15 @@ class SplitChunk:
     """The samples of one split.
 
     Attributes:
-        content: their tar members, one after the other.
+        content: their tar members, one after the other; from another process, a view that is valid until the next
+            chunk is asked for.
         ends: where each sample ends in ``content``.
         layout: of the records.
         records: of the index, with offsets from the start of ``content``.
         counts: statistics.
     """
 
-    content: bytes
+    content: bytes | memoryview
     ends: np.ndarray
     layout: Layout
     records: np.ndarray

@@ -86,6 +86,11 @@ class Ledger:
         repeated = 0
         found: list[np.ndarray] = []
         for part in self._parts():
+            high = np.sort(part["high"])
+            if (high[1:] != high[:-1]).all():  # so it is for keys, and mostly for images
+                for place in np.unique(part["split"]).tolist():
+                    masks[1 << place] = masks.get(1 << place, 0) + int((part["split"] == place).sum())
+                continue
             entries = part[np.lexsort((part["position"], part["low"], part["high"]))]
             new = np.ones(len(entries), bool)
             new[1:] = (np.diff(entries["high"]) != 0) | (np.diff(entries["low"]) != 0)

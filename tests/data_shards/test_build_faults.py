@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from data_shards.support.progress import Progress
 from data_shards.vocabulary import Organ
 from data_shards.writer import write_dataset
 from data_shards.writing import chunk, workers
+from tests.data_shards.processes import ENVIRONMENT, running, session_of, until
 from tests.data_shards.sources import card
-from tests.data_shards.test_writer import ENVIRONMENT, Slow, hashes, twins
+from tests.data_shards.test_writer import Slow, hashes, twins
 
 # Ends its own process with SIGKILL when FUNCTION is called for the COUNTth time in a build.
 KILLED = """
@@ -203,25 +204,33 @@ class Stuck(Slow):
         return super().sample(position)
 
 
-def test_a_build_that_is_given_up_does_not_wait_for_samples_on_their_way() -> None:
-    chunks = workers.encoded_chunks(Stuck(samples=60), 1, workers=2)
-    assert next(chunks).last == 1
+def test_a_build_that_is_given_up_does_not_wait_for_samples_on_their_way(helpers: Callable[[], set[int]]) -> None:
+    chunks = workers.encoded_chunks(Stuck(samples=60), workers.Probe(), workers=2)
+    assert next(chunks).last == 1 and len(helpers()) == 2
     chunks.close()  # type: ignore[attr-defined]
-    assert not [process for process in multiprocessing.active_children() if process.is_alive()]
+    assert not helpers()
+
+
+def test_a_build_that_is_given_up_does_not_wait_for_a_process_that_was_stopped(helpers: Callable[[], set[int]]) -> None:
+    chunks = workers.encoded_chunks(Stuck(samples=60), workers.Probe(), workers=2)
+    next(chunks)
+    for pid in helpers():
+        os.kill(pid, signal.SIGSTOP)
+    chunks.close()  # type: ignore[attr-defined]
+    assert not helpers()
 
 
 KILLED_AT_ONCE = """
-import os, signal, sys
+import os, signal
 from data_shards.writing import workers
 from tests.data_shards.test_build_faults import Stuck
 
-next(workers.encoded_chunks(Stuck(samples=60), 1, workers=2))
+next(workers.encoded_chunks(Stuck(samples=60), workers.Probe(), workers=2))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_a_build_that_is_killed_leaves_no_process() -> None:
-    # The pipe is at its end when the last process that could write into it is gone.
-    process = subprocess.Popen([sys.executable, "-c", KILLED_AT_ONCE], env=ENVIRONMENT, stdout=subprocess.PIPE)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    with running([sys.executable, "-c", KILLED_AT_ONCE]) as process:
+        assert process.wait(120) == -signal.SIGKILL
+        assert until(lambda: not session_of(process.pid))

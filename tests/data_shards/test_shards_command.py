@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 from data_shards.manifest import read_manifest
 from data_shards.reader import ShardedDataset
 from medformer.cli import main
+from tests.data_shards.processes import running, session_of, until
 from tests.data_shards.test_medmnist import breast_arrays
 
 
@@ -41,6 +47,20 @@ def test_verify_ends_with_status_2_and_names_shard_and_sample(
     assert main(["shards", "verify", out]) == 2
     error = capsys.readouterr().err
     assert f"medformer: error: {shard}: sample " in error and "fail their CRC-32" in error
+
+
+def test_ctrl_c_ends_a_build_with_one_line_and_what_was_built_is_kept(tmp_path: Path) -> None:
+    words = ["phantoms", "--set", "phantom-breast", "subjects=50000", "--workers", "2", "--shard-mb", "0.1"]
+    command = [sys.executable, "-m", "medformer", "shards", "build", *words, "--out", str(tmp_path)]
+    note = tmp_path / ".phantom-breast.building" / "build.json"
+    with running(command, stderr=subprocess.PIPE, text=True) as process:
+        assert until(note.exists)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+        assert until(lambda: not session_of(process.pid))
+        *progress, last = process.stderr.read().splitlines()
+    assert last == "medformer: interrupted" and all(line.startswith("phantom-breast: ") for line in progress)
+    assert json.loads(note.read_text())["note"]["position"] > 0
 
 
 def test_an_unofficial_archive_is_built_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +180,7 @@ def test_wrong_options_are_named_with_the_nearest_right_one(tmp_path: Path, caps
         (["images", f"root={tmp_path}", "name=a"], "no image in this folder"),
         (["medmnist", "--set", "breastmnist", "size=29"], "29"),
         (["phantoms", "--set", "phantom-brest"], "did you mean 'phantom-breast'?"),
+        (["phantoms"], "key 'sets' is missing: names of sets: phantom-abdomen-ct, "),
         (["images", "--config", str(tmp_path / "none.yaml")], "no such configuration file"),
     ):
         assert main(["shards", "build", *words, *out]) == 2, words

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from data_shards.batch import Batch
 from data_shards.batch_reader import StreamState
+from data_shards.lanes import Locality
 from data_shards.plan import BatchPlan, Share, apportion, part
 from data_shards.prefetch import THREAD_NAME
 from data_shards.reader import ShardedDataset
@@ -152,6 +153,39 @@ def test_interrupted_twice_on_changing_ranks_and_readers_the_stream_shows_what_a
             assert tuple(len(batch.images) for batch in step) == step[0].rows
             resumed.append(identities(step))
     assert resumed == [identities([batch]) for batch in unbroken]
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_any_samples_shards_and_lanes_are_shown_once_an_epoch_however_it_is_interrupted(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    samples = data.draw(st.integers(1, 50), label="samples")
+    folder = tmp_path_factory.mktemp("set") / "toy"
+    shard_bytes = data.draw(st.sampled_from([1, 15_000, 40_000, 1 << 20]), label="bytes of a shard")
+    manifest = write_dataset(toy_source({"train": samples}), folder, shard_bytes=shard_bytes)
+    empty = data.draw(st.lists(st.integers(0, len(manifest.splits["train"].shards)), max_size=2), label="empty shards")
+    with_an_empty_shard(folder, manifest, places=empty)
+    lanes = st.builds(Locality, lanes=st.integers(1, 6), window=st.integers(1, 20))
+    options = {"batch_size": data.draw(st.integers(1, 12)), "seed": 1, "locality": data.draw(st.none() | lanes)}
+    left = SampleStream([ShardedDataset(folder, "train")], **options).batches_per_epoch
+    state = SampleStream([ShardedDataset(folder, "train")], **options).state_dict()
+    shown: list[int] = []
+    while left:
+        ranks = data.draw(st.integers(1, 6), label="ranks")
+        batches = data.draw(st.integers(1, left), label="batches before a stop")
+        reading = {"readers": data.draw(st.integers(0, 8), label="readers"), "world_size": ranks}
+        streams = [
+            SampleStream([ShardedDataset(folder, "train")], rank=rank, **reading, **options) for rank in range(ranks)
+        ]
+        for stream in streams:
+            stream.load_state_dict(state)
+            own = drawn(stream, batches)
+            assert len(own) == batches
+            shown += [sample for _, sample in identities(own)]
+        state = streams[0].state_dict()
+        left -= batches
+    assert sorted(shown) == list(range(samples)) and state["epoch"] == 1
 
 
 def test_rows_carry_the_pixels_and_labels_of_their_sample(datasets: dict[str, ShardedDataset]) -> None:

@@ -6,9 +6,9 @@ import itertools
 import os
 import pickle
 import signal
-import time
-from collections.abc import Iterator
-from multiprocessing import forkserver
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from data_shards.reader_processes import check_shared_memory
 from data_shards.stream import SampleStream
 from data_shards.support.errors import DataError
 from data_shards.writer import write_dataset
+from tests.data_shards.processes import running, session_of, until
 from tests.data_shards.sources import toy_source
 
 COUNT, BATCH = 61, 7
@@ -52,27 +53,6 @@ def drawn(stream: SampleStream, batches: int) -> list[tuple[int, int, list[int],
 
 def _content(batch: Batch) -> tuple[int, int, list[int], bytes]:
     return batch.epoch, batch.batch, batch.sample_B.tolist(), batch.images.numpy().tobytes()
-
-
-def reader_pids() -> set[int]:
-    """Processes of this test that are readers: the children of its fork server."""
-    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if parent == str(server) and state != "Z":
-            found.add(int(entry.name))
-    return found
-
-
-def until_gone(pids: set[int]) -> bool:
-    deadline = time.monotonic() + 30
-    while pids & reader_pids() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not pids & reader_pids()
 
 
 # The cases that litData tests: readers 2 to 8 and 8 to 2, ranks 2 to 1 and 1 to 2, a second elastic save after an
@@ -108,54 +88,93 @@ def test_stopped_and_resumed_on_other_ranks_and_readers_it_shows_what_is_left(
             assert b"".join(part[3] for part in parts) == expected[3]
 
 
-def test_an_iterator_that_is_closed_or_dropped_leaves_no_process(folder: Path) -> None:
+def test_an_iterator_that_is_closed_or_dropped_leaves_no_process(folder: Path, helpers: Callable[[], set[int]]) -> None:
     for way in ("close", "drop"):
         iterator: Iterator[Batch] | None = iter(opened(folder, readers=2))
         assert iterator is not None
         next(iterator)
-        pids = reader_pids()
-        assert len(pids) == 2
+        assert len(helpers()) == 2
         if way == "close":
             iterator.close()  # type: ignore[attr-defined]
         iterator = None
-        assert until_gone(pids)
+        assert until(lambda: not helpers())
 
 
 @pytest.mark.parametrize("name, words", [("SIGKILL", "ran out of memory"), ("SIGBUS", "cut off while it was open")])
-def test_a_reader_that_is_killed_ends_the_stream_with_its_name(folder: Path, name: str, words: str) -> None:
+def test_a_reader_that_is_killed_ends_the_stream_with_its_name(
+    folder: Path, name: str, words: str, helpers: Callable[[], set[int]]
+) -> None:
     iterator = iter(opened(folder, readers=2, prefetch=2))
     next(iterator)
-    pids = reader_pids()
-    os.kill(min(pids), getattr(signal, name))
-    with pytest.raises(DataError, match=f"reader process {min(pids)} was killed by {name}.*{words}"):
+    victim = min(helpers())
+    os.kill(victim, getattr(signal, name))
+    with pytest.raises(DataError, match=f"reader process {victim} was killed by {name}.*{words}"):
         list(itertools.islice(iterator, 50))
-    assert until_gone(pids)
+    assert until(lambda: not helpers())
 
 
-def test_a_reader_that_hangs_is_given_up_in_time(folder: Path) -> None:
+def test_a_reader_that_hangs_is_given_up_in_time(folder: Path, helpers: Callable[[], set[int]]) -> None:
     iterator = iter(opened(folder, readers=1, prefetch=1, timeout_s=10.0))
     next(iterator)
-    pids = reader_pids()
-    os.kill(min(pids), signal.SIGSTOP)
+    os.kill(min(helpers()), signal.SIGSTOP)
     with pytest.raises(DataError, match="no batch within 10 s"):
         list(itertools.islice(iterator, 50))
-    assert until_gone(pids)
+    assert until(lambda: not helpers())
+
+
+def test_a_reader_that_was_stopped_does_not_outlive_its_iterator(folder: Path, helpers: Callable[[], set[int]]) -> None:
+    iterator = iter(opened(folder, readers=2, prefetch=2))
+    next(iterator)
+    for pid in helpers():
+        os.kill(pid, signal.SIGSTOP)
+    iterator.close()  # type: ignore[attr-defined]
+    assert until(lambda: not helpers())
+
+
+KILLED = """
+import os, signal, sys
+from data_shards.reader import ShardedDataset
+from data_shards.stream import SampleStream
+
+if __name__ == "__main__":
+    dataset = ShardedDataset(sys.argv[1], "train")
+    iterator = iter(SampleStream([dataset], batch_size=7, seed=5, readers=2, reader_kind="process"))
+    next(iterator)
+    print("reading", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_readers_end_when_the_process_that_reads_is_killed(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "read.py"
+    script.write_text(KILLED)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with running([sys.executable, str(script), str(folder)], **pipes) as process:
+        assert process.stdout.readline() == b"reading\n"
+        assert len(session_of(process.pid)) > 3  # with the fork server and its readers
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.wait(60) == -signal.SIGKILL
+        assert until(lambda: not session_of(process.pid))
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_damage_found_by_a_reader_is_told_as_without(tmp_path: Path, kind: str) -> None:
+def test_damage_found_by_a_reader_is_told_as_without(
+    tmp_path: Path, kind: str, helpers: Callable[[], set[int]]
+) -> None:
     write_dataset(toy_source({"train": 20}), tmp_path / "toy")
     shard = tmp_path / "toy" / "toy-train-000000.tar"
     content = bytearray(shard.read_bytes())
     content[512 + 128] ^= 1
     shard.write_bytes(content)
     messages = []
-    for readers in (0, 2):
+    for count in (0, 2):
         with pytest.raises(DataError) as error:
-            drawn(opened(tmp_path / "toy", readers=readers, reader_kind=kind), 20)
+            drawn(opened(tmp_path / "toy", readers=count, reader_kind=kind), 20)
         messages.append(str(error.value))
     assert messages[0] == messages[1] and "sample train-00000 fail their CRC-32" in messages[0]
-    assert until_gone(reader_pids())
+    assert until(lambda: not helpers())
 
 
 def test_readers_do_not_touch_the_random_state_of_the_run(folder: Path) -> None:

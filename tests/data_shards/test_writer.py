@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
 import signal
 import subprocess
@@ -14,18 +16,15 @@ import numpy as np
 import pytest
 
 from data_shards import tar
-from data_shards.manifest import read_manifest
 from data_shards.reader import ShardedDataset
 from data_shards.sample import Image, Sample
 from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writer import write_dataset
-from data_shards.writing import chunk, duplicates, workers
+from data_shards.writing import chunk, duplicates, slots, workers
+from tests.data_shards.processes import ENVIRONMENT, kill_group, running, until
 from tests.data_shards.sources import Listed, card, toy_sample
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -34,10 +33,10 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @dataclass
 class Slow(Source):
-    """Images made from their position, each after ``wait_s``; some damaged, one that kills its process."""
+    """Images made from their position; some damaged, one that kills its process, and after some none comes any more."""
 
     samples: int = 1400
-    wait_s: float = 0.0
+    endless: float = math.inf
     damaged: tuple[int, ...] = ()
     deadly: int = -1
     size: int = 8
@@ -48,7 +47,8 @@ class Slow(Source):
         return self.samples
 
     def sample(self, position: int) -> Sample:
-        time.sleep(self.wait_s)
+        if position >= self.endless:
+            time.sleep(600)
         if position == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if position in self.damaged:
@@ -67,6 +67,30 @@ def test_several_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
         write_dataset(Slow(), tmp_path / str(count), shard_bytes=150_000, workers=count)
     assert hashes(tmp_path / "1") == hashes(tmp_path / "3")
     assert len(hashes(tmp_path / "1")) > 20
+
+
+@pytest.mark.parametrize(("sample_bytes", "least", "most"), [(0, 0, 0), (100, 0, 0), (1500, 1, 9), (4000, 10, 10)])
+def test_chunks_come_whole_whether_the_shared_memory_holds_none_some_or_all_of_their_splits(
+    sample_bytes: int, least: int, most: int
+) -> None:
+    source = Slow(samples=90)
+    probed = workers.Probe(length=20, bytes=sample_bytes)
+    alone = list(workers.encoded_chunks(source, probed))
+    shared = 0
+    for mine, theirs in zip(workers.encoded_chunks(source, probed, workers=2), alone, strict=True):
+        assert mine.splits.keys() == theirs.splits.keys() and (mine.keys == theirs.keys).all()
+        for split, part in mine.splits.items():
+            shared += isinstance(part.content, memoryview)
+            assert bytes(part.content) == theirs.splits[split].content
+            assert part.records.tobytes() == theirs.splits[split].records.tobytes()
+    assert least <= shared <= most
+
+
+def test_a_machine_without_shared_memory_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(Slow(), tmp_path / "shared", shard_bytes=150_000, workers=2)
+    monkeypatch.setattr(slots, "_SHARED_MEMORY", str(tmp_path / "none"))
+    write_dataset(Slow(), tmp_path / "pipe", shard_bytes=150_000, workers=2)
+    assert hashes(tmp_path / "pipe") == hashes(tmp_path / "shared")
 
 
 def test_every_sample_is_where_the_index_says(tmp_path: Path) -> None:
@@ -109,18 +133,23 @@ from data_shards.writer import write_dataset
 from tests.data_shards.test_writer import Slow
 
 if __name__ == "__main__":
-    write_dataset(Slow(wait_s=0.002), Path(sys.argv[1]), shard_bytes=100_000, workers=int(sys.argv[2]))
+    out, count, endless = sys.argv[1:]
+    write_dataset(Slow(endless=float(endless)), Path(out), shard_bytes=100_000, workers=int(count))
 """
 
 
-def wait_for_note(process: subprocess.Popen[bytes], note: Path, seen: bytes) -> bytes:
-    """The content of the note when it is another one than ``seen``."""
-    while process.poll() is None:
-        content = note.read_bytes() if note.exists() else b""
-        if content not in (b"", seen):
-            return content
-        time.sleep(0.005)
-    raise AssertionError("the build ended too early")
+def note_of(process: subprocess.Popen[bytes], note: Path, seen: bytes = b"") -> bytes:
+    """The content of the note of a build when it is another one than ``seen``."""
+    content = b""
+
+    def noted() -> bool:
+        nonlocal content
+        with contextlib.suppress(FileNotFoundError):
+            content = note.read_bytes()
+        return content not in (b"", seen) or process.poll() is not None
+
+    assert until(noted) and process.poll() is None, "the build ended too early"
+    return content
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -131,13 +160,12 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, cou
     note = tmp_path / ".cut.building" / "build.json"
     command = [sys.executable, str(script), str(tmp_path / "cut"), str(count)]
     seen = b""
-    for _ in range(2):
-        process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)
-        seen = wait_for_note(process, note, seen)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not (tmp_path / "cut").exists()
-    subprocess.run(command, env=ENVIRONMENT, check=True)
+    for endless in (800, 1200):  # in the second and in the third of three chunks
+        with running([*command, str(endless)]) as process:
+            seen = note_of(process, note, seen)
+            kill_group(process)
+            assert not (tmp_path / "cut").exists()
+    subprocess.run([*command, "inf"], env=ENVIRONMENT, check=True)
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
     assert not note.parent.exists()
 
@@ -172,11 +200,14 @@ def test_an_unfinished_build_with_other_options_is_refused_until_it_is_thrown_aw
 def test_two_builds_of_one_folder_do_not_mix(tmp_path: Path) -> None:
     script = tmp_path / "build.py"
     script.write_text(BUILD)
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path / "toy"), "1"], env=ENVIRONMENT)
-    wait_for_note(process, tmp_path / ".toy.building" / "build.json", b"")
-    with pytest.raises(MedformerError, match="another process is building it"):
-        write_dataset(Slow(), tmp_path / "toy", shard_bytes=100_000)
-    assert process.wait() == 0 and read_manifest(tmp_path / "toy").splits["train"].samples > 0
+    command = [sys.executable, str(script), str(tmp_path / "toy"), "1"]
+    with running([*command, "800"]) as process:
+        note_of(process, tmp_path / ".toy.building" / "build.json")
+        with pytest.raises(MedformerError, match="another process is building it"):
+            write_dataset(Slow(), tmp_path / "toy", shard_bytes=100_000)
+    write_dataset(Slow(), tmp_path / "toy", shard_bytes=100_000)
+    write_dataset(Slow(), tmp_path / "whole", shard_bytes=100_000)
+    assert hashes(tmp_path / "toy") == hashes(tmp_path / "whole")
 
 
 def test_what_cannot_be_read_stops_or_is_listed_without_the_text_of_the_decoder(tmp_path: Path) -> None:
@@ -251,10 +282,10 @@ def test_a_fault_at_the_start_of_a_long_build_comes_out_early(tmp_path: Path, mo
 def test_images_far_larger_than_the_first_do_not_make_a_chunk_large() -> None:
     rows = [toy_sample(str(n), pixels=np.full((1, 1, 4 if n < 1 else 6 << 20), n, np.uint8)) for n in range(14)]
     source = Listed(rows, card())
-    length, _ = workers.probe(source)
-    assert length == workers._CHUNK_SAMPLES
+    probed = workers.probe(source)
+    assert probed.length == workers._CHUNK_SAMPLES
     for count in (1, 2):
-        chunks = list(workers.encoded_chunks(source, length, workers=count))
+        chunks = list(workers.encoded_chunks(source, probed, workers=count))
         assert [part.first for part in chunks[1:]] == [part.last for part in chunks[:-1]]
         assert (chunks[0].first, chunks[-1].last, len(chunks)) == (0, 14, 3)
         assert max(len(part.splits["train"].content) for part in chunks) < chunk._LARGEST + (7 << 20)

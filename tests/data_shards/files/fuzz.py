@@ -14,22 +14,28 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data_shards.sources.base import Source
 
 SALT = "a salt for tests only"
 
 
 def mutated(content: bytes, other: bytes, dice: random.Random) -> bytes:
-    """Flipped bits at the start or anywhere, rubbish, extreme numbers, a cut, a piece moved in from another file."""
+    """Flipped bits at start, end or anywhere, rubbish, extreme numbers, a cut, a piece moved in from another file."""
     changed = bytearray(content)
-    kind = dice.choice(("start", "anywhere", "rubbish", "numbers", "cut", "splice", "twice"))
+    kind = dice.choice(("start", "end", "anywhere", "rubbish", "numbers", "last numbers", "cut", "splice", "twice"))
+    # Headers stand at the start, the directory of an archive at the end.
+    first = max(0, len(changed) - 600) if kind in ("end", "last numbers") else 0
     end = min(len(changed), 400) if kind in ("start", "numbers") else len(changed)
-    place = dice.randrange(end)
-    if kind in ("start", "anywhere"):
+    place = dice.randrange(first, end)
+    if kind in ("start", "end", "anywhere"):
         for _ in range(dice.randint(1, 8)):
-            changed[dice.randrange(end)] ^= 1 << dice.randrange(8)
+            changed[dice.randrange(first, end)] ^= 1 << dice.randrange(8)
     elif kind == "rubbish":
         changed[place : place + 8] = dice.randbytes(8)
-    elif kind == "numbers":
+    elif kind in ("numbers", "last numbers"):
         number = dice.choice(
             (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\xc0\x7f")
         )
@@ -52,6 +58,7 @@ def intact(folder: Path) -> dict[str, bytes]:
     import tifffile
 
     from tests.data_shards.dicom.make import header, save
+    from tests.data_shards.test_medmnist import breast_arrays
 
     values = np.random.default_rng(0)
     grey = values.integers(0, 255, (24, 20), np.uint8)
@@ -68,24 +75,36 @@ def intact(folder: Path) -> dict[str, bytes]:
     save(header(volume[0, ..., 0].astype(np.uint16), PatientAge="077Y"), folder / "slice.dcm")
     text = "path,subject,label,split,age\n" + "".join(f"plane{n}.npy,p{n},{n % 2},train,{n}\n" for n in range(20))
     (folder / "table.csv").write_text(text)
+    np.savez(folder / "plain.npz", **breast_arrays())
+    zeros = {name: np.zeros_like(array) for name, array in breast_arrays().items()}
+    np.savez_compressed(folder / "deflated.npz", **zeros)
     contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     for path in folder.iterdir():
         path.unlink()
     return contents
 
 
-def outcome(folder: Path, name: str) -> str:
-    """List the folder and read all that is in it; only errors for users count as refusals."""
-    from data_shards.sample import Sample
+def source_of(folder: Path, name: str) -> Source:
+    """What reads a file of this name: an archive of MedMNIST, a table, or the whole folder."""
     from data_shards.sources.files.options import ImagesConfig
     from data_shards.sources.images import Images
-    from data_shards.support.errors import DataError
+    from data_shards.sources.medmnist import MedMNIST
 
+    if name.endswith(".npz"):
+        return MedMNIST("breastmnist", file=folder / name, unofficial="damaged")
     table = folder / name if name.endswith(".csv") else None
     columns = {"attributes": {"age_years": "age"}} if table else {}
     config = ImagesConfig(root=folder, name="fuzz", table=table, frames="all", columns=columns)  # type: ignore[arg-type]
+    return Images(config, SALT)
+
+
+def outcome(folder: Path, name: str) -> str:
+    """List the folder and read what is in it; only errors for users count as refusals."""
+    from data_shards.sample import Sample
+    from data_shards.support.errors import DataError
+
     try:
-        source = Images(config, SALT)
+        source = source_of(folder, name)
     except DataError as error:
         return "unlisted" if "\n" not in str(error) else "two-lines"
     results = set()

@@ -140,18 +140,22 @@ def test_a_forked_child_does_not_hold_the_transfer_of_a_parent_that_died(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert parent.stdin is not None and parent.stdout is not None
-    until(lambda: cache.exists() and partial_bytes(cache) == [300_000])
-    parent.stdin.write("\n")
-    parent.stdin.flush()
-    child = int(parent.stdout.readline())
+    child = 0
     try:
+        until(lambda: cache.exists() and partial_bytes(cache) == [300_000])
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        child = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
         storage = open_storage(server.url, cache=Cache(cache, 10 * SIZE, wait_s=5), retries=QUICK)
         assert fetched(storage, files[0]) == server.files["/0.tar"]
         assert server.starts("/0.tar") == [0, 300_000]
     finally:
-        os.kill(child, signal.SIGKILL)
+        parent.kill()
+        parent.wait()
+        if child:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_the_limit_holds_at_every_moment_while_processes_read_more_than_fits(
