@@ -93,7 +93,7 @@ def test_the_readme_names_the_two_commands_and_ci_runs_the_test_command() -> Non
     code = "\n".join(_code_of(ROOT / "README.md"))
     assert "make demo" in code
     assert "make test" in code
-    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "step make test" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 def test_a_constraint_is_an_exact_public_version_and_every_requirement_has_one() -> None:
