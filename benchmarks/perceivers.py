@@ -51,9 +51,8 @@ class Ours(nn.Module):
 
     def forward(self, tokens_BTC: Tensor) -> Tensor:
         """Logits ``B, classes``."""
-        rows = len(tokens_BTC)
-        latents_BND = self.encoder(self.latents.expand(rows, -1, -1), tokens_BTC)
-        return self.decoder(self.query.expand(rows, -1, -1), latents_BND)[:, 0]
+        latents_BND = self.encoder(self.latents[None], tokens_BTC)
+        return self.decoder(self.query[None], latents_BND)[:, 0]
 
 
 class Transformers(nn.Module):

@@ -17,7 +17,7 @@ class Table:
         title: what was measured.
         command: how to repeat it.
         columns: headings.
-        rows: one line each, as text.
+        rows: one line each, as text; none where it could not be measured.
         remarks: what a reader has to know to read the figures.
     """
 
@@ -34,10 +34,10 @@ class Table:
             "",
             f"`{self.command}`",
             "",
-            _line(self.columns),
-            _line(["---"] * len(self.columns)),
         ]
-        return "\n".join([*lines, *map(_line, self.rows), "", self.remarks, ""])
+        if self.rows:
+            lines += [_line(self.columns), _line(["---"] * len(self.columns)), *map(_line, self.rows), ""]
+        return "\n".join([*lines, self.remarks, ""])
 
 
 def machine() -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medformer.commands.models_sizes import add_arguments as add_sizes_arguments
+
 if TYPE_CHECKING:
     from cluster.registry import Registry
 
@@ -15,8 +17,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     """Add ``models`` and its verbs to the command line."""
     parser = subparsers.add_parser(
         "models",
-        help="list, show, publish, promote and pull models of the registry",
-        description="The model registry. A model is named NAME@ALIAS or NAME:VERSION.",
+        help="list, show, publish, promote and pull models of the registry; sizes of the backbone",
+        description="The model registry, where a model is named NAME@ALIAS or NAME:VERSION, and the sizes of the "
+        "backbone.",
     )
     store = argparse.ArgumentParser(add_help=False)
     store.add_argument(
@@ -49,6 +52,8 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: a folder called like the model)")
     verb.set_defaults(run=run_pull)
 
+    add_sizes_arguments(verbs.add_parser("sizes", help="parameters and operations of the backbone in all its sizes"))
+
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print one line per model."""
@@ -58,7 +63,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         print(f"no models yet in {registry.store.uri}")
         return 0
     rows = [(model.name, model.latest_version or "-", _aliases(model.aliases), model.updated) for model in models]
-    _print_table(("NAME", "NEWEST", "ALIASES", "UPDATED"), rows)
+    print_table(("NAME", "NEWEST", "ALIASES", "UPDATED"), rows)
     return 0
 
 
@@ -78,18 +83,18 @@ def run_show(arguments: argparse.Namespace) -> int:
         )
         for published in details.versions
     ]
-    _print_table(("VERSION", "ALIASES", "ARCHITECTURE", "SIZE", "SHA-256", "RUN", "PUBLISHED"), rows)
+    print_table(("VERSION", "ALIASES", "ARCHITECTURE", "SIZE", "SHA-256", "RUN", "PUBLISHED"), rows)
     if details.versions:
         newest = details.versions[0]
         print(f"\nfiles of version {newest.version}")
         files = [(name, _size(entry.size_bytes), entry.sha256) for name, entry in sorted(newest.files.items())]
-        _print_table(("FILE", "SIZE", "SHA-256"), files)
+        print_table(("FILE", "SIZE", "SHA-256"), files)
     if details.history:
         print("\nalias history")
         moves = [
             (move.time[:19], move.alias, move.previous or "-", move.version, move.user) for move in details.history
         ]
-        _print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY"), moves)
+        print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY"), moves)
     for alias in details.unrecorded:
         print(f"note: {alias!r} was last moved by something other than medformer")
     return 0
@@ -144,7 +149,8 @@ def _size(count_bytes: int) -> str:
     return f"{size:.3g} GB"
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under their headings, in columns as wide as they need to be."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -5,6 +5,7 @@ Shapes: ``B`` samples, ``Q`` queries, ``K`` keys, ``H`` heads, ``E`` channels pe
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -50,7 +51,8 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            queries_BQC: the queries.
+            queries_BQC: the queries; ``1, Q, query_dim`` when all samples of a batch ask the same, which is projected
+                only once.
             context_BKC: what they attend to; None for self-attention.
             mask_BK: true where the context may be attended to; None for everywhere. A sample that may attend to
                 nothing finds zero values, so that the bias of the output projection is all that is left.
@@ -62,17 +64,52 @@ class Attention(nn.Module):
             q, k, v = self.qkv(queries_BQC).split([self.widths[0], *self.widths], dim=-1)
         else:
             q = self.q(queries_BQC)
+            if self._absorbs(queries_BQC, context_BKC):
+                return self.proj(self._absorbed(q, context_BKC, mask_BK))
             k, v = self.kv(context_BKC).split(self.widths, dim=-1)
         q_BHQE, k_BHKE, v_BHKE = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        if mask_BK is None:
-            attended_BHQE = F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE)
-        else:
-            # The softmax of nothing is not a number in some kernels: attend to everything, then drop what was found.
-            mask_B11K = mask_BK[:, None, None, :]
-            empty_B111 = ~mask_B11K.any(dim=-1, keepdim=True)
-            attended_BHQE = F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask_B11K | empty_B111)
-            attended_BHQE = attended_BHQE.masked_fill(empty_B111, 0.0)
+        attended_BHQE = _attend(q_BHQE, k_BHKE, v_BHKE, mask_BK)
         return self.proj(attended_BHQE.transpose(1, 2).flatten(2))
+
+    def _absorbs(self, queries_BQC: Tensor, context_BKC: Tensor) -> bool:
+        """Whether it is cheaper to move the projections of keys and values to the side of the queries."""
+        if self.heads > 1 or 2 * context_BKC.shape[-1] > sum(self.widths) or torch.compiler.is_exporting():
+            return False
+        return queries_BQC.shape[1] < context_BKC.shape[1]
+
+    def _absorbed(self, q_BQE: Tensor, context_BKC: Tensor, mask_BK: Tensor | None) -> Tensor:
+        """Attention of one head without keys or values: the context itself serves as both.
+
+        ``q . (K c + k) = (q K) . c + q . k``, where the last term is the same for all of the context and drops out of
+        the softmax; and the weights sum to one, so ``sum_i w_i (V c_i + v) = V (sum_i w_i c_i) + v``. The long context
+        is neither projected nor stored as keys and values, only the few queries are.
+        """
+        weight_EC, weight_VC = self.kv.weight.split(self.widths)
+        q_BQC = q_BQE @ weight_EC
+        # Kernels for the CPU need rows of whole vectors, and take twice as long for others; those for GPUs pad as well.
+        channels = context_BKC.shape[-1]
+        missing = -channels % 8
+        if missing:
+            q_BQC, context_BKC = F.pad(q_BQC, (0, missing)), F.pad(context_BKC, (0, missing))
+        context_B1KC = context_BKC[:, None]
+        found_B1QC = _attend(q_BQC[:, None], context_B1KC, context_B1KC, mask_BK, self.widths[0] ** -0.5)
+        found_BQV = F.linear(found_B1QC[:, 0, :, :channels], weight_VC, self.kv.bias[self.widths[0] :])
+        return found_BQV if mask_BK is None else found_BQV.masked_fill(~mask_BK.any(dim=-1)[:, None, None], 0.0)
+
+
+def _attend(
+    q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_BK: Tensor | None, scale: float | None = None
+) -> Tensor:
+    q_BHQE = q_BHQE.expand(k_BHKE.shape[0], -1, -1, -1)
+    if mask_BK is None:
+        return F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, scale=scale)
+    # The softmax of nothing is not a number in some kernels: attend to everything, then drop what was found.
+    mask_B11K = mask_BK[:, None, None, :]
+    empty_B111 = ~mask_B11K.any(dim=-1, keepdim=True)
+    attended_BHQE = F.scaled_dot_product_attention(
+        q_BHQE, k_BHKE, v_BHKE, attn_mask=mask_B11K | empty_B111, scale=scale
+    )
+    return attended_BHQE.masked_fill(empty_B111, 0.0)
 
 
 class Mlp(nn.Module):
