@@ -10,7 +10,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 _STEPS = 3
-# The first class whose pattern is found in the name of a kernel counts; what is left is copied or done element by element.
+# The first class whose pattern is found in the name of a kernel counts; the rest is copied or done element by element.
 CLASSES = {
     "optimizer": r"adam|multi_tensor",
     "attention": r"flash|fmha|attention|softmax|attn",

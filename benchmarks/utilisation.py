@@ -1,9 +1,9 @@
 """How much of a GPU a training step of the backbone uses, and where the rest goes.
 
-``python -m benchmarks.utilisation [--model NAME] [--size PIXELS ...] ...`` on any machine with a CUDA device; needs torch,
-timm, numpy and this repository, nothing else. Model FLOPs utilisation is the operations of the model in a step, by
-:mod:`pretrain.backbone.flops`, over those that the device could have done in that time: what activation checkpointing
-computes again does not count.
+``python -m benchmarks.utilisation [--model NAME] [--size PIXELS ...] ...`` on any machine with a CUDA device; it needs
+torch, timm, numpy and this repository, nothing else. Model FLOPs utilisation is the operations of the model in a step,
+by :mod:`pretrain.backbone.flops`, over those that the device could have done in that time: what activation
+checkpointing computes again does not count.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def _table(arguments: argparse.Namespace) -> Table:
         ),
         rows=tuple(rows),
         remarks=f"{arguments.model}, {name}, torch {torch.__version__}, bfloat16 by autocast; forward, backward and "
-        f"AdamW; median of {arguments.steps} steps. Utilisation is of {peak:g} TFLOP/s. Operations are three times those "
-        "of a forward pass by formula; torch's counter finds of them, in forward and backward: "
+        f"AdamW; median of {arguments.steps} steps. Utilisation is of {peak:g} TFLOP/s. Operations are three times "
+        "those of a forward pass by formula; torch's counter finds of them, in forward and backward: "
         f"{', '.join(counted)}. Shares of time are of a profile of three steps; idle is when no kernel runs.",
     )  # fmt: skip
 
@@ -145,9 +145,8 @@ def _counted(model: str, size: tuple[int, ...], channels: int) -> float:
 
 
 def _row(setting: Setting, device: torch.device, peak: float, steps: int) -> tuple[str, ...]:
-    labels = (
-        _text(setting.size), str(setting.batch), *("yes" if on else "no" for on in (setting.compiled, setting.recomputed))
-    )  # fmt: skip
+    switches = ["yes" if on else "no" for on in (setting.compiled, setting.recomputed)]
+    labels = (_text(setting.size), str(setting.batch), *switches)
     cuda = device.type == "cuda"
     try:
         if cuda:

@@ -66,6 +66,7 @@ class Attention(nn.Module):
             q = self.q(queries_BQC)
             if self._absorbs(queries_BQC, context_BKC):
                 return self.proj(self._absorbed(q, context_BKC, mask_BK))
+            q = q.expand(context_BKC.shape[0], -1, -1)
             k, v = self.kv(context_BKC).split(self.widths, dim=-1)
         q_BHQE, k_BHKE, v_BHKE = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         attended_BHQE = _attend(q_BHQE, k_BHKE, v_BHKE, mask_BK)
@@ -91,8 +92,8 @@ class Attention(nn.Module):
         missing = -channels % 8
         if missing:
             q_BQC, context_BKC = F.pad(q_BQC, (0, missing)), F.pad(context_BKC, (0, missing))
-        context_B1KC = context_BKC[:, None]
-        found_B1QC = _attend(q_BQC[:, None], context_B1KC, context_B1KC, mask_BK, self.widths[0] ** -0.5)
+        q_B1QC, context_B1KC = q_BQC.expand(context_BKC.shape[0], -1, -1)[:, None], context_BKC[:, None]
+        found_B1QC = _attend(q_B1QC, context_B1KC, context_B1KC, mask_BK, self.widths[0] ** -0.5)
         found_BQV = F.linear(found_B1QC[:, 0, :, :channels], weight_VC, self.kv.bias[self.widths[0] :])
         return found_BQV if mask_BK is None else found_BQV.masked_fill(~mask_BK.any(dim=-1)[:, None, None], 0.0)
 
@@ -100,7 +101,6 @@ class Attention(nn.Module):
 def _attend(
     q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_BK: Tensor | None, scale: float | None = None
 ) -> Tensor:
-    q_BHQE = q_BHQE.expand(k_BHKE.shape[0], -1, -1, -1)
     if mask_BK is None:
         return F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, scale=scale)
     # The softmax of nothing is not a number in some kernels: attend to everything, then drop what was found.
@@ -209,7 +209,7 @@ class CrossAttentionLayer(nn.Module):
         """The queries, enriched by what they found in the context.
 
         Args:
-            queries_BQC: the queries.
+            queries_BQC: the queries; ``1, Q, dim`` when all samples of a batch ask the same.
             context_BKC: what they attend to.
             mask_BK: true where the context may be attended to, see :meth:`Attention.forward`.
         """

@@ -103,7 +103,8 @@ class PerceiverEncoder(nn.Module):
         """The latents after all layers, ``B, N, D``.
 
         Args:
-            latents_BND: the latent array of each sample.
+            latents_BND: the latent array of each sample, or ``1, N, D`` for all; then their part of the first
+                cross-attention is computed only once.
             tokens_BTC: the input.
             mask_BT: true where a token may be attended to; None for everywhere. A sample without any such token
                 keeps what its latents and the biases make of each other.
@@ -173,5 +174,5 @@ class PerceiverDecoder(nn.Module):
         self.project = nn.Identity() if out_dim is None else nn.Linear(query_dim, out_dim)
 
     def forward(self, queries_BQC: Tensor, latents_BND: Tensor) -> Tensor:
-        """What each query reads from the latents, ``B, Q, out_dim``."""
+        """What each query reads from the latents, ``B, Q, out_dim``; ``1, Q, query_dim`` asks all samples the same."""
         return self.project(self.cross(queries_BQC, latents_BND))

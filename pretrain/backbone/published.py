@@ -91,10 +91,9 @@ class FourierClassifier(nn.Module):
         """
         if images_BCHW.ndim != 4:
             raise ValueError(f"expected images B,C,H,W, found shape {tuple(images_BCHW.shape)}")
-        rows = len(images_BCHW)
         tokens_BTC = fourier_tokens(images_BCHW, self.bands, self.resolution)
-        latents_BND = self.encoder(self.latents.expand(rows, -1, -1), tokens_BTC)
-        return self.decoder(self.query.expand(rows, -1, -1), latents_BND)[:, 0]
+        latents_BND = self.encoder(self.latents[None], tokens_BTC)
+        return self.decoder(self.query[None], latents_BND)[:, 0]
 
 
 class MaskedLanguageModel(nn.Module):
@@ -155,12 +154,12 @@ class MaskedLanguageModel(nn.Module):
         Raises:
             ValueError: the text is longer than ``positions``.
         """
-        rows, length = ids_BT.shape
+        length = ids_BT.shape[1]
         if length > len(self.position):
             raise ValueError(f"the text has {length} tokens, the model {len(self.position)} positions")
         tokens_BTC = self.embedding(ids_BT) + self.position[:length]
-        latents_BND = self.encoder(self.latents.expand(rows, -1, -1), tokens_BTC, mask_BT)
-        outputs_BTC = self.decoder(self.query[:length].expand(rows, -1, -1), latents_BND)
+        latents_BND = self.encoder(self.latents[None], tokens_BTC, mask_BT)
+        outputs_BTC = self.decoder(self.query[None, :length], latents_BND)
         return nn.functional.linear(outputs_BTC, self.embedding.weight, self.bias)
 
 

@@ -13,6 +13,7 @@ import torch
 from data_shards.sources.medmnist import MedMNIST
 from data_shards.support.errors import DataError
 from data_shards.writer import write_dataset
+from finetune.comparison import ARMS, RAW, compare
 from finetune.estimator import FewLabelClassifier
 from finetune.features import BATCH_VOXELS, embed, rows_at_once
 from finetune.heads import create_head
@@ -20,10 +21,12 @@ from finetune.labelled import LabelledImages
 from finetune.learners import ImageLearner, Network
 from finetune.readers import read_labelled
 from finetune.representations import Frozen, RawPixels
+from finetune.subsets import Budget
 from pretrain.backbone import normalise
 from pretrain.bundle import save_bundle
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
+DRAWS = {"budgets": [Budget(per_class=4)], "seeds": [0, 1, 2]}
 QUICK = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "backbone_rate": 1e-3}
 WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full")]
 
@@ -128,6 +131,20 @@ def test_spacing_reaches_the_network_whatever_is_made_of_it() -> None:
             for spacing in (None, (1.0, 1.0, 1.0))
         ]
         assert not np.array_equal(*fits), (head, strategy)
+
+
+def test_every_arm_of_a_comparison_takes_volumes(tmp_path: Path) -> None:
+    splits = {name: solid_blobs(12, seed=seed) for seed, name in enumerate(("train", "test"))}
+    told = {name: replace(part, spacing_mm=np.ones((12, 3))) for name, part in splits.items()}
+    options = {"max_steps": 2}
+    unknown, known = (
+        list(compare(each, tiny_backbone(), tiny_backbone, folder=tmp_path, options=options, **DRAWS))
+        for each in (splits, told)
+    )
+    assert [row.arm for row in known] == [*ARMS] * 3
+    for one, other in zip(unknown, known, strict=True):
+        assert one.index_sha256 == other.index_sha256
+        assert (one.scores == other.scores and one.chosen == other.chosen) == (one.arm == RAW), one.arm
 
 
 def test_held_out_volumes_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
