@@ -44,7 +44,11 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PRETRAINING = ROOT / "docs" / "pretraining.md"
 VICREG = "pretrain/objectives/vicreg.py"
-RUNNABLE = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("shards", "pretraining", "finetuning"))]
+BACKBONE = ROOT / "docs" / "backbone.md"
+RUNNABLE = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("shards", "pretraining", "finetuning", "backbone")),
+]
 SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
     "data.": pretrain_config.DataConfig,
@@ -170,18 +174,20 @@ def test_the_tables_of_the_pretraining_document_have_every_key_with_its_default(
     assert documented == expected
 
 
-def test_the_table_of_sizes_counts_the_parameters_of_every_size() -> None:
-    rows = re.findall(r"^\| `(medformer_\w+)` \|(.*)\|$", PRETRAINING.read_text(), flags=re.MULTILINE)
-    documented = {name: [int(cell.replace(",", "")) for cell in cells.split("|")] for name, cells in rows}
-    measured = {}
-    for name in timm.list_models("medformer_*"):
-        backbone = timm.create_model(name, num_classes=0)
-        collections = backbone.latents.collections.values()
-        latents = len(backbone.latents.shared) + sum(parameter.shape[1] for parameter in collections)
-        heads = backbone.blocks[0].attention.heads
-        count = sum(parameter.numel() for parameter in backbone.parameters())
-        measured[name] = [backbone.embed_dim, len(backbone.blocks), heads, latents, count]
-    assert documented == measured
+def test_the_table_of_sizes_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_words(["models", "sizes"]).run(parse_words(["models", "sizes"])) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    printed = {}
+    for name, *numbers in map(str.split, lines):
+        *architecture, _, plane, _, _, volume, _ = numbers
+        printed[name] = [*architecture, plane, volume]
+    rows = re.findall(r"^\| `(medformer_\w+)` \|(.*)\|$", BACKBONE.read_text(), flags=re.MULTILINE)
+    assert {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows} == printed
+    assert sorted(printed) == timm.list_models("medformer_*")
+    for name, numbers in printed.items():
+        with torch.device("meta"):
+            backbone = timm.create_model(name, num_classes=0)
+        assert f"{sum(parameter.numel() for parameter in backbone.parameters()):,}" == numbers[4]
 
 
 @pytest.fixture(scope="module")
