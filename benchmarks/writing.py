@@ -17,8 +17,8 @@ from benchmarks.data import RandomImages, random_file
 from benchmarks.table import Table
 from data_shards.writer import write_dataset
 
-SAMPLES = 100_000
-REPEATS = 5
+SAMPLES = 200_000
+REPEATS = 3
 
 
 def run() -> Table:
