@@ -30,7 +30,8 @@ class InflatedConv(nn.Conv2d):
 
     def __init__(self, in_chans: int, out_chans: int, kernel: int, stride: int = 1) -> None:
         super().__init__(in_chans, out_chans, kernel, stride, padding=0 if kernel == stride else kernel // 2)
-        self.depth = nn.Parameter(torch.zeros(out_chans, in_chans, kernel, kernel, kernel))
+        # Four axes, depth and place in the plane: a module with five cannot be brought to torch.channels_last.
+        self.depth = nn.Parameter(torch.zeros(out_chans, in_chans, kernel, kernel * kernel))
 
     def forward(self, x: Tensor) -> Tensor:
         """``B,C,H,W`` or ``B,C,D,H,W`` to the same with every axis ``ceil(size / stride)`` long."""
@@ -42,7 +43,7 @@ class InflatedConv(nn.Conv2d):
                 x = F.pad(x, [end for size in missing for end in (0, size)], mode="replicate")
         if x.ndim == 4:
             return F.conv2d(x, with_gradient(weight, self.depth), self.bias, stride, padding)
-        depth = channels_as(self.depth, x.shape[1])
+        depth = channels_as(self.depth, x.shape[1]).unflatten(-1, (kernel, kernel))
         if padding:
             # F.pad does the same, and its backward pass takes longer than the convolution on a CPU.
             x = torch.cat([x[:, :, :1]] * padding + [x] + [x[:, :, -1:]] * padding, dim=2)
@@ -125,7 +126,9 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features ``B, dim, ceil(size / stride) for each axis`` of images ``B,C,H,W`` or ``B,C,D,H,W``."""
-        features: Tensor = self.stages(self.first(images))
+        # The norms between the convolutions read channels, and so do the tokens: with channels last neither copies.
+        layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+        features: Tensor = self.stages(self.first(images.contiguous(memory_format=layout)))
         return features
 
 

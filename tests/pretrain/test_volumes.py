@@ -63,7 +63,8 @@ def test_the_inflated_convolution_is_a_convolution_of_the_continued_volume() -> 
     conv = InflatedConv(2, 3, 3, stride=2)
     torch.nn.init.normal_(conv.depth)
     volume = volumes(2, 2)
-    kernel = conv.weight[:, :, None] / 3 + conv.depth - conv.depth.mean(dim=2, keepdim=True)
+    depth = conv.depth.unflatten(-1, (3, 3))
+    kernel = conv.weight[:, :, None] / 3 + depth - depth.mean(dim=2, keepdim=True)
     padded = torch.cat([volume[:, :, :1], volume, volume[:, :, -1:]], dim=2)
     padded = F.pad(padded, (1, 1, 1, 1))
     expected = torch.zeros(2, 3, 5, 6, 5)
@@ -167,3 +168,15 @@ def test_patches_of_a_plane_are_the_linear_map_of_each_patch() -> None:
 def test_stems_that_do_not_exist_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="stride 4 with stem 'pixel'|stride 0 of the patches|stem 'mlp'"):
         small(**arguments)
+
+
+@pytest.mark.parametrize("stem, stride", STEMS)
+def test_the_layout_of_images_and_weights_in_memory_does_not_matter(stem: str, stride: int) -> None:
+    model = trained_in_depth(small(stem=stem, stride=stride)).double()
+    for batch, layout in ((images(), torch.channels_last), (volumes(2, 3, 6, 8, 9), torch.channels_last_3d)):
+        expected = model.features(batch.double(), dense=True)
+        found = model.to(memory_format=torch.channels_last).features(
+            batch.double().contiguous(memory_format=layout), dense=True
+        )
+        torch.testing.assert_close(found.embedding_BD, expected.embedding_BD, atol=1e-10, rtol=0)
+        torch.testing.assert_close(found.tokens_BTD, expected.tokens_BTD, atol=1e-10, rtol=0)
