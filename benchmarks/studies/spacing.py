@@ -3,7 +3,8 @@
 ``python -m benchmarks.studies spacing FOLDER``, after ``transfer`` in the same folder for the pretrained networks.
 Brain volumes of the hippocampus at 1 mm are averaged over cells of 2 x 2 x 2 voxels. Each network embeds both; then
 every volume at 2 mm looks for its own subject among all at 1 mm. The networks are told the spacing of each, or nothing
-(every image counts as 200 mm long), or 1 mm for both, which makes the coarse volume half as large as it is.
+(every image counts as 200 mm long), or 1 mm for both, which makes the coarse volume half as large as it is. Last, the
+coarse volume is brought back to 1 mm before, as ``prepare.spacing_mm`` does when shards are built.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def run(folder: Path) -> Table:
     """Embed and compare."""
     fine = volumes()
     coarse = [F.avg_pool3d(volume, 2) for volume in fine]
+    restored = [
+        F.interpolate(small, size=large.shape[2:], mode="trilinear") for small, large in zip(coarse, fine, strict=True)
+    ]
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for seed in SEEDS:
         bundle = load_bundle(folder / f"volumes-{seed}" / "bundle")
@@ -77,6 +81,8 @@ def run(folder: Path) -> Table:
             for told, (at_fine, at_coarse) in TOLD.items():
                 pair = embeddings(network, fine, at_fine), embeddings(network, coarse, at_coarse)
                 found.setdefault((kind, told), []).append(compare(*pair))
+            pair = embeddings(network, fine, 1.0), embeddings(network, restored, 1.0)
+            found.setdefault((kind, "the spacing, after resampling to 1 mm"), []).append(compare(*pair))
     rows = tuple(
         (kind, told, *(spread([figures[place] for figures in each]) for place in range(3)))
         for (kind, told), each in found.items()
