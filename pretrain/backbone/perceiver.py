@@ -161,7 +161,7 @@ class Medformer(TimmModel):
         """
         if metadata is None and images and isinstance(first := images[0].images, Tensor):
             metadata = Metadata.uniform(first.shape[0], device=first.device)
-        check_study(images, metadata)
+        check_study(images, metadata, self.query.dtype)
         assert metadata is not None
         kinds = [image.kind for image in images]
         pairs = [self.adapter(image.images, image.spacing_mm) for image in images]

@@ -89,15 +89,20 @@ class Encoded:
     stages: tuple[Tensor, ...] = ()
 
 
-def check_study(study: Sequence[StudyImage], metadata: Metadata | None) -> None:
+def check_study(study: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> None:
     """Refuse what would come out as an error far from its cause, or as no error at all.
 
     Values are only looked at on the CPU: on a device that would wait for it in the middle of a step.
 
+    Args:
+        study: the images.
+        metadata: of the subjects.
+        dtype: of the weights.
+
     Raises:
-        ValueError: no image, no tensors, other axes than ``B,C,H,W`` or ``B,C,D,H,W``, an empty axis, metadata or
-            spacings of another number of images, ids that are no integers; on the CPU also a value that is not finite,
-            a spacing that is no length, or an id that the vocabulary does not have.
+        ValueError: no image, no tensors, other axes than ``B,C,H,W`` or ``B,C,D,H,W``, an empty axis, another precision
+            than the weights have, metadata or spacings of another number of images, ids that are no integers; on the
+            CPU also a value that is not finite, a spacing that is no length, or an id that the vocabulary lacks.
     """
     if not study:
         raise ValueError("a study of no images; at least one is expected")
@@ -109,6 +114,8 @@ def check_study(study: Sequence[StudyImage], metadata: Metadata | None) -> None:
     _check_rows("organ", metadata.organ_B)
     for image in study:
         _check_image(image, metadata.organ_B.shape[0])
+        if image.images.dtype != dtype and not torch.is_autocast_enabled(image.images.device.type):
+            raise ValueError(f"images of {image.images.dtype}, weights of {dtype}: convert one of them or use autocast")
     _check_rows("task", metadata.task_B, metadata.organ_B.shape[0])
     if metadata.organ_B.device.type == "cpu" and not torch.compiler.is_compiling():
         for name, ids_B in (("organ", metadata.organ_B), ("task", metadata.task_B)):

@@ -119,3 +119,13 @@ def test_a_network_that_cannot_be_is_refused(arguments: dict[str, Any], message:
 def test_a_name_that_the_vocabulary_does_not_have_is_refused(enumeration: Callable[..., Any], name: str) -> None:
     with pytest.raises(DataError, match=f"unknown .* '{name}'; "):
         word(enumeration, name)
+
+
+def test_images_of_another_precision_are_refused_unless_autocast_converts_them() -> None:
+    model = small()
+    for dtype in (torch.float64, torch.bfloat16):
+        with pytest.raises(ValueError, match=f"images of {dtype}, weights of torch.float32: convert one of them"):
+            model.features(torch.zeros(1, 3, 8, 8, dtype=dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.features(torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16)).embedding_BD.isfinite().all()
+    assert model.double().features(torch.zeros(1, 3, 8, 8, dtype=torch.float64)).embedding_BD.dtype == torch.float64
