@@ -130,8 +130,10 @@ def run() -> Table:
         columns=("model", "library", "parameters", "step, ms", "of medformer's", "peak memory, MiB", "of medformer's"),
         rows=tuple(rows),
         remarks=f"float32, {torch.get_num_threads()} threads; forward and backward, no dropout; medians over {REPEATS} "
-        "fresh processes of each library, in turn. Memory is what the peak of the process grew by during the steps. "
-        "Batches of " + ", ".join(str(setting["batch"]) for setting in SETTINGS.values()) + ". perceiver-io runs by "
+        "fresh processes of each library, in turn. Memory is how far the peak of the process during the steps is above "
+        "what it held before. Batches of "
+        + ", ".join(str(setting["batch"]) for setting in SETTINGS.values())
+        + ". perceiver-io runs by "
         "the interpreter of an environment with benchmarks/peers/perceiver_io.txt.",
     )
 
