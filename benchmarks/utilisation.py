@@ -158,7 +158,8 @@ def _row(setting: Setting, device: torch.device, peak: float, steps: int) -> tup
     except torch.OutOfMemoryError:
         return (*labels, "out of memory", *[""] * 5)
     finally:
-        torch.compiler.reset()
+        if setting.compiled:
+            torch.compiler.reset()
     achieved = flops / seconds / 1e12
     return (
         *labels,
