@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pretrain.backbone.position import Spacing
 from pretrain.metadata import Metadata
 from pretrain.objectives import OBJECTIVES, Views, create_objective
 from tests.pretrain.ranks import run_ranks
@@ -29,7 +30,7 @@ class Linear(nn.Module):
         super().__init__()
         self.map = nn.Linear(6, self.embed_dim)
 
-    def features(self, images: Tensor, metadata: Metadata) -> Linear:
+    def features(self, images: Tensor, metadata: Metadata, spacing_mm: Spacing = None) -> Linear:
         self.embedding_BD = self.map(images).tanh()
         return self
 
