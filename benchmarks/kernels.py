@@ -34,7 +34,9 @@ def breakdown(step: Callable[[], None], device: torch.device) -> dict[str, float
     cuda = device.type == "cuda"
     wait = torch.cuda.synchronize if cuda else lambda: None
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    wait()
+    with profile(activities=activities):  # the first use sets much up, which would count as idle
+        step()
+        wait()
     with profile(activities=activities) as profiler:
         for _ in range(_STEPS):
             step()
