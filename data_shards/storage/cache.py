@@ -158,7 +158,7 @@ class Cache:
 
     def _why(self, file: StoredFile, patience: _Patience) -> str:
         if patience.reason is _Wait.other:
-            return f"another process of this node fetches it and made no progress for {patience.waited_s:.0f} s"
+            return f"another process of this node fetches it and made no progress for {self.wait_s:g} s"
         used = sum(cached.bytes for cached in listing(self.folder))
         return (
             f"no room for {file.size} bytes after {patience.waited_s:.0f} s: cache {self.folder} has a limit of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from pretrain.backbone.study import Encoded, Features, StudyImage
 from pretrain.metadata import Metadata
 
 
-class TimmModel(nn.Module):
+class TimmModel(nn.Module, abc.ABC):
     """The part of :class:`~pretrain.backbone.perceiver.Medformer` that is timm's model contract.
 
     Args:
@@ -50,12 +51,13 @@ class TimmModel(nn.Module):
             {"num_chs": embed_dim, "reduction": stride, "module": f"blocks.{number}"} for number in range(depth)
         ]
 
+    @abc.abstractmethod
     def features(
         self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None, *, dense: bool = False
     ) -> Features:
         """See :meth:`pretrain.backbone.perceiver.Medformer.features`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def encode(
         self,
         images: Sequence[StudyImage],
@@ -65,11 +67,10 @@ class TimmModel(nn.Module):
         stop_early: bool = False,
     ) -> Encoded:
         """See :meth:`pretrain.backbone.perceiver.Medformer.encode`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
         """See :meth:`pretrain.backbone.perceiver.Medformer.decode`."""
-        raise NotImplementedError
 
     def forward_features(self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None) -> Tensor:
         """The embedding token followed by the dense tokens, ``B, 1 + T, D``."""
