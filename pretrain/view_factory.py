@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_shards.batch import Batch
 from data_shards.vocabulary import Task
+from pretrain.backbone.position import Spacing
 from pretrain.config import PretrainConfig
 from pretrain.metadata import Metadata
 from pretrain.objectives import Views
@@ -34,17 +36,24 @@ class ViewFactory:
         self._device = device
 
     def __call__(self, batch: Batch) -> Views:
-        """The views of own rows of a global batch, with the spacing of their images where it is known."""
+        """The views of own rows of a global batch, with their spacing where that of the images is known."""
         samples_B = batch.sample_B.numpy()
         images = batch.images.to(self._device, non_blocking=True)
-        views, metadata = [], []
+        views, metadata, spacing_mm = [], [], []
         for view in range(VIEW_COUNT):
             keys_B = sample_keys(self._seed, batch.dataset_epoch, batch.dataset, samples_B, view)
-            views.append(augment(images, keys_B, self._views[batch.dataset], batch.spacing_mm_BA))
+            views.append(augment(images, keys_B, self._views[batch.dataset], batch.spacing_mm_BA, view))
+            spacing_mm.append(self._spacing(batch, views[view]))
             keys_B = sample_keys(self._seed, batch.dataset_epoch, batch.dataset, samples_B, view + _METADATA_PURPOSE)
             metadata.append(self._drop(batch, uniforms(keys_B, 3)).to(self._device))
-        spacing_mm = on_device(as_spacing(batch.spacing_mm_BA), self._device)
-        return Views(tuple(views), tuple(metadata), batch.rows, spacing_mm)
+        return Views(tuple(views), tuple(metadata), batch.rows, tuple(spacing_mm))
+
+    def _spacing(self, batch: Batch, view: Tensor) -> Spacing:
+        if batch.spacing_mm_BA is None:
+            return None
+        sizes = zip(batch.images.shape[2:], view.shape[2:], strict=True)
+        coarser_A = torch.tensor([before / after for before, after in sizes], dtype=torch.float64)
+        return on_device(as_spacing((batch.spacing_mm_BA * coarser_A).to(batch.spacing_mm_BA.dtype)), self._device)
 
     def _drop(self, batch: Batch, u_B3: np.ndarray) -> Metadata:
         kept_B3 = torch.from_numpy(u_B3 >= self._dropout)

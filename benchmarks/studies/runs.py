@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,35 @@ def shards(folder: Path, given: Source) -> Path:
     return place
 
 
+def hippocampus(folder: Path, held_out: int = 67) -> tuple[Path, list[Path]]:
+    """Shards of the brain volumes at 1 mm without some subjects, and the files of those that were held out.
+
+    Which they are follows from a hash of the file's name. The shards are made by the command that users have.
+    """
+    root = (DATA / "hippocampus" / "images").resolve()
+    files = sorted(root.glob("*.nii.gz"))
+    held = sorted(files, key=lambda path: sha256(path.name.encode()).hexdigest())[:held_out]
+    if not (folder / "shards" / "hippocampus" / "manifest.json").is_file():
+        table = folder / "hippocampus.csv"
+        with table.open("w", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(("path", "split"))
+            rows.writerows((path.name, "test" if path in held else "train") for path in files)
+        options = [f"root={root}", f"table={table}", "columns.path=path", "columns.split=split", "name=hippocampus"]
+        options += ["organ=brain", "modality=mri", "label=none", "prepare.spacing_mm=1", "prepare.size=[32,48,32]"]
+        options += ["prepare.intensity.percentile=[1,99]", "--out", str(folder / "shards")]
+        subprocess.run([sys.executable, "-m", "medformer", "shards", "build", "images", *options], cwd=ROOT, check=True)
+    return folder / "shards" / "hippocampus", held
+
+
 def document(
-    out: Path, datasets: list[Path], seed: int, steps: int, batch_size: int, model: Mapping[str, Any]
+    out: Path,
+    datasets: list[Path],
+    seed: int,
+    steps: int,
+    batch_size: int,
+    model: Mapping[str, Any],
+    views: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """SimCLR on medformer_nano; a dataset's share of the steps goes with the root of its size.
 
@@ -62,6 +91,7 @@ def document(
         steps: optimizer steps.
         batch_size: images of a step.
         model: entries of the section ``model`` beside the name; ``kwargs`` are added to those of the study.
+        views: what is to differ from :data:`VIEWS`.
     """
     sizes = [read_manifest(path).splits["train"].samples for path in datasets]
     kwargs = {"stem_width": 8, **model.get("kwargs", {})}
@@ -76,7 +106,7 @@ def document(
             "batch_size": batch_size,
         },
         "model": {"name": "medformer_nano", **model, "kwargs": kwargs},
-        "views": VIEWS,
+        "views": {**VIEWS, **(views or {})},
         "objectives": {"simclr": {"temperature": 0.2}},
         "optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.05},
         "schedule": {"epochs": 10_000, "max_steps": steps},

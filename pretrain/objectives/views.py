@@ -17,18 +17,19 @@ class Views:
     """Two or more views of the same images.
 
     Attributes:
-        images: one tensor of normalised images per view, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only.
+        images: one tensor of normalised images per view, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only. A coarser view
+            has fewer pixels than the others.
         metadata: one per view, since metadata dropout differs between views.
         rows: how many images of the global batch each rank holds.
-        spacing_mm: distance of voxels of the images that the views are made of, one for all or one per image. The crop
-            of a view changes its scale, along each axis by another factor, and when it is rotated too no spacing along
-            its axes describes it: so every view counts as having the spacing of its image.
+        spacing_mm: one per view: distance of the voxels of its image, times how much coarser the view is; see
+            :data:`~pretrain.backbone.position.Spacing`. The crop of a view changes its scale too, along each axis by
+            another factor, and when it is rotated no spacing along its axes describes it: so that is not counted.
     """
 
     images: tuple[Tensor, ...]
     metadata: tuple[Metadata, ...]
     rows: tuple[int, ...]
-    spacing_mm: Spacing = None
+    spacing_mm: tuple[Spacing, ...]
     _embeddings: dict[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     @property
@@ -42,14 +43,22 @@ class Views:
         Computed once per backbone, so that objectives that share views share the cost.
         """
         if id(backbone) not in self._embeddings:
-            together = Metadata(
-                torch.cat([m.organ_B for m in self.metadata]),
-                torch.cat([m.modality_B for m in self.metadata]),
-                torch.cat([m.task_B for m in self.metadata]),
-            )
-            spacing_mm = self.spacing_mm
-            if isinstance(spacing_mm, Tensor):
-                spacing_mm = spacing_mm.repeat(len(self.images), 1)
-            embedding = backbone.features(torch.cat(self.images), together, spacing_mm).embedding_BD
-            self._embeddings[id(backbone)] = embedding.chunk(len(self.images))
+            embed = self._together if len({images.shape for images in self.images}) == 1 else self._one_by_one
+            self._embeddings[id(backbone)] = embed(backbone)
         return self._embeddings[id(backbone)]
+
+    def _together(self, backbone: Medformer) -> tuple[Tensor, ...]:
+        metadata = Metadata(
+            torch.cat([m.organ_B for m in self.metadata]),
+            torch.cat([m.modality_B for m in self.metadata]),
+            torch.cat([m.task_B for m in self.metadata]),
+        )
+        # Views of one shape are of one resolution, so they have the same spacing.
+        spacing_mm = self.spacing_mm[0]
+        if isinstance(spacing_mm, Tensor):
+            spacing_mm = spacing_mm.repeat(len(self.images), 1)
+        return backbone.features(torch.cat(self.images), metadata, spacing_mm).embedding_BD.chunk(len(self.images))
+
+    def _one_by_one(self, backbone: Medformer) -> tuple[Tensor, ...]:
+        views = zip(self.images, self.metadata, self.spacing_mm, strict=True)
+        return tuple(backbone.features(*view).embedding_BD for view in views)

@@ -9,6 +9,7 @@ from pydantic import Field
 from data_shards.support.documents import Document
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(ge=1, le=8)]
 
 
 class ViewConfig(Document):
@@ -33,6 +34,9 @@ class ViewConfig(Document):
         blur_sigma_px: largest standard deviation, in pixels or voxels along every axis; the smallest is 0.1.
         noise: largest standard deviation of Gaussian noise, as a fraction of the full range.
         padding: what lies outside the image: ``border`` repeats the edge, ``reflection`` mirrors.
+        coarser: how many times as long as those of the image the pixels or voxels of the first and of the second view
+            are. A coarser view is the average over its larger pixels, has fewer of them, and the network is told their
+            spacing where that of the image is known: so it learns what does not depend on the resolution.
     """
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -52,11 +56,12 @@ class ViewConfig(Document):
     blur_sigma_px: Annotated[float, Field(ge=0.1, le=8)] = 1.0
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     padding: Literal["border", "reflection"] = "reflection"
+    coarser: tuple[Factor, Factor] = (1.0, 1.0)
 
     def is_identity(self, axes: int) -> bool:
-        """Whether an image of 2 or 3 spatial axes is left as it is; of planes whatever is said of volumes."""
+        """Whether an image of 2 or 3 spatial axes is only made coarser; of planes whatever is said of volumes."""
         planar = {"tilt_deg": 0.0, "flip_depth": 0.0} if axes == 2 else {}
-        return self.model_copy(update=planar) == IDENTITY
+        return self.model_copy(update={**planar, "coarser": IDENTITY.coarser}) == IDENTITY
 
 
 IDENTITY = ViewConfig(

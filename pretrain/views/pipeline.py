@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.backbone import normalise
@@ -15,7 +16,13 @@ from pretrain.views.counter_rng import normals, uniforms
 _PLANE_DRAWS = geometry.DRAWS + intensity.DRAWS + 1
 
 
-def augment(images: Tensor, keys_B: np.ndarray, config: ViewConfig, spacing_mm_BA: Tensor | None = None) -> Tensor:
+def augment(
+    images: Tensor,
+    keys_B: np.ndarray,
+    config: ViewConfig,
+    spacing_mm_BA: Tensor | None = None,
+    view: int = 0,
+) -> Tensor:
     """Augment each image by the random numbers of its key.
 
     Pixels are a function of the image (with its spacing when it is a volume), its key and ``config`` alone: bit for bit
@@ -28,16 +35,18 @@ def augment(images: Tensor, keys_B: np.ndarray, config: ViewConfig, spacing_mm_B
         config: how strongly.
         spacing_mm_BA: on the CPU, distance of voxels along each axis of volumes, NaN where it is not known: rotations
             are rigid in mm where it is known, else in voxels. Planes are rotated in pixels.
+        view: which of the views it is, for ``config.coarser``.
 
     Returns:
-        Normalised float32 images in [-1, 1], as :func:`~pretrain.backbone.normalise` makes them.
+        Normalised float32 images in [-1, 1], as :func:`~pretrain.backbone.normalise` makes them. Their axes are
+        ``ceil(size / config.coarser[view])`` long.
     """
     images = normalise(images)
     if config.is_identity(images.ndim - 2):
-        return images
+        return coarsen(images, config.coarser[view])
     images = (images + 1) / 2
     u_BK = uniforms(keys_B, _PLANE_DRAWS + (volumes.DRAWS if images.ndim == 5 else 0))
-    images = _moved(images, u_BK, config, spacing_mm_BA)
+    images = coarsen(_moved(images, u_BK, config, spacing_mm_BA), config.coarser[view])
     u_BK = u_BK[:, geometry.DRAWS :]
     if config.intensity:
         images = intensity.adjust_intensity(images, u_BK, config)
@@ -47,6 +56,17 @@ def augment(images: Tensor, keys_B: np.ndarray, config: ViewConfig, spacing_mm_B
         strength_B = u_BK[:, intensity.DRAWS] * config.noise
         images = intensity.add_noise(images, strength_B, _normals(keys_B ^ np.uint64(0x5DEECE66D), images))
     return images * 2 - 1
+
+
+def coarsen(images: Tensor, factor: float) -> Tensor:
+    """The same extent in pixels or voxels that are ``factor`` times as long, each the average of what it covers.
+
+    Where ``factor`` does not divide an axis, it becomes ``ceil(size / factor)`` long and its pixels a little shorter.
+    """
+    size = tuple(math.ceil(length / factor) for length in images.shape[2:])
+    if size == tuple(images.shape[2:]):
+        return images
+    return F.interpolate(images, size=size, mode="area")
 
 
 def _moved(images: Tensor, u_BK: np.ndarray, config: ViewConfig, spacing_mm_BA: Tensor | None) -> Tensor:

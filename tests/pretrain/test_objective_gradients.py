@@ -54,7 +54,7 @@ def gradients(rank: int, world_size: int, name: str) -> dict[str, Tensor]:
     own = slice(bounds[rank], bounds[rank + 1])
     images = tuple(view[own] for view in shifted_batches())
     metadata = Metadata.uniform(rows[rank])
-    outcome = objective(backbone, Views(images, (metadata, metadata), rows))
+    outcome = objective(backbone, Views(images, (metadata, metadata), rows, (None, None)))
     outcome["loss"].backward()
     found = {"loss": outcome["loss"].detach()}
     for prefix, module in (("backbone", backbone), ("objective", objective)):

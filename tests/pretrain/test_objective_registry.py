@@ -106,6 +106,6 @@ def test_losses_are_summed_by_weight(toy: type[Objective]) -> None:
     backbone = timm.create_model("medformer_nano", embed_dim=32, depth=1, num_heads=2, latents=2)
     module = PretrainModule(backbone, {"toy": {"weight": 0.25}, "simclr": {"hidden": 8, "out": 4, "weight": 3.0}})
     pictures = tuple(torch.rand(4, 1, 8, 8) for _ in range(2))
-    loss, parts = module(Views(pictures, (Metadata.uniform(4),) * 2, (4,)))
+    loss, parts = module(Views(pictures, (Metadata.uniform(4),) * 2, (4,), (None, None)))
     assert set(parts) == {"toy/loss", "toy/size", "simclr/loss"} and not any(p.requires_grad for p in parts.values())
     torch.testing.assert_close(loss.detach(), 0.25 * parts["toy/loss"] + 3.0 * parts["simclr/loss"])

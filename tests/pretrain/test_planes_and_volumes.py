@@ -62,10 +62,27 @@ def test_both_views_are_read_with_the_spacing_of_their_image(solid_shards: Path)
             assert not torch.allclose(found[:2], unknown[:2], atol=1e-4)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_coarser_view_is_read_by_itself_with_its_own_spacing(solid_shards: Path, known: bool) -> None:
+    content = document(solid_shards, Path("unused"), views={"coarser": [1.0, 1.5]})
+    config = PretrainConfig.model_validate(content)
+    backbone, batch = small(), first_batch(solid_shards)
+    each = torch.rand(len(batch.sample_B), 3, generator=torch.Generator().manual_seed(0)) + 0.5 if known else None
+    views = ViewFactory(config, torch.device("cpu"))(dataclasses.replace(batch, spacing_mm_BA=each))
+    assert [tuple(images.shape[2:]) for images in views.images] == [(12, 12, 12), (8, 8, 8)]
+    fine, coarse = views.embeddings(backbone)
+    told = (None, None) if each is None else (each, each * 1.5)
+    for found, images, metadata, spacing_mm in zip((fine, coarse), views.images, views.metadata, told, strict=True):
+        torch.testing.assert_close(found, backbone.features(images, metadata, spacing_mm).embedding_BD)
+    if known:
+        unlike = backbone.features(views.images[1], views.metadata[1], each).embedding_BD
+        assert not torch.allclose(coarse, unlike, atol=1e-3)
+
+
 def test_the_backbone_is_told_nothing_of_images_whose_spacing_is_not_known(shards: Path) -> None:
     batch = first_batch(shards)
     assert batch.spacing_mm_BA.isnan().all()
-    assert ViewFactory(configuration(shards), torch.device("cpu"))(batch).spacing_mm is None
+    assert ViewFactory(configuration(shards), torch.device("cpu"))(batch).spacing_mm == (None, None)
 
 
 def test_the_short_form_of_a_spacing_says_the_same() -> None:

@@ -55,17 +55,19 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 # The slices of the last have more pixels together than torch sums in one thread.
 @pytest.mark.parametrize("shape, rows", [((1, 28, 28, 28), 20), ((3, 9, 31, 20), 20), ((1, 3, 190, 180), 5)])
-def test_voxels_do_not_depend_on_the_batch(shape: tuple[int, ...], rows: int, threads: int) -> None:
+@pytest.mark.parametrize("view", [0, 1])
+def test_voxels_do_not_depend_on_the_batch(shape: tuple[int, ...], rows: int, threads: int, view: int) -> None:
     images, own = solids(rows, *shape), keys(rows)
     spacing_mm = torch.rand(rows, 3, generator=torch.Generator().manual_seed(1)) + 0.5
     spacing_mm[::3] = math.nan
-    together = augment(images, own, STRONG, spacing_mm)
+    config = STRONG.model_copy(update={"coarser": (1.0, 1.7)})
+    together = augment(images, own, config, spacing_mm, view)
     for size in (1, 2, 7):
-        starts = range(0, rows, size)
-        parts = [augment(images[i : i + size], own[i : i + size], STRONG, spacing_mm[i : i + size]) for i in starts]
+        starts = [slice(start, start + size) for start in range(0, rows, size)]
+        parts = [augment(images[i], own[i], config, spacing_mm[i], view) for i in starts]
         assert torch.equal(torch.cat(parts), together), f"in batches of {size}"
     order = np.random.default_rng(0).permutation(rows)
-    assert torch.equal(augment(images[order], own[order], STRONG, spacing_mm[order]), together[order])
+    assert torch.equal(augment(images[order], own[order], config, spacing_mm[order], view), together[order])
 
 
 def test_what_only_volumes_have_leaves_the_pixels_of_planes_alone() -> None:
@@ -159,6 +161,29 @@ def test_crops_lie_inside_the_volume() -> None:
     config = ViewConfig(**{**UNMOVED, "crop_scale_min": 0.1, "crop_aspect": 3.0})
     maps = volume_maps(uniforms(keys(5000), 15), config, (5, 28, 40))
     assert (maps[:, :, :3].abs().sum(dim=2) + maps[:, :, 3].abs()).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("size", [(8, 14, 12), (14, 12)])
+def test_pixels_of_a_coarser_view_are_averages(size: tuple[int, ...]) -> None:
+    images = solids(4, 2, *size)
+    config = IDENTITY.model_copy(update={"coarser": (1.0, 2.0)})
+    cells = normalise(images)
+    for axis in range(2, images.ndim):
+        cells = cells.unflatten(axis, (-1, 2)).mean(dim=axis + 1)
+    assert torch.equal(augment(images, keys(4), config, view=0), normalise(images))
+    torch.testing.assert_close(augment(images, keys(4), config, view=1), cells, atol=1e-6, rtol=0)
+    uneven = augment(images, keys(4), IDENTITY.model_copy(update={"coarser": (1.0, 3.0)}), view=1)
+    assert tuple(uneven.shape[2:]) == tuple(math.ceil(length / 3) for length in size)
+    flat = torch.full_like(images, 80)
+    assert (augment(flat, keys(4), config, view=1) - normalise(flat).mean()).abs().max() < 1e-6
+
+
+def test_a_coarser_view_is_the_same_place_as_the_finer_one() -> None:
+    ramp = torch.linspace(0, 255, 24).round().to(torch.uint8).expand(1, 1, 24, 24, 24).contiguous()
+    still = {"intensity": 0.0, "blur": 0.0, "noise": 0.0, "padding": "border"}
+    fine = augment(ramp, keys(1), ViewConfig(**still))
+    coarse = augment(ramp, keys(1), ViewConfig(**still, coarser=(2.0, 1.0)))
+    torch.testing.assert_close(coarse, torch.nn.functional.avg_pool3d(fine, 2), atol=1e-5, rtol=0)
 
 
 def test_rotations_are_rigid_in_mm_where_the_spacing_is_known() -> None:
