@@ -112,8 +112,8 @@ def run(folder: Path) -> Table:
         command="python -m benchmarks.studies spacing FOLDER",
         columns=("network", "told", "cosine to its own", "cosine to others", "own subject is the nearest"),
         rows=rows,
-        remarks=f"{len(fine)} brain volumes of about 35 x 50 x 36 mm that no network was trained on; cosines about the mean of all embeddings; mean "
-        f"(lowest to highest) of {len(SEEDS)} seeds. Chance of the own subject: {1 / len(fine):.3f}. medformer_nano with a "
-        f"stem of 8 channels, SimCLR, {STEPS} steps of {BATCH} volumes of the other 150 subjects; torch "
-        f"{torch.__version__}.",
+        remarks=f"{len(fine)} brain volumes of about 35 x 50 x 36 mm that no network was trained on; cosines about the "
+        f"mean of all embeddings; mean (lowest to highest) of {len(SEEDS)} seeds. Chance of the own subject: "
+        f"{1 / len(fine):.3f}. medformer_nano with a stem of 8 channels, SimCLR, {STEPS} steps of {BATCH} volumes of the "
+        f"other 150 subjects; torch {torch.__version__}.",
     )
