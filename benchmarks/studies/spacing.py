@@ -114,6 +114,6 @@ def run(folder: Path) -> Table:
         rows=rows,
         remarks=f"{len(fine)} brain volumes of about 35 x 50 x 36 mm that no network was trained on; cosines about the "
         f"mean of all embeddings; mean (lowest to highest) of {len(SEEDS)} seeds. Chance of the own subject: "
-        f"{1 / len(fine):.3f}. medformer_nano with a stem of 8 channels, SimCLR, {STEPS} steps of {BATCH} volumes of the "
-        f"other 150 subjects; torch {torch.__version__}.",
+        f"{1 / len(fine):.3f}. medformer_nano with a stem of 8 channels, SimCLR, {STEPS} steps of {BATCH} volumes of "
+        f"the other 150 subjects; torch {torch.__version__}.",
     )
