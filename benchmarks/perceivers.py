@@ -32,6 +32,18 @@ SETTINGS = {
         "batch": 1, "tokens": 50176, "channels": 261, "latents": 512, "dim": 1024, "layers": 6, "repeats": 8,
         "heads": 8, "classes": 1000, "steps": 1,
     },
+    "medformer_tiny's on 96^3: 13,824 tokens, 72 latents x 192, 12 layers": {
+        "batch": 4, "tokens": 13824, "channels": 192, "latents": 72, "dim": 192, "layers": 12, "repeats": 1, "heads": 3,
+        "classes": 10, "steps": 5,
+    },
+    "medformer_small's on 96^3: 13,824 tokens, 136 latents x 384, 12 layers": {
+        "batch": 2, "tokens": 13824, "channels": 384, "latents": 136, "dim": 384, "layers": 12, "repeats": 1,
+        "heads": 6, "classes": 10, "steps": 5,
+    },
+    "medformer_base's on 96^3: 1,728 tokens, 200 latents x 768, 12 layers": {
+        "batch": 4, "tokens": 1728, "channels": 768, "latents": 200, "dim": 768, "layers": 12, "repeats": 1,
+        "heads": 12, "classes": 10, "steps": 3,
+    },
 }  # fmt: skip
 _KRASSERM = Path(__file__).with_name("peers") / "perceiver_io.py"
 
