@@ -22,7 +22,7 @@ from finetune.representations import Frozen, RawPixels
 from pretrain.bundle import load_bundle
 
 SEEDS = range(5)
-STEPS = {"planes": 400, "volumes": 200}
+STEPS = {"planes": 1600, "volumes": 200}
 BATCH = {"planes": 64, "volumes": 32}
 KINDS = {"planes": PLANES, "volumes": VOLUMES}
 
