@@ -31,7 +31,8 @@ from pretrain.bundle import load_bundle
 from pretrain.metadata import Metadata
 
 SEEDS = range(5)
-STEPS, BATCH = 200, 32
+STEPS, BATCH, LEARNING_RATE = 300, 32, 0.0005
+VIEWS = {"crop_scale_min": 0.5, "crop_aspect": 1.1}
 ARMS = {"one resolution": (1.0, 1.0), "two resolutions": (1.0, 2.0)}
 TOLD: dict[str, tuple[float | None, float | None]] = {
     "the spacing": (1.0, 2.0),
@@ -43,13 +44,22 @@ TOLD: dict[str, tuple[float | None, float | None]] = {
 def jobs(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """The documents of all pretraining runs, by arm and seed."""
     shards, _ = hippocampus(folder)
-    return {
+    found = {
         (arm, seed): document(
-            folder / f"{arm.replace(' ', '-')}-{seed}", [shards], seed, STEPS, BATCH, {}, {"coarser": list(coarser)}
+            folder / f"{arm.replace(' ', '-')}-{seed}",
+            [shards],
+            seed,
+            STEPS,
+            BATCH,
+            {},
+            {**VIEWS, "coarser": list(coarser)},
         )
         for seed in SEEDS
         for arm, coarser in ARMS.items()
     }
+    for job in found.values():  # at the rate of the other studies, 150 volumes collapse or teach nothing
+        job["optimizer"]["lr"] = LEARNING_RATE
+    return found
 
 
 def volumes(files: list[Path]) -> list[Tensor]:

@@ -36,7 +36,7 @@ class ViewConfig(Document):
         padding: what lies outside the image: ``border`` repeats the edge, ``reflection`` mirrors.
         coarser: how many times as long as those of the image the pixels or voxels of the first and of the second view
             are. A coarser view is the average over its larger pixels, has fewer of them, and the network is told their
-            spacing where that of the image is known: so it learns what does not depend on the resolution.
+            spacing where that of the image is known.
     """
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
