@@ -51,9 +51,11 @@ class ViewFactory:
     def _spacing(self, batch: Batch, view: Tensor) -> Spacing:
         if batch.spacing_mm_BA is None:
             return None
-        sizes = zip(batch.images.shape[2:], view.shape[2:], strict=True)
+        axes = view.ndim - 2  # the last ones: a slice has no depth
+        sizes = zip(batch.images.shape[-axes:], view.shape[-axes:], strict=True)
         coarser_A = torch.tensor([before / after for before, after in sizes], dtype=torch.float64)
-        return on_device(as_spacing((batch.spacing_mm_BA * coarser_A).to(batch.spacing_mm_BA.dtype)), self._device)
+        spacing_mm_BA = (batch.spacing_mm_BA[:, -axes:] * coarser_A).to(batch.spacing_mm_BA.dtype)
+        return on_device(as_spacing(spacing_mm_BA), self._device)
 
     def _drop(self, batch: Batch, u_B3: np.ndarray) -> Metadata:
         kept_B3 = torch.from_numpy(u_B3 >= self._dropout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.backbone.stems import ChannelNorm, InflatedConv
@@ -13,7 +13,8 @@ class DenseDecoder(nn.Module):
     """One value for each voxel and output, from the answers of the latents to the dense queries.
 
     Every token is unfolded by a linear map to the voxels of its cell (sub-pixel convolution, Shi et al., CVPR 2016),
-    and convolutions join neighbouring cells.
+    and convolutions join neighbouring cells. What a network with ``voxel_mm`` read at another spacing is brought to
+    that of the images before these convolutions.
 
     Args:
         dim: channels of the tokens.
@@ -55,8 +56,11 @@ class DenseDecoder(nn.Module):
         if len(size) != self.axes:
             raise ValueError(f"images of {len(size)} axes, the decoder is for {self.axes}")
         voxels = self._unfolded(features.tokens_BTD, features.grid)
-        for axis, length in enumerate(size, start=2):
+        read = size if features.voxels is None else features.voxels
+        for axis, length in enumerate(read, start=2):
             voxels = voxels.narrow(axis, 0, length)
+        if read != size:  # the network read the images at another spacing
+            voxels = F.interpolate(voxels, size=size, mode="bilinear" if self.axes == 2 else "trilinear")
         if self.image is not None:
             voxels = voxels + self.image(images)
         values: Tensor = self.out(self.refine(voxels))
@@ -111,7 +115,7 @@ def dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
         smooth: added to numerator and denominator, so that a class that is nowhere costs nothing when nothing is found.
     """
     shares = logits.softmax(dim=1)
-    truth = torch.nn.functional.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(shares.dtype)
+    truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(shares.dtype)
     axes = tuple(range(2, logits.ndim))
     both, sizes = (shares * truth).sum(axes), (shares + truth).sum(axes)
     return 1 - ((2 * both + smooth) / (sizes + smooth))[:, 1:].mean()

@@ -64,7 +64,8 @@ def export_program(
         A program for any batch and for images longer than a token along every axis.
 
     Raises:
-        ValueError: ``axes`` is neither 2 nor 3, or ``channels`` is below 1.
+        ValueError: ``axes`` is neither 2 nor 3, ``channels`` is below 1, or ``spacing`` is asked of a network with
+            ``voxel_mm``.
     """
     graph, inputs, shapes = _traced(backbone, axes, channels, dense, spacing)
     training = backbone.training
@@ -132,6 +133,11 @@ def _traced(
         raise ValueError(f"axes {axes}: 2 for planes or 3 for volumes")
     if channels < 1:
         raise ValueError(f"channels {channels}: at least one is expected")
+    if spacing and backbone.voxel_mm is not None:
+        raise ValueError(
+            f"a network with voxel_mm {backbone.voxel_mm} and spacing as an input: a graph cannot choose the size of "
+            "its images; bring them to that spacing before, and export without"
+        )
     stride, like = backbone.stride, backbone.query
     # Lengths that differ and are no multiple of the stride, lest the graph takes either for granted.
     size: Sequence[int] = [(axis + 3) * stride + 1 for axis in range(axes)]

@@ -7,7 +7,9 @@ queries, ``D`` channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.latents import LatentArray
 from pretrain.backbone.position import Spacing
+from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
 from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
 from pretrain.backbone.timm_model import TimmModel
 from pretrain.metadata import Metadata
@@ -45,6 +48,8 @@ class Medformer(TimmModel):
         mlp_ratio: widening of the MLPs.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last latent layer; earlier layers have proportionally less.
+        voxel_mm: distance of voxels at which the network reads images: those of known spacing are brought to it along
+            every axis before the stem. None reads every image as it is.
 
     Raises:
         ValueError: an argument does not fit the others; it is named.
@@ -68,12 +73,16 @@ class Medformer(TimmModel):
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        voxel_mm: float | None = None,
     ) -> None:
         super().__init__(img_size, in_chans, embed_dim, depth, stride)
         if not 1 <= cross_attends <= max(depth, 1):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
+        if voxel_mm is not None and not 0 < voxel_mm < math.inf:
+            raise ValueError(f"voxel_mm {voxel_mm}: a length above 0 is expected, or None")
+        self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
@@ -115,7 +124,7 @@ class Medformer(TimmModel):
         """
         modality_B = metadata.modality_B if isinstance(metadata, Metadata) else None
         found = self.study([StudyImage(images, modality_B, spacing_mm)], metadata, dense=dense)
-        return Features(found.embedding_BD, found.tokens[0] if dense else None, found.grids[0])
+        return Features(found.embedding_BD, found.tokens[0] if dense else None, found.grids[0], found.voxels[0])
 
     def study(
         self, images: Sequence[StudyImage], metadata: Metadata | None = None, *, dense: bool = False
@@ -128,8 +137,12 @@ class Medformer(TimmModel):
             dense: also decode one token per cell of every image.
 
         Raises:
-            ValueError: see :func:`~pretrain.backbone.study.check_study`.
+            ValueError: see :meth:`encode`; without ``dense``, subjects may differ in spacing.
         """
+        if self.voxel_mm is not None and not dense:
+            metadata = _checked(images, metadata, self.query.dtype)
+            if len(rows := rows_of_one_size(images, self.voxel_mm)) > 1:
+                return self._by_size(images, metadata, rows)
         encoded = self.encode(images, metadata)
         queries_BQD = self.query.to(encoded.latents_BND.dtype).expand(encoded.latents_BND.shape[0], -1, -1)
         if dense:
@@ -138,7 +151,17 @@ class Medformer(TimmModel):
         tokens: tuple[Tensor, ...] = ()
         if dense:
             tokens = outputs_BQD[:, 1:].split([tokens_BTD.shape[1] for tokens_BTD in encoded.tokens], dim=1)
-        return StudyFeatures(outputs_BQD[:, 0], tokens, tuple(grid.cells for grid in encoded.grids))
+        grids = encoded.grids
+        return StudyFeatures(
+            outputs_BQD[:, 0], tokens, tuple(grid.cells for grid in grids), tuple(grid.voxels for grid in grids)
+        )
+
+    def _by_size(self, images: Sequence[StudyImage], metadata: Metadata, groups: Sequence[Tensor]) -> StudyFeatures:
+        """Subjects whose images become of different sizes, group by group; see :func:`rows_of_one_size`."""
+        found = [self.study(*study_rows(images, metadata, rows)) for rows in groups]
+        embedding_BD = torch.cat([features.embedding_BD for features in found])
+        order_B = torch.cat(list(groups)).argsort().to(embedding_BD.device)
+        return replace(found[0], embedding_BD=embedding_BD[order_B])
 
     def encode(
         self,
@@ -157,12 +180,12 @@ class Medformer(TimmModel):
             stop_early: leave out the layers after the last of the stages.
 
         Raises:
-            ValueError: see :func:`~pretrain.backbone.study.check_study`.
+            ValueError: see :func:`~pretrain.backbone.study.check_study`, or see
+                :func:`~pretrain.backbone.resampling.at_spacing`.
         """
-        if metadata is None and images and isinstance(first := images[0].images, Tensor):
-            metadata = Metadata.uniform(first.shape[0], device=first.device)
-        check_study(images, metadata, self.query.dtype)
-        assert metadata is not None
+        metadata = _checked(images, metadata, self.query.dtype)
+        if self.voxel_mm is not None:
+            images = [at_spacing(image, self.voxel_mm) for image in images]
         kinds = [image.kind for image in images]
         pairs = [self.adapter(image.images, image.spacing_mm) for image in images]
         tokens = tuple(
@@ -199,6 +222,15 @@ class Medformer(TimmModel):
         if self.grad_checkpointing and self.training:
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
+
+
+def _checked(images: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> Metadata:
+    """What is known of the subjects, once :func:`~pretrain.backbone.study.check_study` has found no fault."""
+    if metadata is None and images and isinstance(first := images[0].images, Tensor):
+        metadata = Metadata.uniform(first.shape[0], device=first.device)
+    check_study(images, metadata, dtype)
+    assert metadata is not None
+    return metadata
 
 
 def _mask(images: Sequence[StudyImage], tokens: Sequence[Tensor]) -> Tensor | None:

@@ -16,6 +16,26 @@ Spacing = Sequence[float] | Tensor | None
 """Distance of voxels along each axis in mm: one for all images, or ``B, A`` with NaN where it is unknown."""
 
 
+def check_spacing(spacing_mm: Spacing, axes: int) -> None:
+    """Refuse spacings that are none of images of so many axes; the values of a tensor are not looked at.
+
+    Raises:
+        ValueError: the numbers do not fit the axes, or one of them is not a length.
+    """
+    if isinstance(spacing_mm, Tensor):
+        if spacing_mm.ndim != 2 or spacing_mm.shape[1] != axes:
+            raise ValueError(f"spacing_mm has shape {tuple(spacing_mm.shape)}, images of {axes} axes need B,{axes}")
+        return
+    if isinstance(spacing_mm, int | float):
+        raise ValueError(f"spacing_mm {spacing_mm}: one length for each of the {axes} axes is expected")
+    if not spacing_mm:
+        return
+    if len(spacing_mm) != axes:
+        raise ValueError(f"spacing_mm has {len(spacing_mm)} numbers, images of {axes} axes need {axes}")
+    if not all(0 < float(length) < math.inf for length in spacing_mm):
+        raise ValueError(f"spacing_mm {tuple(spacing_mm)}: lengths above 0 are expected")
+
+
 @dataclass(frozen=True)
 class Grid:
     """The tokens of an image: a regular grid, each at the centre of the voxels that it sees.
@@ -43,24 +63,16 @@ class Grid:
             ``T, A``, or ``B, T, A`` when each image has a spacing of its own: one row per token in row-major order.
 
         Raises:
-            ValueError: the numbers do not fit the axes, or one of them is not a length.
+            ValueError: see :func:`check_spacing`.
         """
-        axes = len(self.cells)
+        check_spacing(spacing_mm, len(self.cells))
         if isinstance(spacing_mm, Tensor):
-            if spacing_mm.ndim != 2 or spacing_mm.shape[1] != axes:
-                raise ValueError(f"spacing_mm has shape {tuple(spacing_mm.shape)}, images of {axes} axes need B,{axes}")
             known_BA = spacing_mm.to(device=device, dtype=torch.float32)
             lengths_BA = torch.stack([known_BA[:, axis] * count for axis, count in enumerate(self.voxels)], dim=1)
             extents_BA = torch.where(known_BA > 0, lengths_BA, REFERENCE_MM)
             return self._unit(device) * (extents_BA / REFERENCE_MM)[:, None]
-        if isinstance(spacing_mm, int | float):
-            raise ValueError(f"spacing_mm {spacing_mm}: one length for each of the {axes} axes is expected")
         if not spacing_mm:
             return self._unit(device)
-        if len(spacing_mm) != axes:
-            raise ValueError(f"spacing_mm has {len(spacing_mm)} numbers, images of {axes} axes need {axes}")
-        if not all(0 < float(length) < math.inf for length in spacing_mm):
-            raise ValueError(f"spacing_mm {tuple(spacing_mm)}: lengths above 0 are expected")
         extents = [length * count / REFERENCE_MM for length, count in zip(spacing_mm, self.voxels, strict=True)]
         return self._unit(device, extents)
 

@@ -49,11 +49,13 @@ class Features:
         embedding_BD: one vector per image.
         tokens_BTD: one vector per cell of the input grid in row-major order, or None when they were not asked for.
         grid: cells along each axis; their product is ``T``.
+        voxels: voxels along each axis of what the network read; None when it read the images as they were.
     """
 
     embedding_BD: Tensor
     tokens_BTD: Tensor | None
     grid: tuple[int, ...]
+    voxels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class StudyFeatures:
         embedding_BD: one vector per subject.
         tokens: for each image of the study one vector per cell of its grid, ``B, T, D``; empty when they were not
             asked for. Where a subject lacks the image they mean nothing.
-        grids: for each image of the study the cells along each axis.
+        grids: for each image of the study the cells along each axis, those of the first subject if they differ.
+        voxels: for each image the voxels along each axis of what the network read, likewise.
     """
 
     embedding_BD: Tensor
     tokens: tuple[Tensor, ...]
     grids: tuple[tuple[int, ...], ...]
+    voxels: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)

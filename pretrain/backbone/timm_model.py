@@ -33,6 +33,7 @@ class TimmModel(nn.Module, abc.ABC):
     query: Tensor
     norm: nn.Module
     head_drop: nn.Module
+    voxel_mm: float | None
 
     def __init__(self, img_size: int | Sequence[int], in_chans: int, embed_dim: int, depth: int, stride: int) -> None:
         super().__init__()

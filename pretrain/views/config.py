@@ -37,6 +37,9 @@ class ViewConfig(Document):
         coarser: how many times as long as those of the image the pixels or voxels of the first and of the second view
             are. A coarser view is the average over its larger pixels, has fewer of them, and the network is told their
             spacing where that of the image is known.
+        slices: whether the first and the second view of a volume is one slice of it, a plane, from the middle half of
+            its depth (after rotation, tilt and crop). With one of each, a network that sees volumes alone learns to
+            read planes too.
     """
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -57,11 +60,15 @@ class ViewConfig(Document):
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     padding: Literal["border", "reflection"] = "reflection"
     coarser: tuple[Factor, Factor] = (1.0, 1.0)
+    slices: tuple[bool, bool] = (False, False)
 
     def is_identity(self, axes: int) -> bool:
-        """Whether an image of 2 or 3 spatial axes is only made coarser; of planes whatever is said of volumes."""
+        """Whether an image of 2 or 3 spatial axes is only made coarser, or a volume is cut.
+
+        Of planes whatever is said of volumes.
+        """
         planar = {"tilt_deg": 0.0, "flip_depth": 0.0} if axes == 2 else {}
-        return self.model_copy(update={**planar, "coarser": IDENTITY.coarser}) == IDENTITY
+        return self.model_copy(update={**planar, "coarser": IDENTITY.coarser, "slices": IDENTITY.slices}) == IDENTITY
 
 
 IDENTITY = ViewConfig(

@@ -35,18 +35,19 @@ def augment(
         config: how strongly.
         spacing_mm_BA: on the CPU, distance of voxels along each axis of volumes, NaN where it is not known: rotations
             are rigid in mm where it is known, else in voxels. Planes are rotated in pixels.
-        view: which of the views it is, for ``config.coarser``.
+        view: which of the views it is, for ``config.coarser`` and ``config.slices``.
 
     Returns:
         Normalised float32 images in [-1, 1], as :func:`~pretrain.backbone.normalise` makes them. Their axes are
-        ``ceil(size / config.coarser[view])`` long.
+        ``ceil(size / config.coarser[view])`` long; where ``config.slices[view]``, volumes have become planes.
     """
     images = normalise(images)
+    cut = images.ndim == 5 and config.slices[view]
+    u_BK = uniforms(keys_B, _PLANE_DRAWS + (volumes.DRAWS + 1 if images.ndim == 5 else 0))
     if config.is_identity(images.ndim - 2):
-        return coarsen(images, config.coarser[view])
-    images = (images + 1) / 2
-    u_BK = uniforms(keys_B, _PLANE_DRAWS + (volumes.DRAWS if images.ndim == 5 else 0))
-    images = coarsen(_moved(images, u_BK, config, spacing_mm_BA), config.coarser[view])
+        return coarsen(volumes.slices(images, u_BK[:, -1]) if cut else images, config.coarser[view])
+    images = _moved((images + 1) / 2, u_BK, config, spacing_mm_BA)
+    images = coarsen(volumes.slices(images, u_BK[:, -1]) if cut else images, config.coarser[view])
     u_BK = u_BK[:, geometry.DRAWS :]
     if config.intensity:
         images = intensity.adjust_intensity(images, u_BK, config)

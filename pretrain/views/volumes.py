@@ -87,3 +87,15 @@ def resample_volumes(volumes_BCDHW: Tensor, maps_B34: Tensor, padding: str) -> T
     return F.grid_sample(
         volumes_BCDHW, torch.stack(grid, dim=-1), mode="bilinear", padding_mode=padding, align_corners=False
     )
+
+
+def slices(volumes_BCDHW: Tensor, u_B: np.ndarray) -> Tensor:
+    """One slice of each volume, ``B, C, H, W``, evenly drawn from the middle half of its depth.
+
+    Args:
+        volumes_BCDHW: volumes.
+        u_B: a uniform number for each.
+    """
+    depth = volumes_BCDHW.shape[2]
+    index_B = torch.from_numpy(np.floor(depth * (0.25 + 0.5 * u_B)).astype(np.int64)).to(volumes_BCDHW.device)
+    return volumes_BCDHW[torch.arange(len(index_B), device=index_B.device), :, index_B]
