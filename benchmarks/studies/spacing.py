@@ -2,13 +2,13 @@
 
 ``python -m benchmarks.studies spacing FOLDER``. Brain volumes of the hippocampus at 1 mm are made coarser in two ways:
 averaged over cells of 2 x 2 x 2 voxels, and resampled as ``prepare.spacing_mm=2`` does when shards are built. Each
-network embeds both; then every volume at 2 mm looks for its own subject among all at 1 mm. Networks are told the spacing
-of each, and read the images as they are, or both at 1 mm, or both at 2 mm (``voxel_mm`` of the backbone). Those that read
-them as they are are also told nothing (every image counts as 200 mm long).
+network embeds both; then every volume at 2 mm looks for its own subject among all at 1 mm. Networks are told the
+spacing of each, and read the images as they are, or both at 1 mm, or both at 2 mm (``voxel_mm`` of the backbone). Those
+that read them as they are are also told nothing (every image counts as 200 mm long).
 
-Five seeds pretrain a network that reads images as they are and one that reads them at 2 mm, on views of which the second
-has voxels of 2 mm (``views.coarser: [1, 2]``), of 150 subjects; the 67 that are compared were held out, by a hash of
-their names.
+Five seeds pretrain a network that reads images as they are and one that reads them at 2 mm, on views of which the
+second has voxels of 2 mm (``views.coarser: [1, 2]``), of 150 subjects; the 67 that are compared were held out, by a
+hash of their names.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def run(folder: Path) -> Table:
         command="python -m benchmarks.studies spacing FOLDER",
         columns=("network", "read", "made coarser", "cosine to its own", "cosine to others", "own is the nearest"),
         rows=rows,
-        remarks=f"{len(whole)} brain volumes of about 35 x 50 x 36 mm that no network was trained on; cosines about the "
-        f"mean of all embeddings; mean (lowest to highest) of {len(SEEDS)} seeds. Chance of the own subject: "
+        remarks=f"{len(whole)} brain volumes of about 35 x 50 x 36 mm that no network was trained on; cosines about "
+        f"the mean of all embeddings; mean (lowest to highest) of {len(SEEDS)} seeds. Chance of the own subject: "
         f"{1 / len(whole):.3f}. medformer_nano with a stem of 8 channels, SimCLR, {STEPS} steps of {BATCH} volumes of "
         f"the other 150 subjects, the second view at 2 mm; torch {torch.__version__}.",
     )
