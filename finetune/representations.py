@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -43,17 +43,24 @@ class RawPixels:
 
 
 class Frozen:
-    """The embedding of a network that is not trained further.
+    """A network that is not trained further.
 
     Args:
         name: of the representation, as tables show it.
         backbone: encodes the images.
+        reads: its embedding, or the mean of its dense tokens.
     """
 
-    def __init__(self, name: str, backbone: Medformer) -> None:
+    def __init__(
+        self, name: str, backbone: Medformer, reads: Literal["embedding", "mean of tokens"] = "embedding"
+    ) -> None:
         self.name = name
         self._backbone = backbone
+        self._reads = reads
 
     def __call__(self, images: LabelledImages) -> np.ndarray:
         """Features ``(N, D)``."""
-        return embed(self._backbone, images.images, images.metadata, spacing_mm=images.spacing_mm)
+        given = (self._backbone, images.images, images.metadata)
+        if self._reads == "embedding":
+            return embed(*given, spacing_mm=images.spacing_mm)
+        return embed(*given, spacing_mm=images.spacing_mm, reads="tokens").mean(axis=1)

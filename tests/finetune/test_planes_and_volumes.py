@@ -133,6 +133,19 @@ def test_spacing_reaches_the_network_whatever_is_made_of_it() -> None:
         assert not np.array_equal(*fits), (head, strategy)
 
 
+@pytest.mark.parametrize("images", [blobs(5, seed=1), solid_blobs(5, seed=1)], ids=["planes", "volumes"])
+def test_a_frozen_network_is_read_by_its_embedding_or_by_the_mean_of_its_tokens(images: LabelledImages) -> None:
+    backbone = tiny_backbone().eval()
+    told = replace(images, spacing_mm=np.full((5, images.images.ndim - 2), 2.0))
+    with torch.no_grad():
+        features = backbone.features(
+            normalise(torch.from_numpy(told.images)), told.metadata, torch.from_numpy(told.spacing_mm), dense=True
+        )
+    expected = {"embedding": features.embedding_BD, "mean of tokens": features.tokens_BTD.mean(dim=1)}
+    for reads, wanted in expected.items():
+        np.testing.assert_allclose(Frozen("", backbone, reads)(told), wanted.numpy(), atol=1e-5)
+
+
 def test_every_arm_of_a_comparison_takes_volumes(tmp_path: Path) -> None:
     splits = {name: solid_blobs(12, seed=seed) for seed, name in enumerate(("train", "test"))}
     told = {name: replace(part, spacing_mm=np.ones((12, 3))) for name, part in splits.items()}

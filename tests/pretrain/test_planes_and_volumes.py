@@ -79,6 +79,19 @@ def test_a_coarser_view_is_read_by_itself_with_its_own_spacing(solid_shards: Pat
         assert not torch.allclose(coarse, unlike, atol=1e-3)
 
 
+def test_a_slice_is_read_as_a_plane_with_the_spacing_of_its_rows_and_columns(solid_shards: Path) -> None:
+    content = document(solid_shards, Path("unused"), views={"slices": [False, True]})
+    backbone, batch = small(), first_batch(solid_shards)
+    each = torch.rand(len(batch.sample_B), 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    views = ViewFactory(PretrainConfig.model_validate(content), torch.device("cpu"))(
+        dataclasses.replace(batch, spacing_mm_BA=each)
+    )
+    assert [images.ndim for images in views.images] == [5, 4]
+    told = zip(views.embeddings(backbone), views.images, views.metadata, (each, each[:, 1:]), strict=True)
+    for found, images, metadata, spacing_mm in told:
+        torch.testing.assert_close(found, backbone.features(images, metadata, spacing_mm).embedding_BD)
+
+
 def test_the_backbone_is_told_nothing_of_images_whose_spacing_is_not_known(shards: Path) -> None:
     batch = first_batch(shards)
     assert batch.spacing_mm_BA.isnan().all()

@@ -55,12 +55,14 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 # The slices of the last have more pixels together than torch sums in one thread.
 @pytest.mark.parametrize("shape, rows", [((1, 28, 28, 28), 20), ((3, 9, 31, 20), 20), ((1, 3, 190, 180), 5)])
-@pytest.mark.parametrize("view", [0, 1])
-def test_voxels_do_not_depend_on_the_batch(shape: tuple[int, ...], rows: int, threads: int, view: int) -> None:
+@pytest.mark.parametrize("view, sliced", [(0, False), (1, False), (1, True)])
+def test_voxels_do_not_depend_on_the_batch(
+    shape: tuple[int, ...], rows: int, threads: int, view: int, sliced: bool
+) -> None:
     images, own = solids(rows, *shape), keys(rows)
     spacing_mm = torch.rand(rows, 3, generator=torch.Generator().manual_seed(1)) + 0.5
     spacing_mm[::3] = math.nan
-    config = STRONG.model_copy(update={"coarser": (1.0, 1.7)})
+    config = STRONG.model_copy(update={"coarser": (1.0, 1.7), "slices": (False, sliced)})
     together = augment(images, own, config, spacing_mm, view)
     for size in (1, 2, 7):
         starts = [slice(start, start + size) for start in range(0, rows, size)]
@@ -184,6 +186,34 @@ def test_a_coarser_view_is_the_same_place_as_the_finer_one() -> None:
     fine = augment(ramp, keys(1), ViewConfig(**still))
     coarse = augment(ramp, keys(1), ViewConfig(**still, coarser=(2.0, 1.0)))
     torch.testing.assert_close(coarse, torch.nn.functional.avg_pool3d(fine, 2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7, 40])
+def test_a_slice_is_one_of_the_middle_half_and_all_of_those_are_drawn(depth: int) -> None:
+    volumes_BCDHW = solids(400, 2, depth, 3, 4)
+    config = IDENTITY.model_copy(update={"slices": (False, True)})
+    whole, planes = (augment(volumes_BCDHW, keys(400), config, view=view) for view in (0, 1))
+    assert torch.equal(whole, normalise(volumes_BCDHW)) and planes.shape == (400, 2, 3, 4)
+    same = (planes[:, :, None] == whole).all(dim=(1, 3, 4))
+    assert same.any(dim=1).all(), "each is a slice of its own volume"
+    found = same.float().argmax(dim=1)
+    assert set(found.tolist()) == set(range(math.floor(depth / 4), math.ceil(depth * 3 / 4)))
+
+
+def test_a_slice_is_that_of_the_volume_after_it_was_moved_and_made_coarser_as_planes_are() -> None:
+    still = {"intensity": 0.0, "blur": 0.0, "noise": 0.0, "tilt_deg": 40.0}
+    volume = augment(solids(30), keys(30), ViewConfig(**still))
+    planes = augment(solids(30), keys(30), ViewConfig(**still, slices=(True, False)))
+    distance = (volume - planes[:, :, None]).abs().amax(dim=(1, 3, 4))
+    assert (distance.amin(dim=1) < 1e-6).all()
+    coarse = augment(solids(30), keys(30), ViewConfig(**still, slices=(True, False), coarser=(2.0, 1.0)))
+    torch.testing.assert_close(coarse, torch.nn.functional.avg_pool2d(planes, 2), atol=1e-5, rtol=0)
+
+
+def test_planes_have_no_slices() -> None:
+    planes = solids(6, 1, 5, 14, 12)[:, :, 0]
+    cut = STRONG.model_copy(update={"slices": (True, True)})
+    assert torch.equal(augment(planes, keys(6), cut), augment(planes, keys(6), STRONG))
 
 
 def test_rotations_are_rigid_in_mm_where_the_spacing_is_known() -> None:
