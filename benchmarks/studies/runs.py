@@ -54,25 +54,33 @@ def shards(folder: Path, given: Source) -> Path:
     return place
 
 
-def hippocampus(folder: Path, held_out: int = 67) -> tuple[Path, list[Path]]:
+def hippocampus(
+    folder: Path, held_out: int = 67, size: tuple[int, int, int] = (32, 48, 32), name: str = "hippocampus"
+) -> tuple[Path, list[Path]]:
     """Shards of the brain volumes at 1 mm without some subjects, and the files of those that were held out.
 
     Which they are follows from a hash of the file's name. The shards are made by the command that users have.
+
+    Args:
+        folder: shards go into ``shards`` in it.
+        held_out: how many subjects.
+        size: voxels of each volume, cut around the middle.
+        name: of the dataset.
     """
     root = (DATA / "hippocampus" / "images").resolve()
     files = sorted(root.glob("*.nii.gz"))
     held = sorted(files, key=lambda path: sha256(path.name.encode()).hexdigest())[:held_out]
-    if not (folder / "shards" / "hippocampus" / "manifest.json").is_file():
-        table = folder / "hippocampus.csv"
+    if not (folder / "shards" / name / "manifest.json").is_file():
+        table = folder / f"{name}.csv"
         with table.open("w", newline="") as stream:
             rows = csv.writer(stream)
             rows.writerow(("path", "split"))
             rows.writerows((path.name, "test" if path in held else "train") for path in files)
-        options = [f"root={root}", f"table={table}", "columns.path=path", "columns.split=split", "name=hippocampus"]
-        options += ["organ=brain", "modality=mri", "label=none", "prepare.spacing_mm=1", "prepare.size=[32,48,32]"]
+        options = [f"root={root}", f"table={table}", "columns.path=path", "columns.split=split", f"name={name}"]
+        options += ["organ=brain", "modality=mri", "label=none", "prepare.spacing_mm=1", f"prepare.size={list(size)}"]
         options += ["prepare.intensity.percentile=[1,99]", "--out", str(folder / "shards")]
         subprocess.run([sys.executable, "-m", "medformer", "shards", "build", "images", *options], cwd=ROOT, check=True)
-    return folder / "shards" / "hippocampus", held
+    return folder / "shards" / name, held
 
 
 def blocks(folder: Path, voxels: int = 24, least: float = 0.4) -> Path:

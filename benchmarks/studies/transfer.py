@@ -1,19 +1,20 @@
 """Does a network pretrained on planes help on volumes, and the other way? Frozen features beside random networks.
 
 ``python -m benchmarks.studies transfer FOLDER``. Each of five seeds pretrains one network on planes of three and of
-one channel and one on volumes, without labels; each is opened as it is on the sets of the other kind, and a linear
-probe of its frozen embedding is compared with that of a random network. The strength of the probe is chosen on the
-validation split; the test split is predicted once.
+one channel and one on volumes of one channel, without labels; each is opened as it is on planes and on volumes. A
+linear probe of what it gives, its embedding or the mean of its dense tokens, is compared with that of a random network.
+The strength of the probe is chosen on the validation split; the test split is predicted once.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from benchmarks.studies.paired import interval, spread
-from benchmarks.studies.runs import PLANES, VOLUMES, document, pretrained, shards, source
+from benchmarks.studies.runs import PLANES, VOLUMES, blocks, document, hippocampus, pretrained, shards, source
 from benchmarks.table import Table
 from finetune.backbones import fresh_twin
 from finetune.evaluation import evaluate
@@ -22,63 +23,75 @@ from finetune.representations import Frozen, RawPixels
 from pretrain.bundle import load_bundle
 
 SEEDS = range(5)
-STEPS = {"planes": 1600, "volumes": 200}
+STEPS = {"planes": 1600, "volumes": 1000}
 BATCH = {"planes": 64, "volumes": 32}
-KINDS = {"planes": PLANES, "volumes": VOLUMES}
+LEARNING_RATE = {"planes": 0.002, "volumes": 0.001}
+VIEWS: dict[str, dict[str, float]] = {"planes": {}, "volumes": {"crop_scale_min": 0.4}}
+READS: tuple[Literal["embedding", "mean of tokens"], ...] = ("embedding", "mean of tokens")
 
 
-def jobs(folder: Path) -> list[dict[str, object]]:
-    """The documents of all pretraining runs."""
-    paths = {name: shards(folder / "shards", source(name)) for names in KINDS.values() for name in names}
-    return [
-        document(folder / f"{kind}-{seed}", [paths[name] for name in names], seed, STEPS[kind], BATCH[kind], {})
+def jobs(folder: Path) -> dict[tuple[str, int], dict[str, object]]:
+    """The documents of all pretraining runs, by what they see and seed."""
+    seen = {
+        "planes": [shards(folder / "shards", source(name)) for name in PLANES],
+        "volumes": [blocks(folder), hippocampus(folder, 0, (24, 24, 24), "hippocampus-24")[0]],
+    }
+    found = {
+        (kind, seed): document(folder / f"{kind}-{seed}", paths, seed, STEPS[kind], BATCH[kind], {}, VIEWS[kind])
         for seed in SEEDS
-        for kind, names in KINDS.items()
-    ]
+        for kind, paths in seen.items()
+    }
+    for (kind, _), job in found.items():
+        job["optimizer"]["lr"] = LEARNING_RATE[kind]
+    return found
 
 
 def run(folder: Path) -> Table:
     """Pretrain what is missing, probe everything."""
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    raw: dict[str, float] = {}
     notes = set()
-    for job in jobs(folder):
-        kind, _, seed = Path(str(job["out"])).name.rpartition("-")
+    for (kind, seed), job in jobs(folder).items():
         bundle = load_bundle(pretrained(job))
-        networks = [Frozen(f"pretrained on {kind}", bundle.backbone), Frozen("random", fresh_twin(bundle)(int(seed)))]
-        for target, names in KINDS.items():
-            for name in names:
-                splits = read_labelled(folder / "shards" / name)
-                raw = [RawPixels()] if int(seed) == 0 else []
-                for row in evaluate(splits, [*networks, *raw], seed=int(seed)):
-                    if row.probe == "linear":
-                        key = (name, kind, row.representation)
-                        found.setdefault(key, []).append(float(row.scores.auc.estimate))
-                if not splits["test"].official:
-                    notes.add(f"{name} is not official: {splits['test'].note}")
-            del target
+        networks = {"pretrained": bundle.backbone, "random": fresh_twin(bundle)(seed).eval()}
+        for name in (*PLANES, *VOLUMES):
+            splits = read_labelled(shards(folder / "shards", source(name)))
+            for reads in READS:
+                given = [Frozen(of, network, reads) for of, network in networks.items()]
+                for row in evaluate(splits, [*given, *([] if name in raw else [RawPixels()])], seed=seed):
+                    if row.probe != "linear":
+                        continue
+                    auc = float(row.scores.auc.estimate)
+                    if row.representation == RawPixels.name:
+                        raw[name] = auc
+                    else:
+                        found.setdefault((kind, name, reads, row.representation), []).append(auc)
+            if not splits["test"].official:
+                notes.add(f"{name} is not official: {splits['test'].note}")
     rows = []
-    for kind, names in KINDS.items():
-        for name in (name for other in KINDS.values() for name in other):
-            learned, random = found[name, kind, f"pretrained on {kind}"], found[name, kind, "random"]
-            differences = [a - b for a, b in zip(learned, random, strict=True)]
-            rows.append(
-                (
-                    f"{kind} ({', '.join(names)})",
-                    name,
-                    "same" if name in names else "other",
-                    f"{found[name, kind, 'raw pixels'][0]:.3f}",
-                    spread(random),
-                    spread(learned),
-                    interval(differences),
-                )
-            )
+    for kind, name, reads in dict.fromkeys(key[:3] for key in found):
+        learned, random = found[kind, name, reads, "pretrained"], found[kind, name, reads, "random"]
+        differences = [a - b for a, b in zip(learned, random, strict=True)]
+        same = "same" if (name in PLANES) == (kind == "planes") else "other"
+        columns = (f"{raw[name]:.3f}", spread(random), spread(learned), interval(differences))
+        rows.append((kind, name, same, reads, *columns))
     return Table(
         title="Pretrained on planes, used on volumes, and the other way",
         command="python -m benchmarks.studies transfer FOLDER",
-        columns=("pretrained on", "used on", "kind", "raw pixels", "random network", "pretrained", "difference"),
+        columns=(
+            "pretrained on",
+            "used on",
+            "kind",
+            "read",
+            "raw pixels",
+            "random network",
+            "pretrained",
+            "difference",
+        ),
         rows=tuple(rows),
-        remarks=f"Test AUC of a linear probe of the frozen embedding; mean (lowest to highest) of {len(SEEDS)} seeds, "
-        "difference with its 95 % t interval over paired seeds. medformer_nano with a stem of 8 channels, SimCLR, "
-        f"{STEPS['planes']} steps of {BATCH['planes']} planes, {STEPS['volumes']} of {BATCH['volumes']} volumes; "
-        f"torch {torch.__version__}. " + " ".join(sorted(notes)) + ".",
+        remarks=f"Test AUC of a linear probe of frozen features; mean (lowest to highest) of {len(SEEDS)} seeds, "
+        "difference with its 95 % t interval over paired seeds. Planes: the training images of "
+        f"{', '.join(PLANES)}. Volumes, of one channel: blocks of 24 voxels of two heads and of hippocampi. "
+        f"medformer_nano with a stem of 8 channels, SimCLR, {STEPS['planes']} steps of {BATCH['planes']} planes, "
+        f"{STEPS['volumes']} of {BATCH['volumes']} volumes; torch {torch.__version__}. {' '.join(sorted(notes))}.",
     )
