@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data_shards.vocabulary import Modality, Organ, Task
-from finetune.features import embed
+from finetune.features import check_one_size, embed
 from finetune.heads import Head, create_head
 from finetune.labelled import known
 from finetune.learners import CachedLearner, ImageLearner, Network
@@ -157,6 +157,8 @@ def adapt_network(
     """Backbone and head trained together on images; returns the predictor and what was chosen."""
     device = next(backbone.parameters()).device
     initial = Network(backbone, _new_head(head, backbone, given, seed).to(device))
+    if initial.head.reads == "tokens":
+        check_one_size(backbone, given.images, given.spacing_mm)
 
     def build() -> ImageLearner:
         return ImageLearner(

@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
+from data_shards.support.errors import DataError
 from finetune.labelled import as_tensor, check_images, spacing_rows
 from pretrain.backbone import Medformer, normalise
 from pretrain.backbone.position import Spacing
+from pretrain.backbone.resampling import sizes_at
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
 
@@ -44,10 +46,12 @@ def embed(
         float32 ``(N, D)``, or ``(N, T, D)`` for tokens.
 
     Raises:
-        DataError: the images are not what the backbone takes.
+        DataError: the images are not what the backbone takes, or see :func:`check_one_size`.
     """
     check_images(images, "images")
     spacing_NA = as_rows(spacing_rows(spacing_mm, images, "images"))
+    if reads == "tokens":
+        check_one_size(backbone, images, spacing_mm)
     size = rows_at_once(images.shape) if batch_size is None else batch_size
     device = next(backbone.parameters()).device
     was_training = backbone.training
@@ -66,6 +70,28 @@ def embed(
     finally:
         backbone.train(was_training)
     return np.concatenate(parts)
+
+
+def check_one_size(backbone: Medformer, images: np.ndarray, spacing_mm: np.ndarray | None) -> None:
+    """Whether all images give as many tokens: not so where a network reads them at one spacing and they have several.
+
+    Args:
+        backbone: whose ``voxel_mm`` it is.
+        images: planes ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``.
+        spacing_mm: ``(N, A)``; None for nothing known.
+
+    Raises:
+        DataError: they give different numbers of tokens.
+    """
+    if backbone.voxel_mm is None or spacing_mm is None:
+        return
+    sizes = list(dict.fromkeys(sizes_at(images.shape[2:], torch.from_numpy(np.asarray(spacing_mm)), backbone.voxel_mm)))
+    if len(sizes) > 1:
+        raise DataError(
+            f"images become {sizes[0]} and {sizes[1]} voxels at the {backbone.voxel_mm} mm at which this network reads "
+            "them, so their tokens differ in number: choose a head that reads the embedding, or bring the images to "
+            "one spacing and size"
+        )
 
 
 def rows_at_once(shape: Sequence[int]) -> int:

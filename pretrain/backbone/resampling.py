@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.backbone.position import check_spacing
+from pretrain.backbone.position import Spacing, check_spacing
 from pretrain.backbone.study import StudyImage
 from pretrain.metadata import Metadata
 
@@ -30,7 +31,7 @@ def at_spacing(image: StudyImage, voxel_mm: float) -> StudyImage:
     """
     if image.spacing_mm is None:
         return image
-    sizes = list(dict.fromkeys(_rows(image, voxel_mm)))
+    sizes = list(dict.fromkeys(sizes_at(image.images.shape[2:], image.spacing_mm, voxel_mm)))
     if len(sizes) > 1:
         raise ValueError(
             f"images of different spacings become of different sizes at voxel_mm {voxel_mm}, such as {sizes[0]} and "
@@ -63,7 +64,7 @@ def rows_of_one_size(study: Sequence[StudyImage], voxel_mm: float) -> list[Tenso
     if not any(isinstance(image.spacing_mm, Tensor) for image in study):
         return [torch.arange(study[0].images.shape[0])]
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    tables = [_rows(image, voxel_mm) for image in study]
+    tables = [sizes_at(image.images.shape[2:], image.spacing_mm, voxel_mm) for image in study]
     for row in range(len(study[0].images)):
         groups.setdefault(tuple(table[row % len(table)] for table in tables), []).append(row)
     return [torch.tensor(rows) for rows in groups.values()]
@@ -88,14 +89,22 @@ def _chosen(table: Tensor, rows: Tensor) -> Tensor:
     return table[rows.to(table.device)]
 
 
-def _rows(image: StudyImage, voxel_mm: float) -> list[tuple[int, ...]]:
-    """Voxels along each axis at the new spacing: of each subject, or once when all have the same."""
-    counts, spacing_mm = image.images.shape[2:], image.spacing_mm
+def sizes_at(counts: Sequence[int], spacing_mm: Spacing, voxel_mm: float) -> list[tuple[int, ...]]:
+    """Voxels along each axis of the same extent at another spacing: of each image, or once when all have the same.
+
+    Args:
+        counts: voxels along each axis.
+        spacing_mm: of these; an axis on which it is unknown stays as it is. One that is on a device is waited for.
+        voxel_mm: distance of the new voxels along every axis.
+
+    Raises:
+        ValueError: see :func:`~pretrain.backbone.position.check_spacing`.
+    """
     check_spacing(spacing_mm, len(counts))
     if isinstance(spacing_mm, Tensor):
         lengths = [tuple(row) for row in spacing_mm.tolist()]
     else:
-        lengths = [tuple(spacing_mm or [float("nan")] * len(counts))]
+        lengths = [tuple(spacing_mm or [math.nan] * len(counts))]
     return [
         tuple(
             max(1, round(count * length / voxel_mm)) if length > 0 else count

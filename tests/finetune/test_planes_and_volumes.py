@@ -133,6 +133,25 @@ def test_spacing_reaches_the_network_whatever_is_made_of_it() -> None:
         assert not np.array_equal(*fits), (head, strategy)
 
 
+@pytest.mark.parametrize(("head", "strategy"), WAYS)
+def test_a_network_that_reads_at_one_spacing_adapts_to_images_of_several(head: str, strategy: str) -> None:
+    images, backbone = solid_blobs(12, seed=1), tiny_backbone()
+    backbone.voxel_mm = 2.0
+    spacing_mm = np.full((12, 3), 2.0, dtype=np.float32)
+    spacing_mm[::3] = 1.0
+    classifier = FewLabelClassifier(backbone, head=head, strategy=strategy, augmentation=False, max_steps=2)
+    if head == "attention":
+        with pytest.raises(DataError, match="choose a head that reads the embedding"):
+            classifier.fit(images.images, images.targets, spacing_mm=spacing_mm)
+        return
+    found = classifier.fit(images.images, images.targets, spacing_mm=spacing_mm).predict_proba(
+        images.images, spacing_mm
+    )
+    for rows in (slice(0, 12, 3), slice(1, 12, 3)):
+        alone = classifier.predict_proba(images.images[rows], spacing_mm[rows])
+        np.testing.assert_allclose(alone, found[rows], atol=1e-5)
+
+
 @pytest.mark.parametrize("images", [blobs(5, seed=1), solid_blobs(5, seed=1)], ids=["planes", "volumes"])
 def test_a_frozen_network_is_read_by_its_embedding_or_by_the_mean_of_its_tokens(images: LabelledImages) -> None:
     backbone = tiny_backbone().eval()
