@@ -38,8 +38,8 @@ class ViewConfig(Document):
             are. A coarser view is the average over its larger pixels, has fewer of them, and the network is told their
             spacing where that of the image is known.
         slices: whether the first and the second view of a volume is one slice of it, a plane, from the middle half of
-            its depth (after rotation, tilt and crop). With one of each, a network that sees volumes alone learns to
-            read planes too.
+            its depth (after rotation, tilt and crop). With one of each, a network that is given volumes alone is asked
+            to read planes too.
     """
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
