@@ -80,7 +80,7 @@ class Medformer(TimmModel):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
-        if voxel_mm is not None and not 0 < voxel_mm < math.inf:
+        if voxel_mm is not None and not (isinstance(voxel_mm, int | float) and 0 < voxel_mm < math.inf):
             raise ValueError(f"voxel_mm {voxel_mm}: a length above 0 is expected, or None")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)

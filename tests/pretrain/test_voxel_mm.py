@@ -114,8 +114,8 @@ def test_a_segmentation_comes_back_in_the_size_of_the_image(size: tuple[int, ...
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("wrong", [0, -1.0, NAN, math.inf])
-def test_what_is_no_length_is_refused(wrong: float) -> None:
+@pytest.mark.parametrize("wrong", [0, -1.0, NAN, math.inf, "two", (2.0, 2.0, 2.0)])
+def test_what_is_no_length_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="voxel_mm"):
         small(voxel_mm=wrong)
 
