@@ -107,7 +107,7 @@ def sizes_at(counts: Sequence[int], spacing_mm: Spacing, voxel_mm: float) -> lis
         lengths = [tuple(spacing_mm or [math.nan] * len(counts))]
     return [
         tuple(
-            max(1, round(count * length / voxel_mm)) if length > 0 else count
+            max(1, round(count * length / voxel_mm)) if 0 < length < math.inf else count
             for count, length in zip(counts, row, strict=True)
         )
         for row in lengths
