@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any, NamedTuple
 
 from data_shards import tar
 from data_shards.sources.base import Source
@@ -112,7 +112,7 @@ def _in_processes(
     slot_bytes = min(_SLOT_BYTES, chunk_bytes + chunk_bytes // 4)
     slots = Slots(len(free), slot_bytes) if slot_bytes and Slots.there_is_room_for(len(free), slot_bytes) else None
     # A new interpreter for each process: a fork would copy locks that threads of this one may hold.
-    context = multiprocessing.get_context("forkserver")
+    context = _Remembering()
     context.set_forkserver_preload([__name__])  # imported once for all of them
     pool = ProcessPoolExecutor(workers, context, _begin, (source, skip_errors, slots))
 
@@ -150,9 +150,31 @@ def _in_processes(
         ) from None
     finally:
         if not sound:  # an error, or the user has had enough: nobody waits for chunks that nobody will write
-            for process in list((pool._processes or {}).values()):
-                process.kill()
+            context.kill()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Remembering(ForkServerContext):
+    """Knows every process that was started by it.
+
+    The pool knows a process only after it was started. One that an interrupt left between the two would wait for work
+    that nobody hands it, and the interpreter for its end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[ForkServerProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> ForkServerProcess:  # type: ignore[override]  # a class, to mypy
+        process = ForkServerProcess(*args, **kwargs)
+        self._made.append(process)
+        return process
+
+    def kill(self) -> None:
+        """End those that were started."""
+        for process in self._made:
+            if process.pid is not None:
+                process.kill()
 
 
 class _Task(NamedTuple):

@@ -23,7 +23,7 @@ from data_shards.support.errors import DataError, MedformerError
 from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writer import write_dataset
 from data_shards.writing import chunk, duplicates, slots, workers
-from tests.data_shards.processes import ENVIRONMENT, kill_group, running, until
+from tests.data_shards.processes import ENVIRONMENT, kill_group, running, session_of, until
 from tests.data_shards.sources import Listed, card, toy_sample
 
 
@@ -168,6 +168,38 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, cou
     subprocess.run([*command, "inf"], env=ENVIRONMENT, check=True)
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
     assert not note.parent.exists()
+
+
+INTERRUPTED = """
+import os, signal, time
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+started, start = [], ForkServerProcess.start
+
+def ignores_interrupts(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("SigIgn:")[2].split()[0], 16) >> signal.SIGINT - 1 & 1
+
+def interrupted(process):
+    start(process)
+    started.append(process)
+    if len(started) == 2:
+        while not ignores_interrupts(process.pid):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+ForkServerProcess.start = interrupted
+"""
+
+
+def test_an_interrupt_between_the_start_of_a_process_and_its_entry_in_the_pool_leaves_none(tmp_path: Path) -> None:
+    script = tmp_path / "build.py"
+    script.write_text(INTERRUPTED + BUILD)
+    with running([sys.executable, str(script), str(tmp_path / "out"), "2", "inf"], stderr=subprocess.PIPE) as process:
+        assert process.wait(60) != 0
+        assert process.stderr.read().rstrip().endswith(b"KeyboardInterrupt")
+        assert until(lambda: not session_of(process.pid))
 
 
 def test_a_build_that_failed_goes_on_where_it_stopped(tmp_path: Path) -> None:
