@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -19,6 +20,7 @@ from benchmarks.table import Table
 from pretrain.backbone.perceiver_io import PerceiverDecoder, PerceiverEncoder
 
 REPEATS = 5
+PRECISIONS = ("fp32", "bf16")
 SETTINGS = {
     "784 tokens, 64 latents x 256, 4 layers": {
         "batch": 8, "tokens": 784, "channels": 64, "latents": 64, "dim": 256, "layers": 4, "repeats": 1, "heads": 8,
@@ -111,8 +113,8 @@ def run() -> Table:
     else:
         print(f"benchmarks: {PEERS} is not set: perceiver-io is left out", file=sys.stderr)
     rows = []
-    for title, setting in SETTINGS.items():
-        arguments = json.dumps({**setting, "threads": torch.get_num_threads()})
+    for (title, setting), precision in itertools.product(SETTINGS.items(), PRECISIONS):
+        arguments = json.dumps({**setting, "threads": torch.get_num_threads(), "bf16": precision == "bf16"})
         found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
         for _ in range(REPEATS):
             for name, command in programs.items():
@@ -127,6 +129,7 @@ def run() -> Table:
         rows += [
             (
                 title,
+                precision,
                 name,
                 f"{median['parameters']:,.0f}",
                 f"{median['seconds'] * 1e3:,.1f}",
@@ -139,10 +142,20 @@ def run() -> Table:
     return Table(
         title="A training step of a Perceiver IO on the CPU",
         command=f"{PEERS}=PYTHON python -m benchmarks perceivers",
-        columns=("model", "library", "parameters", "step, ms", "of medformer's", "peak memory, MiB", "of medformer's"),
+        columns=(
+            "model",
+            "precision",
+            "library",
+            "parameters",
+            "step, ms",
+            "of medformer's",
+            "peak memory, MiB",
+            "of medformer's",
+        ),
         rows=tuple(rows),
-        remarks=f"float32, {torch.get_num_threads()} threads; forward and backward, no dropout; medians over {REPEATS} "
-        "fresh processes of each library, in turn. Memory is how far the peak of the process during the steps is above "
+        remarks=f"fp32 is float32, bf16 is autocast to bfloat16; {torch.get_num_threads()} threads; forward and "
+        f"backward, no dropout; medians over {REPEATS} fresh processes of each library, in turn. Memory is how far the "
+        "peak of the process during the steps is above "
         "what it held before. Batches of "
         + ", ".join(str(setting["batch"]) for setting in SETTINGS.values())
         + ". perceiver-io runs by "

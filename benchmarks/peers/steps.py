@@ -15,8 +15,9 @@ from torch import nn
 def measure(build: Callable[[dict[str, int]], nn.Module]) -> None:
     """Build the model of the setting in the last argument, take its steps, print time, memory and parameters.
 
-    A step is forward, the mean of the squared outputs, and backward. The first is not timed. Memory is how far the peak
-    of the process during the steps is above what it holds before: activations, gradients and working space.
+    A step is forward, by autocast where the setting says ``bf16``, the mean of the squared outputs, and backward. The
+    first is not timed. Memory is how far the peak of the process during the steps is above what it holds before:
+    activations, gradients and working space.
     """
     setting = json.loads(sys.argv[-1])
     torch.set_num_threads(setting["threads"])
@@ -27,7 +28,9 @@ def measure(build: Callable[[dict[str, int]], nn.Module]) -> None:
     times_s = []
     for _ in range(setting["steps"] + 1):
         started_s = time.perf_counter()
-        model(tokens_BTC).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=setting["bf16"]):
+            outputs = model(tokens_BTC)
+        outputs.float().square().mean().backward()
         times_s.append(time.perf_counter() - started_s)
         model.zero_grad(set_to_none=True)
     peak_kib = _status_kib("VmHWM") - before_kib

@@ -138,3 +138,30 @@ def test_layers_compile_to_one_graph() -> None:
     mask = torch.tensor([[True, True, False, True, False], [False] * 5])
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(queries, context, mask), layer(queries, context, mask))
+
+
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("masked", [False, True])
+def test_bfloat16_on_a_cpu_gives_what_float64_gives_by_products_and_by_the_kernel(
+    masked: bool, products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain.backbone.attention._HAS_BFLOAT16_PRODUCTS", products)
+    torch.manual_seed(0)
+    layer = CrossAttentionLayer(32, 48, 2).double()
+    queries, context, weights = draw(3, 5, 32), draw(3, 40, 48, seed=2), draw(3, 5, 32, seed=3)
+    mask = torch.arange(40).expand(3, -1) < torch.tensor([[40], [7], [0]]) if masked else None
+    wanted = layer(queries, context, mask)
+    (wanted * weights).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in layer.named_parameters()}
+    layer.float().zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(queries.float(), context.float(), mask)
+    (found * weights).sum().backward()
+    eps = torch.finfo(torch.bfloat16).eps
+    assert (found - wanted).norm() < eps * wanted.norm()
+    flat = [torch.cat([grads[name].flatten().double() for name in gradients]) for grads in (gradients, _grads(layer))]
+    assert (flat[0] - flat[1]).norm() < 3 * eps * flat[0].norm()
+
+
+def _grads(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad for name, parameter in module.named_parameters()}
