@@ -95,8 +95,9 @@ def run(folder: Path) -> Table:
             "difference",
         ),
         rows=tuple(rows),
-        remarks=f"Test AUC of a linear probe of frozen features; mean (lowest to highest) of "
-        f"{len(SEEDS['planes'])} seeds of planes and {len(SEEDS['volumes'])} of volumes, difference with its 95 % t interval over paired seeds. Planes: the training images of "
+        remarks="Test AUC of a linear probe of frozen features; mean (lowest to highest) of "
+        f"{len(SEEDS['planes'])} seeds of planes and {len(SEEDS['volumes'])} of volumes, difference with its 95 % t "
+        "interval over paired seeds. Planes: the training images of "
         f"{', '.join(PLANES)}. Volumes, of one channel: blocks of 24 voxels of two heads and of hippocampi. "
         f"medformer_nano with a stem of 8 channels, SimCLR, {STEPS['planes']} steps of {BATCH['planes']} planes, "
         f"{STEPS['volumes']} of {BATCH['volumes']} volumes; torch {torch.__version__}. {' '.join(sorted(notes))}.",
