@@ -74,11 +74,13 @@ def save_bundle(
         for name, tensor in backbone.state_dict().items()
         if not name.startswith("head.")
     }
+    # It may have been set since; a network that reads images as they are does not name it.
+    read_at = {} if backbone.voxel_mm == model_args.get("voxel_mm") else {"voxel_mm": backbone.voxel_mm}
     config = {
         "architecture": architecture,
         "num_classes": 0,
         "num_features": backbone.num_features,
-        "model_args": {name: value for name, value in model_args.items() if name != "num_classes"},
+        "model_args": {name: value for name, value in model_args.items() if name != "num_classes"} | read_at,
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
     }
     with new_folder(folder, overwrite=True) as partial:

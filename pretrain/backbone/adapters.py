@@ -54,7 +54,12 @@ class ImageAdapter(nn.Module):
 
         Returns:
             ``..., Q, dim``.
+
+        Raises:
+            ValueError: the last axis has neither two nor three coordinates.
         """
+        if points_mm.ndim < 2 or points_mm.shape[-1] not in (2, 3):
+            raise ValueError(f"points_mm has shape {tuple(points_mm.shape)}, ..., Q, 2 or ..., Q, 3 is expected")
         return self._at(points_mm * (2 / REFERENCE_MM), self.proj.weight.dtype)
 
     def _at(self, coordinates: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,8 +10,14 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-_HAS_BFLOAT16_PRODUCTS = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-"""Whether the CPU has fast products of matrices in bfloat16."""
+
+def _has_bfloat16_products() -> bool:
+    """Whether the CPU has instructions for products in bfloat16, and torch a library that uses them."""
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
+    return torch.backends.mkldnn.is_available() and any(supported() for supported in asked)
+
+
+_HAS_BFLOAT16_PRODUCTS = _has_bfloat16_products()
 
 
 class Attention(nn.Module):
@@ -129,7 +135,15 @@ def _by_products(x: Tensor) -> bool:
 def _products(
     q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    """What ``scaled_dot_product_attention`` gives."""
+    """What ``scaled_dot_product_attention`` gives, but for scores that are rounded to bfloat16.
+
+    The mean of the keys is taken from them first. It adds the same to all scores of a query and so nothing to the
+    softmax, but training may let it grow, and what is rounded with it loses its last digits.
+    """
+    keys_BHKE = k_BHKE.detach()
+    if attn_mask is not None:
+        keys_BHKE = keys_BHKE.masked_fill(~attn_mask.transpose(-2, -1), torch.nan)
+    k_BHKE = k_BHKE - keys_BHKE.nanmean(dim=-2, keepdim=True)
     scores_BHQK = (q_BHQE * (scale or q_BHQE.shape[-1] ** -0.5)) @ k_BHKE.transpose(-2, -1)
     if attn_mask is not None:
         scores_BHQK = scores_BHQK.masked_fill(~attn_mask, -torch.inf)

@@ -48,18 +48,24 @@ class DenseDecoder(nn.Module):
             images: those that the features are of; read only where the decoder was made with ``in_chans``.
 
         Raises:
-            ValueError: there are no dense tokens, or the images have other axes than the decoder.
+            ValueError: there are no dense tokens, the images have other axes than the decoder, or the backbone another
+                stride.
         """
         if features.tokens_BTD is None:
             raise ValueError("features without dense tokens; ask the backbone for them with dense=True")
         size = images.shape[2:]
         if len(size) != self.axes:
             raise ValueError(f"images of {len(size)} axes, the decoder is for {self.axes}")
+        read = tuple(size) if features.voxels is None else features.voxels
+        if features.grid != (expected := tuple(-(-length // self.stride) for length in read)):
+            raise ValueError(
+                f"a grid of {features.grid} tokens for {read} voxels, a decoder of stride {self.stride} needs "
+                f"{expected}: give it the stride of the backbone"
+            )
         voxels = self._unfolded(features.tokens_BTD, features.grid)
-        read = size if features.voxels is None else features.voxels
         for axis, length in enumerate(read, start=2):
             voxels = voxels.narrow(axis, 0, length)
-        if read != size:  # the network read the images at another spacing
+        if read != tuple(size):  # the network read the images at another spacing
             voxels = F.interpolate(voxels, size=size, mode="bilinear" if self.axes == 2 else "trilinear")
         if self.image is not None:
             voxels = voxels + self.image(images)
@@ -80,14 +86,19 @@ class SegmentationDecoder(DenseDecoder):
 
     Args:
         dim: channels of the tokens.
-        classes: background included.
+        classes: background included, so at least two.
         stride: voxels per token, as the backbone has it.
         axes: 2 for planes, 3 for volumes.
         in_chans: canonical channels of the images.
         hidden: channels at full resolution.
+
+    Raises:
+        ValueError: there are fewer than two classes, or ``axes`` is neither 2 nor 3.
     """
 
     def __init__(self, dim: int, classes: int, stride: int, axes: int, in_chans: int = 3, hidden: int = 32) -> None:
+        if classes < 2:
+            raise ValueError(f"classes {classes}: at least two are expected, the background is one of them")
         super().__init__(dim, classes, stride, axes, in_chans, hidden)
 
 
@@ -113,7 +124,12 @@ def dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
         logits: ``B, classes`` and the axes of the images.
         labels: class ids ``B`` and the axes of the images, int64.
         smooth: added to numerator and denominator, so that a class that is nowhere costs nothing when nothing is found.
+
+    Raises:
+        ValueError: there is no class beside the background.
     """
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits of {logits.shape[1]} classes; the background and at least one other are expected")
     shares = logits.softmax(dim=1)
     truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(shares.dtype)
     axes = tuple(range(2, logits.ndim))

@@ -68,12 +68,13 @@ def export_program(
             ``voxel_mm``.
     """
     graph, inputs, shapes = _traced(backbone, axes, channels, dense, spacing)
-    training = backbone.training
+    modes = [(module, module.training) for module in backbone.modules()]
     try:
         with torch.no_grad():
             return torch.export.export(graph.eval(), inputs, dynamic_shapes=shapes)
     finally:
-        backbone.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def export_onnx(

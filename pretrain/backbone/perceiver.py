@@ -7,7 +7,6 @@ queries, ``D`` channels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -80,8 +79,6 @@ class Medformer(TimmModel):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
-        if voxel_mm is not None and not (isinstance(voxel_mm, int | float) and 0 < voxel_mm < math.inf):
-            raise ValueError(f"voxel_mm {voxel_mm}: a length above 0 is expected, or None")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
@@ -227,7 +224,7 @@ class Medformer(TimmModel):
 def _checked(images: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> Metadata:
     """What is known of the subjects, once :func:`~pretrain.backbone.study.check_study` has found no fault."""
     if metadata is None and images and isinstance(first := images[0].images, Tensor):
-        metadata = Metadata.uniform(first.shape[0], device=first.device)
+        metadata = Metadata.uniform(first.shape[:1].numel(), device=first.device)
     check_study(images, metadata, dtype)
     assert metadata is not None
     return metadata

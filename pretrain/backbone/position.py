@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,13 @@ def check_spacing(spacing_mm: Spacing, axes: int) -> None:
         if spacing_mm.ndim != 2 or spacing_mm.shape[1] != axes:
             raise ValueError(f"spacing_mm has shape {tuple(spacing_mm.shape)}, images of {axes} axes need B,{axes}")
         return
-    if isinstance(spacing_mm, int | float):
-        raise ValueError(f"spacing_mm {spacing_mm}: one length for each of the {axes} axes is expected")
-    if not spacing_mm:
+    if spacing_mm is None:
         return
-    if len(spacing_mm) != axes:
+    if not isinstance(spacing_mm, Sequence):
+        raise ValueError(f"spacing_mm {spacing_mm}: a sequence with a length for each of the {axes} axes is expected")
+    if spacing_mm and len(spacing_mm) != axes:
         raise ValueError(f"spacing_mm has {len(spacing_mm)} numbers, images of {axes} axes need {axes}")
-    if not all(0 < float(length) < math.inf for length in spacing_mm):
+    if not all(isinstance(length, Real) and 0 < length < math.inf for length in spacing_mm):
         raise ValueError(f"spacing_mm {tuple(spacing_mm)}: lengths above 0 are expected")
 
 
@@ -98,10 +99,12 @@ class FourierPosition(nn.Module):
     def __init__(self, axes: int, bands: int = 12, max_frequency: float = 12.0) -> None:
         super().__init__()
         self.channels = axes * (2 * bands + 1)
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", torch.linspace(1.0, max_frequency, bands), persistent=False)
+        self.bands, self.max_frequency = bands, max_frequency
 
     def forward(self, coordinates_TA: Tensor) -> Tensor:
         """Features ``..., T, channels`` of coordinates ``..., T, A``."""
-        phase_TF = (coordinates_TA[..., None] * self.frequencies * torch.pi).flatten(-2)
+        # No buffer: one that is not saved would hold nothing in a network that was made on the meta device.
+        dtype = torch.promote_types(coordinates_TA.dtype, torch.float32)
+        frequencies = torch.linspace(1.0, self.max_frequency, self.bands, device=coordinates_TA.device, dtype=dtype)
+        phase_TF = (coordinates_TA[..., None] * frequencies * torch.pi).flatten(-2)
         return torch.cat([coordinates_TA, phase_TF.sin(), phase_TF.cos()], dim=-1)

@@ -149,7 +149,7 @@ class MaskedLanguageModel(nn.Module):
 
         Args:
             ids_BT: bytes and special tokens as integers.
-            mask_BT: false where a token is padding; None for nowhere.
+            mask_BT: false, or 0 as tokenizers have it, where a token is padding; None for nowhere.
 
         Raises:
             ValueError: the text is longer than ``positions``.
@@ -158,6 +158,7 @@ class MaskedLanguageModel(nn.Module):
         if length > len(self.position):
             raise ValueError(f"the text has {length} tokens, the model {len(self.position)} positions")
         tokens_BTC = self.embedding(ids_BT) + self.position[:length]
+        mask_BT = None if mask_BT is None else mask_BT.bool()
         latents_BND = self.encoder(self.latents[None], tokens_BTC, mask_BT)
         outputs_BTC = self.decoder(self.query[None, :length], latents_BND)
         return nn.functional.linear(outputs_BTC, self.embedding.weight, self.bias)

@@ -14,6 +14,9 @@ from pretrain.backbone.position import Spacing, check_spacing
 from pretrain.backbone.study import StudyImage
 from pretrain.metadata import Metadata
 
+MOST_VOXELS = 1 << 31
+"""More than this is no image of a patient at any spacing."""
+
 
 def at_spacing(image: StudyImage, voxel_mm: float) -> StudyImage:
     """The same extent in voxels of ``voxel_mm``, or as nearly as a whole number of them allows.
@@ -31,7 +34,10 @@ def at_spacing(image: StudyImage, voxel_mm: float) -> StudyImage:
     """
     if image.spacing_mm is None:
         return image
-    sizes = list(dict.fromkeys(sizes_at(image.images.shape[2:], image.spacing_mm, voxel_mm)))
+    sizes = sizes_at(image.images.shape[2:], image.spacing_mm, voxel_mm)
+    if len(sizes) > 1 and image.present_B is not None:  # any numbers may stand where a subject lacks the image
+        sizes = [size for size, present in zip(sizes, image.present_B.tolist(), strict=True) if present] or sizes[:1]
+    sizes = list(dict.fromkeys(sizes))
     if len(sizes) > 1:
         raise ValueError(
             f"images of different spacings become of different sizes at voxel_mm {voxel_mm}, such as {sizes[0]} and "
@@ -98,17 +104,25 @@ def sizes_at(counts: Sequence[int], spacing_mm: Spacing, voxel_mm: float) -> lis
         voxel_mm: distance of the new voxels along every axis.
 
     Raises:
-        ValueError: see :func:`~pretrain.backbone.position.check_spacing`.
+        ValueError: an image would become less than a voxel or more than :data:`MOST_VOXELS`, or see
+            :func:`~pretrain.backbone.position.check_spacing`.
     """
     check_spacing(spacing_mm, len(counts))
     if isinstance(spacing_mm, Tensor):
         lengths = [tuple(row) for row in spacing_mm.tolist()]
     else:
         lengths = [tuple(spacing_mm or [math.nan] * len(counts))]
-    return [
-        tuple(
-            max(1, round(count * length / voxel_mm)) if 0 < length < math.inf else count
-            for count, length in zip(counts, row, strict=True)
+    return [_size_at(counts, row, voxel_mm) for row in lengths]
+
+
+def _size_at(counts: Sequence[int], lengths: Sequence[float], voxel_mm: float) -> tuple[int, ...]:
+    size = tuple(
+        round(count * length / voxel_mm) if 0 < length < math.inf else count
+        for count, length in zip(counts, lengths, strict=True)
+    )
+    if not any(size) or math.prod(size) > MOST_VOXELS:
+        raise ValueError(
+            f"an image of {tuple(counts)} voxels, {tuple(lengths)} mm apart, would become one of {size} at voxel_mm "
+            f"{voxel_mm}: are the lengths in mm?"
         )
-        for row in lengths
-    ]
+    return tuple(max(1, length) for length in size)

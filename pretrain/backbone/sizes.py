@@ -67,10 +67,11 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> Medformer:
 
 def _volume_size(kwargs: dict[str, Any]) -> tuple[int, ...] | None:
     """The nominal size when it has three axes, taken out of the arguments: timm knows two."""
-    cfg = kwargs.get("pretrained_cfg")
-    if isinstance(cfg, dict) and len(cfg.get("input_size") or ()) == 4:
-        kwargs["pretrained_cfg"] = {**cfg, "input_size": (cfg["input_size"][0], *cfg["input_size"][2:])}
-        kwargs.setdefault("img_size", tuple(cfg["input_size"][1:]))
+    for name in ("pretrained_cfg_overlay", "pretrained_cfg"):
+        cfg = kwargs.get(name)
+        if isinstance(cfg, dict) and len(cfg.get("input_size") or ()) == 4:
+            kwargs[name] = {**cfg, "input_size": (cfg["input_size"][0], *cfg["input_size"][2:])}
+            kwargs.setdefault("img_size", tuple(cfg["input_size"][1:]))
     size = kwargs.get("img_size")
     if size is None or len(checked := check_size(size)) != 3:
         return None

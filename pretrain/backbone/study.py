@@ -130,8 +130,8 @@ def _check_rows(name: str, rows_B: Tensor, count: int | None = None, boolean: bo
     """Whether it has one id, or one truth, for each of ``count`` images."""
     if not isinstance(rows_B, Tensor):
         raise ValueError(f"{name} is a {type(rows_B).__name__}, a tensor is expected")
-    kind = "booleans" if boolean else "integers"
-    if rows_B.ndim != 1 or boolean != (rows_B.dtype == torch.bool) or rows_B.is_floating_point():
+    kind, dtypes = ("booleans", (torch.bool,)) if boolean else ("int64", (torch.int64, torch.int32))
+    if rows_B.ndim != 1 or rows_B.dtype not in dtypes:  # shorter integers would index as masks, or not at all
         raise ValueError(f"{name} has shape {tuple(rows_B.shape)} of {rows_B.dtype}, {kind} of shape (B,) are expected")
     if count is not None and rows_B.shape[0] != count:
         raise ValueError(f"{name} of {rows_B.shape[0]} images, the batch has {count}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -33,7 +34,6 @@ class TimmModel(nn.Module, abc.ABC):
     query: Tensor
     norm: nn.Module
     head_drop: nn.Module
-    voxel_mm: float | None
 
     def __init__(self, img_size: int | Sequence[int], in_chans: int, embed_dim: int, depth: int, stride: int) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class TimmModel(nn.Module, abc.ABC):
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt {output_fmt!r} is neither 'NCHW' nor 'NLC'")
         wanted = self._layers(indices)
-        modality_B = None if metadata is None else metadata.modality_B
+        modality_B = metadata.modality_B if isinstance(metadata, Metadata) else None
         image = StudyImage(x, modality_B, spacing_mm)
         encoded = self.encode([image], metadata, stages=wanted, stop_early=stop_early)
         (tokens_BTD,), (grid,) = encoded.tokens, encoded.grids
@@ -216,6 +216,22 @@ class TimmModel(nn.Module, abc.ABC):
         # What timm.models.save_for_hf writes; timm knows sizes of two axes, volumes go in through the arguments.
         self._traits = {**self._traits, "img_size": self.img_size if len(self.img_size) == 2 else None}
         self._model_args = {**getattr(self, "_model_args", {}), "img_size": self.img_size}
+
+    @property
+    def voxel_mm(self) -> float | None:
+        """Distance of voxels at which images of known spacing are read; None for as they are. May be set at any time.
+
+        Raises:
+            ValueError: what is set is no length above 0.
+        """
+        return self._voxel_mm
+
+    @voxel_mm.setter
+    def voxel_mm(self, value: float | None) -> None:
+        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ValueError(f"voxel_mm {value}: a length above 0 is expected, or None")
+        self._voxel_mm = value
+        self._model_args = {**getattr(self, "_model_args", {}), "voxel_mm": value}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pretrain.backbone import attention
 from pretrain.backbone.attention import Attention, CrossAttentionLayer, Mlp, SelfAttentionLayer
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -30,15 +31,15 @@ def softmax_formula(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -
 @pytest.mark.parametrize("crossed", [False, True])
 def test_queries_and_values_may_have_widths_of_their_own(crossed: bool, heads: int) -> None:
     torch.manual_seed(0)
-    attention = Attention(8, 6 if crossed else None, heads, 4, v_dim=10).double()
+    layer = Attention(8, 6 if crossed else None, heads, 4, v_dim=10).double()
     queries = draw(2, 3, 8)
     context = draw(2, 5, 6, seed=2) if crossed else queries
     if crossed:
-        q, (k, v) = attention.q(queries), attention.kv(context).split([4, 10], dim=-1)
+        q, (k, v) = layer.q(queries), layer.kv(context).split([4, 10], dim=-1)
     else:
-        q, k, v = attention.qkv(queries).split([4, 4, 10], dim=-1)
-    expected = attention.proj(softmax_formula(q, k, v, heads))
-    torch.testing.assert_close(attention(queries, context if crossed else None), expected)
+        q, k, v = layer.qkv(queries).split([4, 4, 10], dim=-1)
+    expected = layer.proj(softmax_formula(q, k, v, heads))
+    torch.testing.assert_close(layer(queries, context if crossed else None), expected)
 
 
 @pytest.mark.parametrize("widths", [{"heads": 3}, {"heads": 4, "qk_dim": 6}, {"heads": 4, "v_dim": 6}])
@@ -161,6 +162,31 @@ def test_bfloat16_on_a_cpu_gives_what_float64_gives_by_products_and_by_the_kerne
     assert (found - wanted).norm() < eps * wanted.norm()
     flat = [torch.cat([grads[name].flatten().double() for name in gradients]) for grads in (gradients, _grads(layer))]
     assert (flat[0] - flat[1]).norm() < 3 * eps * flat[0].norm()
+
+
+def test_what_training_adds_to_all_keys_costs_bfloat16_no_digits() -> None:
+    if not attention._has_bfloat16_products():
+        pytest.skip("no instructions for bfloat16 on this CPU")
+    queries, keys = draw(2, 4, 16, 32, dtype=torch.float32), draw(2, 4, 80, 32, seed=2, dtype=torch.float32)
+    values, mask = draw(2, 4, 80, 32, seed=3, dtype=torch.float32), torch.ones(2, 80, dtype=torch.bool)
+    mask[1, 50:] = False
+    queries[..., 0] = 20.0
+    for added in (0.0, 64.0):
+        keys[..., 0] = added  # to the score of each: 20 added / sqrt(32)
+        keys[1, :, 50:, 0] = 1e4  # padding
+        given = [part.to(torch.bfloat16) for part in (queries, keys, values)]
+        for masked in (mask, None):
+            rows = slice(0, 1) if masked is None else slice(0, 2)
+            known = None if masked is None else masked[:, None, None]
+            wanted = nn.functional.scaled_dot_product_attention(*(part.double()[rows] for part in given), known)
+            found = attention._attend(*(part[rows] for part in given), masked)
+            assert (found - wanted).norm() < 2 * torch.finfo(torch.bfloat16).eps * wanted.norm()
+
+
+def test_torch_without_what_is_asked_for_reads_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name)
+    assert not attention._has_bfloat16_products()
 
 
 def _grads(module: nn.Module) -> dict[str, Tensor]:

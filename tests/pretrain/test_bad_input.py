@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -23,7 +24,7 @@ def model() -> Medformer:
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 8, 8), (1, 1, 1, 4, 4, 4), (2, 3, 0, 8), (0, 3, 8, 8), (2, 0, 8, 8), (2, 1, 8, 0, 8)]
+    "shape", [(), (3, 8, 8), (1, 1, 1, 4, 4, 4), (2, 3, 0, 8), (0, 3, 8, 8), (2, 0, 8, 8), (2, 1, 8, 0, 8)]
 )
 def test_a_wrong_rank_or_an_empty_axis_is_named(model: Medformer, shape: tuple[int, ...]) -> None:
     message = f"expected images B,C,H,W or B,C,D,H,W with no empty axis, found shape {shape}"
@@ -53,7 +54,9 @@ def of(**changes: Any) -> Metadata:
 @pytest.mark.parametrize(
     "metadata, message",
     [
-        (of(organ_B=torch.zeros(3)), r"organ has shape \(3,\) of torch.float32, integers of shape \(B,\)"),
+        (of(organ_B=torch.zeros(3)), r"organ has shape \(3,\) of torch.float32, int64 of shape \(B,\)"),
+        (of(organ_B=torch.ones(3, dtype=torch.uint8)), "of torch.uint8, int64"),
+        (of(task_B=torch.ones(3, dtype=torch.int16)), "of torch.int16, int64"),
         (of(organ_B=torch.zeros(3, 1).long()), r"organ has shape \(3, 1\)"),
         (of(organ_B=["chest"] * 3), "organ is a list, a tensor is expected"),
         (of(task_B=torch.zeros(2).long()), "task of 2 images, the batch has 3"),
@@ -63,8 +66,11 @@ def of(**changes: Any) -> Metadata:
     ],
 )
 def test_metadata_that_cannot_be_is_refused(model: Medformer, metadata: Any, message: str) -> None:
+    for call in (model.features, model.forward_features):
+        with pytest.raises(ValueError, match=message):
+            call(images(), metadata)
     with pytest.raises(ValueError, match=message):
-        model.features(images(), metadata)
+        model.forward_intermediates(images(), metadata=metadata)
 
 
 @pytest.mark.parametrize("present", [torch.ones(3).long(), torch.ones(3)])
@@ -78,7 +84,10 @@ def test_presence_that_is_no_boolean_is_refused(model: Medformer, present: torch
     [
         ((1.0, 1.0, 1.0), "3 numbers, images of 2 axes need 2"),
         ((1.0, 0.0), "lengths above 0"),
-        (1.0, "one length for each of the 2 axes"),
+        (1.0, "a length for each of the 2 axes"),
+        (np.array([1.0, 1.0]), "a length for each of the 2 axes"),
+        ((None, 1.0), "lengths above 0"),
+        (("1", "1"), "lengths above 0"),
         (torch.ones(2, 2), r"shape \(2, 2\), the batch has 3 images"),
         (torch.ones(3, 3), r"shape \(3, 3\), images of 2 axes need B,2"),
         (-torch.ones(3, 2), "no length"),
@@ -113,6 +122,12 @@ def test_a_spacing_that_is_no_length_is_refused(model: Medformer, spacing: Any, 
 def test_a_network_that_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         timm.create_model("medformer_nano", **{**SMALL, **arguments})
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 1), (3, 4)])
+def test_points_that_are_nowhere_are_refused(model: Medformer, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="points_mm has shape"):
+        model.adapter.at(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("enumeration, name", [(Organ, "lungs"), (Modality, "xrays"), (Task, "classify")])

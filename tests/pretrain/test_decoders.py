@@ -55,6 +55,13 @@ def test_what_does_not_fit_is_refused() -> None:
         decoder(small().features(images()), images())
     with pytest.raises(ValueError, match="images of 3 axes, the decoder is for 2"):
         decoder(Features(torch.zeros(1, 32), torch.zeros(1, 8, 32), (2, 2, 2)), torch.zeros(1, 3, 8, 8, 8))
+    for stride in (2, 8):
+        with pytest.raises(ValueError, match=f"a decoder of stride {stride} needs"):
+            SegmentationDecoder(32, 2, stride, axes=2)(small().features(images(), dense=True), images())
+    with pytest.raises(ValueError, match="classes 1: at least two"):
+        SegmentationDecoder(32, 1, 4, axes=2)
+    with pytest.raises(ValueError, match="logits of 1 classes"):
+        dice_loss(torch.zeros(1, 1, 8, 8), torch.zeros(1, 8, 8).long())
     with pytest.raises(ValueError, match="axes 4"):
         DenseDecoder(32, 2, 4, axes=4)
 

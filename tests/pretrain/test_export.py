@@ -29,8 +29,9 @@ def batch_of(shape: tuple[int, ...]) -> tuple[Tensor, Metadata]:
 def test_an_exported_program_takes_any_batch_and_size(axes: int) -> None:
     # Patches are cut from sizes that they fit and from others; the stem of convolutions is in the test below.
     model = trained_in_depth(small(stem="patch", depth=1)).train()
+    model.head_drop.eval()
     program = export_program(model, axes, dense=True).module()
-    assert model.training
+    assert model.training and not model.head_drop.training
     model.eval()
     for shape in SIZES[axes]:
         batch, metadata = batch_of(shape)

@@ -202,6 +202,11 @@ def test_a_file_that_is_not_there_is_named(folder: Path) -> None:
         from_file(folder)
 
 
+def test_an_overlay_may_say_the_size_of_volumes() -> None:
+    model = timm.create_model("medformer_nano", **SMALL, pretrained_cfg_overlay={"input_size": (1, 8, 10, 12)})
+    assert model.img_size == (8, 10, 12) and model.pretrained_cfg["input_size"][1:] == (8, 10, 12)
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("touched"),)

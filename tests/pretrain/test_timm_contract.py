@@ -114,6 +114,10 @@ def test_a_frozen_network_stays_frozen_when_its_classifier_goes_and_its_size_cha
 
 
 def test_a_network_is_made_on_a_device_and_in_a_precision() -> None:
+    of_one_seed = small().eval()
+    made = timm.create_model("medformer_nano", **SMALL, device="meta")
+    made.load_state_dict(of_one_seed.state_dict(), assign=True)
+    assert torch.equal(made.eval()(images()), of_one_seed(images()))
     model = timm.create_model("medformer_nano", device="meta", dtype=torch.bfloat16, num_classes=3)
     tensors = [*model.parameters(), *model.buffers()]
     assert {(tensor.device.type, tensor.dtype) for tensor in tensors} == {("meta", torch.bfloat16)}

@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.models import save_for_hf
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -123,7 +125,7 @@ def test_what_is_no_length_is_refused(wrong: object) -> None:
 @pytest.mark.parametrize(
     "spacing_mm, message",
     [
-        (2.0, "one length for each of the 3 axes"),
+        (2.0, "a length for each of the 3 axes"),
         ((1.0, 1.0), "has 2 numbers, images of 3 axes need 3"),
         ((1.0, 1.0, -1.0), "lengths above 0"),
         ((1.0, 1.0, math.inf), "lengths above 0"),
@@ -136,6 +138,39 @@ def test_wrong_spacings_are_refused_as_without_it(spacing_mm: object, message: s
     for model in pair():
         with pytest.raises(ValueError, match=message):
             model.features(volumes(2), None, spacing_mm)
+
+
+def test_what_is_set_afterwards_is_checked_and_goes_with_what_is_saved(tmp_path: Path) -> None:
+    backbone = small()
+    for wrong in (0, -1.0, math.inf, "2"):
+        with pytest.raises(ValueError, match=f"voxel_mm {wrong}: a length above 0"):
+            backbone.voxel_mm = wrong
+    backbone.voxel_mm = 2.0
+    save_for_hf(backbone, str(tmp_path / "timm"), safe_serialization=True)
+    assert timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).voxel_mm == 2.0
+    save_bundle(tmp_path / "bundle", backbone, "medformer_nano", SMALL, {}, {})
+    assert load_bundle(tmp_path / "bundle").backbone.voxel_mm == 2.0
+    backbone.voxel_mm = None
+    save_bundle(tmp_path / "bundle", backbone, "medformer_nano", {**SMALL, "voxel_mm": 2.0}, {}, {})
+    assert load_bundle(tmp_path / "bundle").backbone.voxel_mm is None
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_spacing_of_an_image_that_a_subject_lacks_does_not_matter(dense: bool) -> None:
+    reads, _ = pair()
+    present, images = torch.tensor([True, False]), volumes(2, 1, 6, 8, 7)
+    found = []
+    for lacking in (2.0, NAN, 7.0):
+        spacing_BA = torch.tensor([[2.0] * 3, [lacking] * 3])
+        found.append(reads.study([StudyImage(images, None, spacing_BA, present)], dense=dense).embedding_BD)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+
+
+@pytest.mark.parametrize("spacing_mm", [(5e6,) * 3, (5e-4,) * 3])
+def test_lengths_that_cannot_be_in_mm_are_refused(spacing_mm: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="are the lengths in mm"):
+        pair()[0].features(volumes(1, 1, 6, 8, 7), None, spacing_mm)
 
 
 def test_it_goes_with_a_bundle(tmp_path: Path) -> None:
