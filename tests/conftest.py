@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ THREADS = 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, str(THREADS))
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One fork server serves a whole session; the test that starts it would decide whether all readers import torch anew.
 multiprocessing.set_forkserver_preload(["data_shards.reader_processes"])
