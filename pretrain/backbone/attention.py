@@ -141,9 +141,11 @@ def _products(
     softmax, but training may let it grow, and what is rounded with it loses its last digits.
     """
     keys_BHKE = k_BHKE.detach()
-    if attn_mask is not None:
-        keys_BHKE = keys_BHKE.masked_fill(~attn_mask.transpose(-2, -1), torch.nan)
-    k_BHKE = k_BHKE - keys_BHKE.nanmean(dim=-2, keepdim=True)
+    if attn_mask is None:
+        mean_BH1E = keys_BHKE.mean(dim=-2, keepdim=True)
+    else:
+        mean_BH1E = keys_BHKE.masked_fill(~attn_mask.transpose(-2, -1), torch.nan).nanmean(dim=-2, keepdim=True)
+    k_BHKE = k_BHKE - mean_BH1E
     scores_BHQK = (q_BHQE * (scale or q_BHQE.shape[-1] ** -0.5)) @ k_BHKE.transpose(-2, -1)
     if attn_mask is not None:
         scores_BHQK = scores_BHQK.masked_fill(~attn_mask, -torch.inf)
