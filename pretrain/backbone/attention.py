@@ -140,6 +140,9 @@ def _products(
     The mean of the keys is taken from them first. It adds the same to all scores of a query and so nothing to the
     softmax, but training may let it grow, and what is rounded with it loses its last digits.
     """
+    same = k_BHKE is v_BHKE
+    v_BHKE = v_BHKE.to(torch.bfloat16)  # before autocast would do so, once for both, and for all that follows
+    k_BHKE = v_BHKE if same else k_BHKE.to(torch.bfloat16)
     keys_BHKE = k_BHKE.detach()
     if attn_mask is None:
         mean_BH1E = keys_BHKE.mean(dim=-2, keepdim=True)
