@@ -26,7 +26,7 @@ from pretrain.bundle import load_bundle
 SEEDS = {"planes": range(5), "volumes": range(10)}
 STEPS = {"planes": 1600, "volumes": 1000}
 BATCH = {"planes": 64, "volumes": 32}
-LEARNING_RATE = {"planes": 0.002, "volumes": 0.0005}  # at 0.001 one of five seeds collapsed
+LEARNING_RATE = {"planes": 0.002, "volumes": 0.0005}  # at 0.001 two of five seeds collapsed
 VIEWS: dict[str, dict[str, float]] = {"planes": {}, "volumes": {"crop_scale_min": 0.4}}
 MEAN = "mean of the planes"
 READS: tuple[Literal["embedding", "mean of tokens"], ...] = ("embedding", "mean of tokens")

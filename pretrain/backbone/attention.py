@@ -123,7 +123,7 @@ def _attend(
 def _by_products(x: Tensor) -> bool:
     """Whether two products of matrices in bfloat16, by the tensor's own type or by autocast, beat the fused kernel.
 
-    That of CPUs is for float32; in bfloat16 it takes two to four times as long as the products.
+    That of CPUs does not use their instructions for bfloat16.
     """
     if x.device.type != "cpu" or not _HAS_BFLOAT16_PRODUCTS or torch.compiler.is_exporting():
         return False
