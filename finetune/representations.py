@@ -16,6 +16,9 @@ from pretrain.backbone import Medformer
 
 RAW_SIDE = 28
 
+Reads = Literal["embedding", "mean of tokens", "mean and spread of tokens"]
+"""What is read of a frozen network; the spread is the standard deviation of each channel over the tokens."""
+
 
 class Representation(Protocol):
     """Turns images into one vector each."""
@@ -48,19 +51,22 @@ class Frozen:
     Args:
         name: of the representation, as tables show it.
         backbone: encodes the images.
-        reads: its embedding, or the mean of its dense tokens.
+        reads: its embedding, the mean of its dense tokens, or their mean beside their standard deviation (statistics
+            pooling, Snyder et al., ICASSP 2018, section 2), which tells what is everywhere from what is in places.
     """
 
-    def __init__(
-        self, name: str, backbone: Medformer, reads: Literal["embedding", "mean of tokens"] = "embedding"
-    ) -> None:
+    def __init__(self, name: str, backbone: Medformer, reads: Reads = "embedding") -> None:
         self.name = name
         self._backbone = backbone
         self._reads = reads
 
     def __call__(self, images: LabelledImages) -> np.ndarray:
-        """Features ``(N, D)``."""
+        """Features ``(N, D)``, with the spread of the tokens ``(N, 2 D)``."""
         given = (self._backbone, images.images, images.metadata)
         if self._reads == "embedding":
             return embed(*given, spacing_mm=images.spacing_mm)
-        return embed(*given, spacing_mm=images.spacing_mm, reads="tokens").mean(axis=1)
+        tokens_NTD = embed(*given, spacing_mm=images.spacing_mm, reads="tokens")
+        mean_ND = tokens_NTD.mean(axis=1)
+        if self._reads == "mean of tokens":
+            return mean_ND
+        return np.concatenate([mean_ND, tokens_NTD.std(axis=1)], axis=1)

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.studies transfer FOLDER``. Each of several seeds pretrains a network, without labels, on planes
 of three and of one channel or on volumes of one channel; each is opened as it is on planes and on volumes. A linear
-probe of what it gives, its embedding or the mean of its dense tokens, is compared with that of a random network. The
+probe of what it gives, its embedding or a summary of its dense tokens, is compared with that of a random network. The
 strength of the probe is chosen on the validation split; the test split is predicted once.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import get_args
 
 import torch
 
@@ -20,7 +20,7 @@ from benchmarks.table import Table
 from finetune.backbones import fresh_twin
 from finetune.evaluation import evaluate
 from finetune.readers import read_labelled
-from finetune.representations import Frozen, RawPixels
+from finetune.representations import Frozen, RawPixels, Reads
 from pretrain.bundle import load_bundle
 
 SEEDS = {"planes": range(5), "volumes": range(10)}
@@ -29,7 +29,7 @@ BATCH = {"planes": 64, "volumes": 32}
 LEARNING_RATE = {"planes": 0.002, "volumes": 0.0005}  # at 0.001 two of five seeds collapsed
 VIEWS: dict[str, dict[str, float]] = {"planes": {}, "volumes": {"crop_scale_min": 0.4}}
 MEAN = "mean of the planes"
-READS: tuple[Literal["embedding", "mean of tokens"], ...] = ("embedding", "mean of tokens")
+READS: tuple[Reads, ...] = get_args(Reads)
 
 
 def jobs(folder: Path) -> dict[tuple[str, int], dict[str, object]]:

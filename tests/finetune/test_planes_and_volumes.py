@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from finetune.heads import create_head
 from finetune.labelled import LabelledImages
 from finetune.learners import ImageLearner, Network
 from finetune.readers import read_labelled
-from finetune.representations import Frozen, RawPixels
+from finetune.representations import Frozen, RawPixels, Reads
 from finetune.subsets import Budget
 from pretrain.backbone import normalise
 from pretrain.bundle import save_bundle
@@ -153,14 +154,18 @@ def test_a_network_that_reads_at_one_spacing_adapts_to_images_of_several(head: s
 
 
 @pytest.mark.parametrize("images", [blobs(5, seed=1), solid_blobs(5, seed=1)], ids=["planes", "volumes"])
-def test_a_frozen_network_is_read_by_its_embedding_or_by_the_mean_of_its_tokens(images: LabelledImages) -> None:
+def test_a_frozen_network_is_read_by_its_embedding_or_by_what_its_tokens_have_in_common(images: LabelledImages) -> None:
     backbone = tiny_backbone().eval()
     told = replace(images, spacing_mm=np.full((5, images.images.ndim - 2), 2.0))
     with torch.no_grad():
         features = backbone.features(
             normalise(torch.from_numpy(told.images)), told.metadata, torch.from_numpy(told.spacing_mm), dense=True
         )
-    expected = {"embedding": features.embedding_BD, "mean of tokens": features.tokens_BTD.mean(dim=1)}
+    mean_BD = features.tokens_BTD.mean(dim=1)
+    spread_BD = torch.std(features.tokens_BTD, dim=1, correction=0)
+    expected = dict(
+        zip(get_args(Reads), (features.embedding_BD, mean_BD, torch.cat([mean_BD, spread_BD], 1)), strict=True)
+    )
     for reads, wanted in expected.items():
         np.testing.assert_allclose(Frozen("", backbone, reads)(told), wanted.numpy(), atol=1e-5)
 
