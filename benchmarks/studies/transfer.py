@@ -69,7 +69,7 @@ def run(folder: Path) -> Table:
                     else:
                         found.setdefault((kind, name, reads, row.representation), []).append(auc)
             if not splits["test"].official:
-                notes.add(f"{name} is not official: {splits['test'].note}")
+                notes.add(f"{name}: {splits['test'].note}")
     for kind, reads, representation in dict.fromkeys((key[0], *key[2:]) for key in found):
         over = zip(*(found[kind, name, reads, representation] for name in PLANES), strict=True)
         found[kind, MEAN, reads, representation] = [mean(aucs) for aucs in over]
