@@ -11,8 +11,8 @@ cover 89 to 93 % where 95 % is meant). Three things put that right:
 
 - of a class of ``n`` subjects ``n - 1`` are drawn, which makes the variance unbiased (Rao and Wu, Resampling inference
   with complex survey data, JASA 83, 1988);
-- Student's t takes the place of the normal quantile. Its degrees of freedom are those of all subjects for the accuracy,
-  and those of the scarcest class for means over classes (the conservative rule for two samples, ``min(n, m) - 1``);
+- Student's t takes the place of the normal quantile. For a difference of means over classes its degrees of freedom are
+  those of the scarcest class (the conservative rule for two samples, ``min(n, m) - 1``), else those of all subjects;
 - a score lies in [0, 1], so its interval is symmetric in its logit (Pepe, The Statistical Evaluation of Medical Tests,
   2003, chapter 5); that of a difference of scores is symmetric as it is.
 
@@ -88,7 +88,7 @@ def interval(
         bound = ((1 - level) / 2) ** (1 / sampling.trials(score))
         low, high = (bound, 1.0) if estimate > 0.5 else (0.0, 1 - bound)
     else:
-        half = sampling.quantile(level, score) * error / (estimate * (1 - estimate))
+        half = sampling.quantile(level, score, paired=False) * error / (estimate * (1 - estimate))
         low, high = (float(expit(logit(estimate) + sign * half)) for sign in (-1, 1))
     return Interval(estimate, low, high, level, len(draws_R), seed)
 
@@ -116,7 +116,7 @@ def paired_difference(
         seed,
         replicates,
     )
-    half = sampling.quantile(level, score) * _standard_error(draws_R)
+    half = sampling.quantile(level, score, paired=True) * _standard_error(draws_R)
     return Interval(estimate, estimate - half, estimate + half, level, len(draws_R), seed)
 
 
@@ -149,10 +149,12 @@ class Resampling:
         """How many subjects a score rests on: all for accuracy, those of the scarcest class for means over classes."""
         return self.subjects if score is accuracy else self.scarcest
 
-    def quantile(self, level: float, score: Score) -> float:
+    def quantile(self, level: float, score: Score, *, paired: bool) -> float:
         """The quantile of Student's t; NaN where a single subject does not show how far subjects differ."""
-        classes = len(self._members) if score is accuracy else 1
-        return float(t.ppf(0.5 + level / 2, self.trials(score) - classes))
+        degrees = self.subjects - len(self._members)
+        if score is not accuracy and (paired or self.scarcest < 2):
+            degrees = self.scarcest - 1
+        return float(t.ppf(0.5 + level / 2, degrees))
 
     def draws(self, evaluate: Callable[[np.ndarray], np.ndarray], seed: int, replicates: int) -> np.ndarray:
         """The score of every replicate, over chunks of replicates to bound the memory; where it is defined.
