@@ -199,7 +199,7 @@ def test_the_table_of_sizes_is_what_the_command_prints(capsys: pytest.CaptureFix
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the code of the documents expects: phantoms in the place of images."""
     folder = tmp_path_factory.mktemp("documents")
-    phantoms = Phantoms("phantom-breast", subjects=60, images_per_subject=1)
+    phantoms = Phantoms("phantom-knee-mri-2d", subjects=60, images_per_subject=1)
     write_dataset(phantoms, folder / "runs" / "shards" / "breastmnist")
     torch.manual_seed(0)
     backbone = timm.create_model("medformer_nano", num_classes=0)

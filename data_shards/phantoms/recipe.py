@@ -1,52 +1,21 @@
-"""What a named set of phantoms is: flat pictures of an organ, or scans of bodies that exist in three dimensions."""
+"""What a named set of phantoms is: whose bodies, how they are scanned, and how many there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from data_shards.phantoms.grid import AXIAL, Grid, View
 from data_shards.phantoms.modalities import Look
 from data_shards.phantoms.subject import Body
 from data_shards.vocabulary import Modality, Organ, Task
 
-Draw = Callable[[np.random.Generator, np.random.Generator, int, int], np.ndarray]
 VOLUME, SLICES, PROJECTION = "volume", "slices", "projection"
 # A radiograph is summed over so many samples along its rays, whatever the size of the picture.
 _LEAST_DEPTH, _MOST_DEPTH = 32, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlatRecipe:
-    """A set of pictures drawn in the plane.
-
-    Attributes:
-        title: one line for people.
-        organ: the body part drawn.
-        modality: the look.
-        task: how the label is to be read.
-        classes: name of each label value.
-        prevalence: share of each class among subjects, in the order of the classes.
-        subjects: how many subjects, all splits together.
-        images_per_subject: images of each subject; they share anatomy and label.
-        draw: makes one image from the random numbers of subject and image, label and size.
-    """
-
-    title: str
-    organ: Organ
-    modality: Modality
-    task: Task
-    classes: dict[int, str]
-    prevalence: tuple[float, ...]
-    subjects: int
-    images_per_subject: int
-    draw: Draw
-
-
-@dataclass(frozen=True, kw_only=True)
-class BodyRecipe:
+class Recipe:
     """A set of scans.
 
     Attributes:

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-from data_shards.phantoms import breast, chest, retina
 from data_shards.phantoms.anatomy import abdomen, brain, knee, thorax
 from data_shards.phantoms.grid import CORONAL, SAGITTAL
 from data_shards.phantoms.lesions import LesionKind
 from data_shards.phantoms.modalities import Ct, Mri, Pet, Radiograph
-from data_shards.phantoms.recipe import PROJECTION, SLICES, BodyRecipe, FlatRecipe
+from data_shards.phantoms.recipe import PROJECTION, SLICES, Recipe
 from data_shards.phantoms.subject import Body
 from data_shards.phantoms.tissues import PROTON_DENSITY, T1, T2
-from data_shards.vocabulary import Modality, Organ, Task
-
-FLAT: dict[str, FlatRecipe] = {
-    "phantom-chest": FlatRecipe(
-        title="Chest radiograph phantoms, opacity or clear",
-        organ=Organ.chest,
-        modality=Modality.xray,
-        task=Task.binary,
-        classes=chest.CLASSES,
-        prevalence=(0.4, 0.6),
-        subjects=1960,
-        images_per_subject=3,
-        draw=chest.draw,
-    ),
-    "phantom-breast": FlatRecipe(
-        title="Breast ultrasound phantoms, malignant or benign mass",
-        organ=Organ.breast,
-        modality=Modality.ultrasound,
-        task=Task.binary,
-        classes=breast.CLASSES,
-        prevalence=(0.35, 0.65),
-        subjects=390,
-        images_per_subject=2,
-        draw=breast.draw,
-    ),
-    "phantom-retina": FlatRecipe(
-        title="Fundus photograph phantoms, five grades",
-        organ=Organ.retina,
-        modality=Modality.fundus,
-        task=Task.ordinal,
-        classes=retina.CLASSES,
-        prevalence=(0.4, 0.15, 0.2, 0.15, 0.1),
-        subjects=800,
-        images_per_subject=2,
-        draw=retina.draw,
-    ),
-}
+from data_shards.vocabulary import Organ
 
 BRAIN = Body(
     population="phantom-brain",
@@ -97,10 +60,10 @@ ABDOMEN = Body(
 _OF_SLICES = (0.2, 0.4, 0.4)
 _LUNG_WINDOW = (-1000.0, 400.0)
 
-BODIES: dict[str, BodyRecipe] = {
-    "phantom-brain-mri": BodyRecipe(title="Brain MRI phantoms, T1", body=BRAIN, looks={"image": Mri(T1)}),
-    "phantom-brain-mri-t2": BodyRecipe(title="Brain MRI phantoms, T2", body=BRAIN, looks={"image": Mri(T2)}),
-    "phantom-brain-mri-2d": BodyRecipe(
+RECIPES: dict[str, Recipe] = {
+    "phantom-brain-mri": Recipe(title="Brain MRI phantoms, T1", body=BRAIN, looks={"image": Mri(T1)}),
+    "phantom-brain-mri-t2": Recipe(title="Brain MRI phantoms, T2", body=BRAIN, looks={"image": Mri(T2)}),
+    "phantom-brain-mri-2d": Recipe(
         title="Axial slices of brain MRI phantoms, T1",
         body=BRAIN,
         looks={"image": Mri(T1)},
@@ -109,15 +72,15 @@ BODIES: dict[str, BodyRecipe] = {
         prevalence=_OF_SLICES,
         images_per_subject=20,
     ),
-    "phantom-brain-pet": BodyRecipe(title="Brain PET phantoms", body=BRAIN, looks={"image": Pet()}),
-    "phantom-brain-mri-pet": BodyRecipe(
+    "phantom-brain-pet": Recipe(title="Brain PET phantoms", body=BRAIN, looks={"image": Pet()}),
+    "phantom-brain-mri-pet": Recipe(
         title="Brain phantoms, MRI and PET on one grid; a fifth of the studies lack the PET",
         body=BRAIN,
         looks={"mri": Mri(T1), "pet": Pet()},
         missing={"pet": 0.2},
     ),
-    "phantom-chest-ct": BodyRecipe(title="Chest CT phantoms", body=THORAX, looks={"image": Ct(window=_LUNG_WINDOW)}),
-    "phantom-chest-xray": BodyRecipe(
+    "phantom-chest-ct": Recipe(title="Chest CT phantoms", body=THORAX, looks={"image": Ct(window=_LUNG_WINDOW)}),
+    "phantom-chest-xray": Recipe(
         title="Chest radiograph phantoms, projected from volumes",
         body=THORAX,
         looks={"image": Radiograph()},
@@ -125,10 +88,10 @@ BODIES: dict[str, BodyRecipe] = {
         form=PROJECTION,
         subjects=1200,
     ),
-    "phantom-knee-mri": BodyRecipe(
+    "phantom-knee-mri": Recipe(
         title="Knee MRI phantoms, proton density", body=KNEE, looks={"image": Mri(PROTON_DENSITY)}, view=SAGITTAL
     ),
-    "phantom-knee-mri-2d": BodyRecipe(
+    "phantom-knee-mri-2d": Recipe(
         title="Sagittal slices of knee MRI phantoms, proton density",
         body=KNEE,
         looks={"image": Mri(PROTON_DENSITY)},
@@ -138,8 +101,8 @@ BODIES: dict[str, BodyRecipe] = {
         prevalence=_OF_SLICES,
         images_per_subject=14,
     ),
-    "phantom-abdomen-ct": BodyRecipe(title="Abdominal CT phantoms", body=ABDOMEN, looks={"image": Ct()}),
-    "phantom-abdomen-ct-2d": BodyRecipe(
+    "phantom-abdomen-ct": Recipe(title="Abdominal CT phantoms", body=ABDOMEN, looks={"image": Ct()}),
+    "phantom-abdomen-ct-2d": Recipe(
         title="Axial slices of abdominal CT phantoms",
         body=ABDOMEN,
         looks={"image": Ct()},
@@ -149,5 +112,3 @@ BODIES: dict[str, BodyRecipe] = {
         images_per_subject=20,
     ),
 }
-
-RECIPES: dict[str, FlatRecipe | BodyRecipe] = {**FLAT, **BODIES}
