@@ -129,11 +129,23 @@ def pip(words: list[str], path: Path) -> None:
         assert not word.endswith(".txt") or (ROOT / word).is_file(), f"{path.name}: {word}"
 
 
+def tar(words: list[str], path: Path) -> None:
+    assert words[0] == "-tvf" and words[1].endswith(".tar")
+
+
 def activate(words: list[str], path: Path) -> None:
     assert words == [".venv/bin/activate"]  # what make sets up
 
 
-PROGRAMS = {"medformer": medformer, "python": python, "torchrun": python, "make": make, "pip": pip, ".": activate}
+PROGRAMS = {
+    "medformer": medformer,
+    "python": python,
+    "torchrun": python,
+    "make": make,
+    "pip": pip,
+    "tar": tar,
+    ".": activate,
+}
 
 
 def _extras() -> set[str]:
@@ -229,7 +241,7 @@ def test_the_sources_of_the_document_are_explained(capsys: pytest.CaptureFixture
 
 def test_the_phantoms_of_the_documents_are_built() -> None:
     run(SOURCES, "shards", "build", "phantoms")
-    assert samples("phantom-brain-mri") == 80
+    assert samples("phantom-brain-mri") == 20
 
 
 def test_a_folder_and_a_table_of_images_are_built_as_the_document_says(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class Ramps(Source):
         self.count = count
         self.card = DatasetCard(
             name="ramps", title="Ramps", organ="chest", modality="xray", dimensionality="planar",
-            task="self_supervised", classes={}, licence="internal", homepage="", source_version="1", source_checksum={}, split_rule="all train",
+            task="self_supervised", classes={}, licence="internal", homepage="", source_version="1",
+            source_checksum={}, split_rule="all train",
         )
 
     def __len__(self):
