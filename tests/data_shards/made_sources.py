@@ -82,7 +82,7 @@ WINDOWS_HU = ((-1000.0, 400.0), (-160.0, 240.0), (-200.0, 1200.0))
 
 
 class Coloured(Source):
-    """Slices of CT phantoms as red, green and blue: one window each. uint8 of shape 3,H,W."""
+    """Slices of CT phantoms as red, green and blue: one window each. uint8 of shape 3,H,W, of unknown spacing."""
 
     def __init__(self, *, subjects: int, size: int = 28) -> None:
         self._slices = Phantoms(
@@ -97,4 +97,4 @@ class Coloured(Source):
         sample = self._slices.sample(position)
         shares = [(sample.image.pixels[0] - low) / (high - low) for low, high in WINDOWS_HU]
         pixels_3HW = np.rint(np.clip(np.stack(shares), 0, 1) * 255).astype(np.uint8)
-        return replace(sample, images={"image": replace(sample.image, pixels=pixels_3HW)})
+        return replace(sample, images={"image": replace(sample.image, pixels=pixels_3HW, spacing_mm=())})
