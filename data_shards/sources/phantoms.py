@@ -11,8 +11,7 @@ from pydantic import Field
 from data_shards.card import DatasetCard
 from data_shards.phantoms.difficulty import difficulty as difficulty_at
 from data_shards.phantoms.population import Population
-from data_shards.phantoms.recipe import SLICES, VOLUME, Recipe
-from data_shards.phantoms.recipes import RECIPES
+from data_shards.phantoms.recipes import RECIPES, SLICES, VOLUME, Recipe
 from data_shards.phantoms.study import Studies
 from data_shards.sample import Sample, subject_hash
 from data_shards.sources.base import Source, register_source

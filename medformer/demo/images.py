@@ -13,7 +13,7 @@ from data_shards.support.errors import DataError
 SETS = ("breastmnist", "retinamnist", "pneumoniamnist")
 """Small enough for a demonstration: 6,334 training images, 4 MB."""
 PHANTOMS = ("phantom-brain-mri-2d", "phantom-knee-mri-2d", "phantom-abdomen-ct-2d")
-"""Slices of three organs; with 250 subjects and 8 slices of each about as many training images."""
+"""Slices of three organs; 8 of each of 250 subjects are drawn in a minute, and 4,200 are there to train on."""
 
 
 @dataclass(frozen=True)
