@@ -10,10 +10,11 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from data_shards.format import tar
+from data_shards.format.index import read_index
 from data_shards.format.manifest import Manifest, ShardEntry, read_manifest
-from data_shards.reading.open_shard import verified_index
 from data_shards.sample import Image, Sample
 from data_shards.storage.local import LocalFolder
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.files import sha256_of
 from data_shards.support.progress import Progress
@@ -49,9 +50,14 @@ def _verify_shard(folder: Path, shard: ShardEntry, split: str, manifest: Manifes
     storage = LocalFolder(folder)
     try:
         storage.local(shard.index, size=shard.index_bytes, sha256=shard.index_sha256)
-        records = verified_index(folder / shard.index, shard, str(folder / shard.index))
+        if sha256_of(folder / shard.index) != shard.index_sha256:
+            raise DataError(f"{folder / shard.index}: damaged: its SHA-256 is not the one in the manifest")
+        records = read_index(folder / shard.index, shard.samples)
     except DataError as error:
         findings.append(str(error))
+    except OSError as error:
+        raise_out_of_files(error)
+        findings.append(f"{folder / shard.index}: cannot be read: {error.strerror or error}")
     path = folder / shard.file
     try:
         storage.local(shard.file, size=shard.bytes, sha256=shard.sha256)
@@ -60,6 +66,7 @@ def _verify_shard(folder: Path, shard: ShardEntry, split: str, manifest: Manifes
     except DataError as error:
         findings.append(str(error))
     except OSError as error:
+        raise_out_of_files(error)
         return [*findings, f"{path}: cannot be read: {error.strerror or error}"]
     if records is None or not path.is_file():
         return [*findings, f"{path}: damaged; without its index no sample can be named"]

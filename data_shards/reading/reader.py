@@ -201,7 +201,7 @@ class ShardedDataset:
 
     def _marks(self) -> Iterator[np.ndarray]:
         for number in range(len(self.entry.shards)):
-            yield self._shards.records_of(self._shards[number], number)["images"][self.image]["bytes"] > 0
+            yield self._shards[number].records["images"][self.image]["bytes"] > 0
 
     def _shard_of(self, positions: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._shards.ends, positions, side="right")
@@ -251,7 +251,7 @@ class _Columns:
     def take(self, number: int, places: np.ndarray) -> tuple[OpenShard, np.ndarray]:
         """Copy those of one shard to their places; returns the shard and the copies."""
         shard = self._shards[number]
-        records = self._shards.records_of(shard, number)
+        records = shard.records
         plain = f"V{records.itemsize}"
         if self._dtype is None:
             self._dtype, self._bytes_B = records.dtype, np.empty(len(self._positions), plain)

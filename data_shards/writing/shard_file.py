@@ -17,7 +17,6 @@ from data_shards.support.files import sha256_of
 
 # Rows of a shard that is still open, for a build that is cut off.
 ROWS_SUFFIX = ".rows.npy"
-_BLOCK_BYTES = 1 << 20
 
 
 class ShardWriter:
@@ -45,11 +44,9 @@ class ShardWriter:
         writer.stem, writer.size, writer.samples = state["stem"], state["bytes"], state["samples"]
         writer._folder = folder
         writer._path = folder / f"{writer.stem}.tar"
-        writer._digest = hashlib.sha256()
         os.truncate(writer._path, writer.size)
         with writer._path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                writer._digest.update(block)
+            writer._digest = hashlib.file_digest(file, "sha256")
         writer._file = writer._path.open("ab", buffering=0)
         writer._records = [(np.array(read_index(folder / state["rows"], writer.samples)), layout)]
         return writer

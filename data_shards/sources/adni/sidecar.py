@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from data_shards.sources.adni.facts import Facts, age_of, date_of, image_id_of, modality_of, ptid_of, sex_of
 from data_shards.sources.adni.left_out import LeftOut
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.limits import open_regular
 
@@ -47,6 +48,7 @@ def _read(path: Path) -> ElementTree.Element:
     except UnicodeDecodeError:
         raise DataError("the XML file is not UTF-8") from None
     except OSError as error:
+        raise_out_of_files(error)
         raise DataError(f"the XML file cannot be read ({type(error).__name__})") from None
     if len(content) > MAX_SIDECAR_BYTES:
         raise DataError("the XML file is larger than 1 MiB")
