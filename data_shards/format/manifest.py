@@ -11,8 +11,8 @@ from pydantic import field_validator
 
 from data_shards.card import DatasetCard
 from data_shards.sample import SPLITS
-from data_shards.support.documents import Document, parse, resolved
 from data_shards.support.descriptors import raise_out_of_files
+from data_shards.support.documents import Document, parse, resolved
 from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import write_json
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task

@@ -118,7 +118,7 @@ class Cache:
             fetch(descriptor)
             os.fsync(descriptor)
             path = path_of(self.folder, file, complete=True)
-            # Under the lock: who lists the folder meanwhile (readdir(3)) may else meet neither name, and count too little.
+            # Under the lock: a listing meanwhile (readdir(3)) might meet neither name, and so make room too small.
             with locks.exclusive(self.folder / _LOCK_NAME):
                 os.rename(partial, path)
             _touch(descriptor)

@@ -15,6 +15,7 @@ from typing import Any
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import MedformerError
 
+
 def home_folder() -> Path:
     """Where Medformer keeps what is the user's: ``$MEDFORMER_HOME``, else the data folder by the XDG convention."""
     home = os.environ.get("MEDFORMER_HOME")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from data_shards.format.manifest import ShardEntry
 from data_shards.support.files import sha256_of
 
 # Rows of a shard that is still open, for a build that is cut off.
-ROWS_SUFFIX = ".rows.npy"
+_ROWS_SUFFIX = ".rows.npy"
 
 
 class ShardWriter:
@@ -70,7 +70,7 @@ class ShardWriter:
 
         The rows go to a file of their own: the state before stays whole until the new one is noted.
         """
-        rows = f"{self.stem}.{self.samples}{ROWS_SUFFIX}"
+        rows = f"{self.stem}.{self.samples}{_ROWS_SUFFIX}"
         write_index(self._folder / rows, self._joined(layout))
         os.fsync(self._file.fileno())
         return {"stem": self.stem, "bytes": self.size, "samples": self.samples, "rows": rows}
@@ -115,6 +115,15 @@ class ClosedShard:
 
     entry: ShardEntry
     layout: Layout
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON types."""
+        return {"entry": self.entry.model_dump(), "layout": asdict(self.layout)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ClosedShard:
+        """What :meth:`to_json` wrote down."""
+        return cls(ShardEntry(**content["entry"]), Layout.from_json(content["layout"]))
 
     def finished(self, folder: Path, layout: Layout) -> ShardEntry:
         """Bring the index to the layout of the whole dataset; only now is it known how wide keys and labels are."""

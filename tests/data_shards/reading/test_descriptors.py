@@ -227,9 +227,9 @@ def test_a_lack_of_descriptors_is_told_as_such_and_never_as_damage(
         def glob(self, pattern: str) -> Iterator[Path]:  # type: ignore[override]
             return iter(paths[pattern])
 
-    with pytest.raises(OutOfFiles, match=r"too many open files: this process may have \d+ \(ulimit -n\)"):
-        with no_more_files():
-            opening(Listing(folder), dataset)
+    told = r"too many open files: this process may have \d+ \(ulimit -n\)"
+    with pytest.raises(OutOfFiles, match=told), no_more_files():
+        opening(Listing(folder), dataset)
     assert verify(folder) == [] and dataset.read(np.array([1])).stacked[0, 0, 0, 0] == 1
 
 
