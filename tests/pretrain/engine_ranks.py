@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from data_shards.reader import ShardedDataset
 from data_shards.stream import SampleStream
+from data_shards.support.errors import CheckpointError
+from data_shards.vocabulary import Organ
+from pretrain.backbone.latents import COLLECTIONS
 from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from pretrain.module import PretrainModule, create_backbone
@@ -70,3 +74,15 @@ def trained_in_float64(rank: int, world_size: int, config: PretrainConfig, steps
         optimizer.step()
         module.after_step(step / steps)
     return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def resumed_under_zero(rank: int, world_size: int, shards: Path, out: Path) -> str:
+    """What a resumption under ZeRO 1 says once the vocabulary has grown."""
+    config = PretrainConfig.model_validate(zero_document(shards, out, 1))
+    assert run(config, GroupRuntime(stop_after=2)) is None
+    COLLECTIONS["organ"] = IntEnum("Organ", {**Organ.__members__, "later": len(Organ)})  # This process ends here.
+    try:
+        run(config, GroupRuntime(), resume=True)
+    except CheckpointError as error:
+        return str(error)
+    return "nothing"
