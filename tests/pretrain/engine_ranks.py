@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pretrain.engine import run
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives import Views
 from pretrain.optim import create_optimizer
+from pretrain.runtime import TorchRuntime
 from pretrain.view_factory import ViewFactory
 from tests.pretrain.runs import GroupRuntime, document
 
@@ -86,3 +89,46 @@ def resumed_under_zero(rank: int, world_size: int, shards: Path, out: Path) -> s
     except CheckpointError as error:
         return str(error)
     return "nothing"
+
+
+class SignalledRuntime(TorchRuntime):
+    """The plain surroundings, in which this process gets a real SIGTERM in a given step.
+
+    Args:
+        step: in which it comes; None for never.
+        before: whether it comes before this rank casts its vote in that step, or right after.
+    """
+
+    def __init__(self, step: int | None, before: bool) -> None:
+        super().__init__()
+        self.steps = 0
+        self.saved: list[int] = []
+        self._step, self._before = step, before
+
+    def stop_requested(self) -> bool:
+        self.steps += 1
+        if self.steps == self._step and self._before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        answer = super().stop_requested()
+        if self.steps == self._step and not self._before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+    def checkpoint_saved(self, folder: Path, step: int) -> None:
+        self.saved.append(step)
+
+
+SIGNAL_STEP = 5
+
+
+def stopped_by_signal(rank: int, world_size: int, shards: Path, folder: Path) -> list[tuple[int, list[int]]]:
+    """Steps that were begun, and those whose checkpoints were written, when rank 1 gets SIGTERM at two moments."""
+    found = []
+    for before in (True, False):
+        content = document(
+            shards, folder / f"before-{before}", log_every_steps=10**6, checkpoint={"every_steps": 10**6}
+        )
+        runtime = SignalledRuntime(SIGNAL_STEP if rank == 1 else None, before)
+        assert run(PretrainConfig.model_validate(content), runtime) is None
+        found.append((runtime.steps, runtime.saved))
+    return found

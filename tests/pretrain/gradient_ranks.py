@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ class Squares(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         return set()
+
+
+Case = tuple[int, str, dict[str, Any]]
+"""ZeRO stage, precision, and what else the document's section for DeepSpeed says."""
+
+
+def all_averaged_gradients(rank: int, world_size: int, cases: Sequence[Case]) -> list[dict[str, tuple[float, float]]]:
+    """See :func:`averaged_gradients`, for one case after the other."""
+    return [averaged_gradients(rank, world_size, *case) for case in cases]
 
 
 def averaged_gradients(
