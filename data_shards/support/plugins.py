@@ -1,38 +1,34 @@
-"""What installed distributions add to the registries, found by entry points."""
+"""Parts of the system that other packages bring: modules named by entry points, imported once."""
 
 from __future__ import annotations
 
+import functools
 from importlib.metadata import entry_points
 
-from data_shards.support.errors import ConfigError
+from data_shards.support.errors import DataError
 
 
-def load_plugins(group: str) -> list[str]:
-    """Import what every installed distribution declares under ``group``; to be imported is to register itself.
-
-    A distribution declares it in its ``pyproject.toml``::
-
-        [project.entry-points."medformer.objectives"]
-        vicreg = "their_package.vicreg"
+@functools.cache
+def load_plugins(group: str) -> tuple[str, ...]:
+    """Import every module that an installed package offers in an entry point group; importing it registers its parts.
 
     Args:
-        group: such as ``medformer.objectives``.
+        group: for instance ``medformer.sources``.
 
     Returns:
-        The names of the entry points, sorted.
+        The names of the entry points.
 
     Raises:
-        ConfigError: one cannot be imported; it is named, with its distribution and the reason.
+        DataError: one cannot be imported; its package, its name and the reason are given.
     """
-    found = sorted(entry_points(group=group), key=lambda entry: entry.name)
-    for entry in found:
+    found = sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
+    for point in found:
         try:
-            entry.load()
-        except Exception as error:  # Code of others may raise anything.
-            origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ConfigError(
-                f"the plug-in {entry.name!r} ({entry.value}, group {group}) of {origin} cannot be imported: {reason}; "
-                "repair or uninstall it"
+            point.load()
+        except Exception as error:
+            package = point.dist.name if point.dist else "an installed package"
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(
+                f"{package} offers {point.name!r} ({point.value}) to {group}, and it cannot be loaded: {reason}"
             ) from error
-    return [entry.name for entry in found]
+    return tuple(point.name for point in found)

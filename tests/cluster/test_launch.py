@@ -16,7 +16,7 @@ import pytest
 from cluster.registry import Registry
 from cluster.store import Store
 from data_shards.sources.phantoms import Phantoms
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 
 pytestmark = pytest.mark.cluster
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.errors import CheckpointError
 from data_shards.vocabulary import Organ
 from pretrain.backbone.latents import COLLECTIONS

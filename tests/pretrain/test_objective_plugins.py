@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.support.errors import ConfigError
+from data_shards.support.errors import DataError
+from data_shards.support.plugins import load_plugins
 from pretrain.meter import read_metrics
 from pretrain.objectives.base import PLUGINS, known
 from tests.data_shards.test_plugins import install
@@ -59,6 +60,7 @@ def test_a_broken_one_is_told_to_who_asks_for_it_and_to_nobody_else(
 ) -> None:
     install(tmp_path, "crooked", "1 / 0\n", PLUGINS)
     monkeypatch.syspath_prepend(str(tmp_path))
+    load_plugins.cache_clear()
     assert known("simclr") == "simclr"
-    with pytest.raises(ConfigError, match=r"'crooked' .* of crooked 1\.2 cannot be imported: ZeroDivisionError"):
+    with pytest.raises(DataError, match=r"crooked offers 'crooked' .* and it cannot be loaded: ZeroDivisionError"):
         known("crooked")
