@@ -50,9 +50,10 @@ def grow_state(optimizer: torch.optim.Optimizer) -> None:
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if not isinstance(value, Tensor) or value.ndim != parameter.ndim or value.shape[1:] != parameter.shape[1:]:
+            if not isinstance(value, Tensor) or value.ndim != parameter.ndim or not value.ndim:
                 continue
-            if missing := len(parameter) - len(value):
+            missing = len(parameter) - len(value)
+            if missing > 0 and value.shape[1:] == parameter.shape[1:]:
                 state[name] = torch.cat([value, value.new_zeros(missing, *value.shape[1:])])
 
 
