@@ -34,7 +34,7 @@ class Share:
     gpus: int = 0
 
     def __str__(self) -> str:
-        return f"{_counted(self.threads, 'CPU')} and {_counted(self.gpus, 'GPU')}"
+        return _holdings(self.threads, self.gpus)
 
     def as_resources(self) -> dict[str, float]:
         """The share as Ray's resources."""
@@ -79,29 +79,23 @@ def shortage(machines: Sequence[Machine], workers: int, share: Share) -> str | N
         ("GPU", share.gpus, [machine.gpus for machine in machines]),
     ):
         if workers * per_worker > sum(there):
-            return (
-                f"{asked} are {_counted(workers * per_worker, unit)}, and it has {sum(there):g}: {described(machines)}"
-            )
+            total = _counted(workers * per_worker, unit)
+            return f"asked for {asked}, {total} in all; there are {sum(there):g}: {described(machines)}"
         if per_worker > max(there):
-            return (
-                f"{asked} do not fit: no machine has {_counted(per_worker, unit)}, the largest has {max(there):g}: "
-                f"{described(machines)}"
-            )
-    return f"{asked} do not fit, there is room for {held} of them: {described(machines)}"
+            most = f"the most on one is {max(there):g}"
+            return f"asked for {asked}; no machine has {_counted(per_worker, unit)}, {most}: {described(machines)}"
+    return f"asked for {asked}; there is room for {held} of the workers: {described(machines)}"
 
 
 def wanted(workers: int, share: Share) -> str:
     """What is asked for, in words."""
-    return f"{_counted(workers, 'worker')} with {share}" + (" each" if workers > 1 else "")
+    return f"{_counted(workers, 'worker')} with {share}{' each' if workers > 1 else ''}"
 
 
 def described(machines: Iterable[Machine]) -> str:
     """The machines in words, equal ones together, the largest first."""
     counts = sorted(Counter(machines).items(), reverse=True)
-    words = [
-        f"{_counted(count, 'machine')} with {machine.cpus:g} CPUs and {machine.gpus:g} GPUs"
-        for machine, count in counts
-    ]
+    words = [f"{_counted(count, 'machine')} with {_holdings(machine.cpus, machine.gpus)}" for machine, count in counts]
     return ", ".join(words) or "no machine"
 
 
@@ -118,6 +112,10 @@ def free_machines() -> list[Machine]:
 
     free: Mapping[str, Any] = available_resources_per_node()
     return [Machine.of(resources) for resources in free.values()]
+
+
+def _holdings(cpus: float, gpus: float) -> str:
+    return f"{_counted(cpus, 'CPU')} and {_counted(gpus, 'GPU')}"
 
 
 def _counted(number: float, noun: str) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.digests import decode, digest_bundle, encode
 from cluster.errors import RegistryError
-from cluster.history import AliasMove, as_tag, new_move, read_moves
+from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
 from cluster.pull import fetch
-from cluster.records import ModelDetails, ModelSummary, PublishedModel
+from cluster.records import ModelDetails, ModelSummary, Promotion, PublishedModel
 from cluster.reference import check_alias, check_name, check_version, parse_reference
 from cluster.store import Store, first_line
 from data_shards.support.errors import nearest
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 EXPERIMENT = "medformer-models"
 _DIGESTS = "medformer.files"
 _ARCHITECTURE = "medformer.architecture"
+# How often an alias is put right; each time is needed only when somebody else moved it meanwhile.
+_MOST_MOVES = 100
+# How often, and how long apart, an alias that does not agree with its history is looked at again.
+_LOOKS, _LOOK_S = 5, 0.2
 
 
 class Registry:
@@ -68,7 +74,7 @@ class Registry:
                 )
             return self._published(created, {})
 
-    def promote(self, name: str, version: str, alias: str) -> AliasMove:
+    def promote(self, name: str, version: str, alias: str) -> Promotion:
         """Give ``alias`` to a version; the version that had it loses it, and the move is written down.
 
         Raises:
@@ -77,13 +83,18 @@ class Registry:
         check_alias(alias)
         model = self._model(name)
         found = self.resolve(f"{name}:{check_version(version)}")
-        move = new_move(alias, found.version, _aliases(model).get(alias))
+        before = read_moves(model.tags)
+        move = new_move(alias, found.version, _aliases(model).get(alias), before)
         key, value = as_tag(move)
         with _store_errors(f"cannot promote {name}:{version}"):
             # First the record: an alias never moves without one.
             self._client.set_registered_model_tag(name, key, value)
-            self._client.set_registered_model_alias(name, alias, found.version)
-        return move
+        with _store_errors(f"the promotion of {name}:{version} is recorded but may not have taken effect; try again"):
+            moves = self._follow_history(name, alias)
+        holds = newest(moves, alias) or move
+        # As it stands in the history, where it may have come after a move that was not seen.
+        recorded = next((each for each in moves if replace(each, previous=move.previous) == move), move)
+        return Promotion(recorded, holds)
 
     def list(self) -> tuple[ModelSummary, ...]:
         """Every model, by name."""
@@ -108,16 +119,21 @@ class Registry:
             RegistryError: there is no such model; the nearest name is given.
         """
         model = self._model(check_name(name))
-        aliases = _aliases(model)
-        history = read_moves(model.tags)
-        last = {move.alias: move.version for move in history}
+        for _ in range(_LOOKS):
+            aliases, history = _aliases(model), read_moves(model.tags)
+            known = sorted({*aliases, *(move.alias for move in history)})
+            unrecorded = [alias for alias in known if not _agree(aliases, history, alias)]
+            if not unrecorded:
+                break
+            time.sleep(_LOOK_S)  # A promotion may be between its record and its alias.
+            model = self._model(name)
         with _store_errors(f"cannot show {name!r}"):
             return ModelDetails(
                 name=name,
                 versions=self._versions(name, aliases),
                 aliases=aliases,
                 history=history,
-                unrecorded=tuple(alias for alias, version in aliases.items() if last.get(alias) != version),
+                unrecorded=tuple(unrecorded),
             )
 
     def resolve(self, reference: str) -> PublishedModel:
@@ -156,6 +172,22 @@ class Registry:
         """
         published = self.resolve(reference)
         return fetch(self.store.uri, published.location, published.files, destination, reference)
+
+    def _follow_history(self, name: str, alias: str) -> tuple[AliasMove, ...]:
+        """Put the alias where its newest move says, until both are seen to agree; returns the history.
+
+        Whoever moves an alias last looks once more afterwards, and sees all that was recorded before: so however many
+        promote at the same time, the last of them leaves agreement.
+        """
+        for _ in range(_MOST_MOVES):
+            model = self._client.get_registered_model(name)
+            moves = read_moves(model.tags)
+            if _agree(_aliases(model), moves, alias):
+                return moves
+            last = newest(moves, alias)
+            assert last is not None, "a move was recorded"
+            self._client.set_registered_model_alias(name, alias, last.version)
+        raise RegistryError(f"{name}@{alias} is moved again and again by others")
 
     def _upload(self, bundle: Path, name: str, run_id: str | None) -> tuple[str, str]:
         """Store the files as a logged model; returns where they are and its id."""
@@ -237,6 +269,11 @@ def _pages(search: Any, **arguments: Any) -> Iterator[Any]:
 def _aliases(model: RegisteredModel) -> dict[str, str]:
     """Alias to version; MLflow gives the versions as text over HTTP and as numbers from SQL."""
     return {alias: str(version) for alias, version in sorted(model.aliases.items())}
+
+
+def _agree(aliases: Mapping[str, str], moves: Sequence[AliasMove], alias: str) -> bool:
+    last = newest(moves, alias)
+    return last is not None and aliases.get(alias) == last.version
 
 
 def _iso(timestamp_ms: int) -> str:

@@ -96,7 +96,13 @@ def run_show(arguments: argparse.Namespace) -> int:
         ]
         print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY"), moves)
     for alias in details.unrecorded:
-        print(f"note: {alias!r} was last moved by something other than medformer")
+        moves = [move.version for move in details.history if move.alias == alias]
+        recorded = f"the last move recorded gave it to {moves[-1]}" if moves else "no move of it is recorded"
+        now = f"version {details.aliases[alias]}" if alias in details.aliases else "gone"
+        print(
+            f"note: {alias!r} is {now}, but {recorded}: it was moved by something other than medformer, or a "
+            "promotion was cut off; promoting it again puts both right"
+        )
     return 0
 
 
@@ -115,7 +121,14 @@ def run_promote(arguments: argparse.Namespace) -> int:
     """Move an alias; print where it was and where it is."""
     registry = _registry(arguments)
     found = registry.resolve(arguments.reference)
-    move = registry.promote(found.name, found.version, arguments.alias)
+    promotion = registry.promote(found.name, found.version, arguments.alias)
+    move, holds = promotion.move, promotion.holds
+    if holds != move:
+        print(
+            f"{found.name}@{move.alias} went to version {move.version}, and then to version {holds.version}, by "
+            f"{holds.user}, who promoted at the same time"
+        )
+        return 0
     before = f", before: version {move.previous}" if move.previous else ""
     print(f"{found.name}@{move.alias} is now version {move.version}{before}")
     return 0
