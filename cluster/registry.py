@@ -140,8 +140,11 @@ class Registry:
         """The version that ``name@alias`` or ``name:version`` stands for.
 
         Raises:
-            RegistryError: there is no such model, alias or version; the nearest one is given.
+            RegistryError: there is no such model, alias or version; the nearest one is given. The name alone is
+                answered with the aliases there are.
         """
+        if not set(reference) & {"@", ":"}:
+            raise self.which_version(reference)
         wanted = parse_reference(reference)
         model = self._model(wanted.name)
         aliases = _aliases(model)
@@ -156,6 +159,17 @@ class Registry:
                 return published
         known = ", ".join(published.version for published in versions) or "none"
         raise RegistryError(f"model {wanted.name!r} has no version {number}; valid: {known}")
+
+    def which_version(self, name: str) -> RegistryError:
+        """What to answer when a model is named without saying which version: the ways to say it.
+
+        Raises:
+            RegistryError: there is no such model; the nearest name is given.
+        """
+        details = self.show(name)
+        ways = [f"{name}@{alias} (version {version})" for alias, version in details.aliases.items()]
+        ways += [f"{name}:{published.version}" for published in details.versions[:1]]
+        return RegistryError(f"model {name!r}: which version? {' or '.join(ways) or 'it has none yet'}")
 
     def pull(self, reference: str, destination: Path) -> Path:
         """Copy a model bundle out of the registry; see :func:`cluster.pull.fetch`.

@@ -136,10 +136,8 @@ def run_promote(arguments: argparse.Namespace) -> int:
 
 def run_pull(arguments: argparse.Namespace) -> int:
     """Copy a model; print the folder."""
-    from cluster.reference import parse_reference
-
-    out = arguments.out or Path(parse_reference(arguments.reference).name)
-    print(_registry(arguments).pull(arguments.reference, out))
+    registry = _registry(arguments)
+    print(registry.pull(arguments.reference, arguments.out or Path(registry.resolve(arguments.reference).name)))
     return 0
 
 

@@ -130,7 +130,8 @@ def test_what_is_not_there_is_named_with_the_nearest_that_is(
         (f"{name[:-1]}_@champion", f"did you mean '{name}'"),
         (f"{name}@champoin", "did you mean 'champion'"),
         (f"{name}:7", "no version 7; valid: 1"),
-        (name, "expected name@alias or name:version"),
+        (name, f"which version\\? {name}@champion \\(version 1\\) or {name}:1"),
+        (f"{name}x", f"no model '{name}x' .*did you mean '{name}'"),
         (f"{name}:zero", "expected a whole number"),
         ("Nano@champion", "lower-case"),
     ]
