@@ -21,6 +21,7 @@ from cluster.pull import fetch
 from cluster.records import ModelDetails, ModelSummary, Promotion, PublishedModel
 from cluster.reference import check_alias, check_name, check_version, parse_reference
 from cluster.store import Store, first_line
+from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.errors import nearest
 from data_shards.support.files import read_json
 
@@ -58,12 +59,12 @@ class Registry:
         check_name(name)
         files = digest_bundle(bundle)
         architecture = str(read_json(bundle / "config.json", RegistryError).get("architecture", "unknown"))
-        with _store_errors(f"cannot publish {bundle} as {name!r}"):
-            self._ensure_model(name)
+        with _store_errors(f"cannot publish {bundle} as {name!r} in {self.store.uri}"):
             for published in self._versions(name):
                 if published.files == files:
                     return published
             location, model_id = self._upload(bundle, name, run_id)
+            self._ensure_model(name)
             with self.store.as_default():
                 created = self._client.create_model_version(
                     name,
@@ -211,12 +212,14 @@ class Registry:
         model = self._client.create_logged_model(
             experiment, name=name, source_run_id=run_id, model_type="medformer-backbone"
         )
-        status = LoggedModelStatus.FAILED
         try:
             self._client.log_model_artifacts(model.model_id, str(bundle))
-            status = LoggedModelStatus.READY
-        finally:
-            self._client.finalize_logged_model(model.model_id, status)
+        except BaseException:
+            self.store.discard(model.artifact_location)
+            with contextlib.suppress(Exception):  # the first error counts, and may be the reason for a second one
+                self._client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            raise
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return model.artifact_location, model.model_id
 
     def _ensure_model(self, name: str) -> None:
@@ -302,4 +305,4 @@ def _store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"{doing}: {first_line(error)}") from error
+        raise RegistryError(f"{doing}: {FULL if is_full_disk(error) else first_line(error)}") from error

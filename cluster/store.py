@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
+from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
 
 if TYPE_CHECKING:
@@ -73,6 +75,11 @@ class Store:
                         raise error
             return str(found.experiment_id)
 
+    def discard(self, location: str) -> None:
+        """Remove files that were half written, where this process can: a server looks after its own."""
+        if self._artifacts is not None and location.startswith("file:"):
+            shutil.rmtree(urllib.request.url2pathname(urllib.parse.urlparse(location).path), ignore_errors=True)
+
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
         """Make this store MLflow's own default for a while.
@@ -106,7 +113,7 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise RegistryError(f"{what}: {first_line(error)}") from error
+        raise RegistryError(f"{what}: {FULL if is_full_disk(error) else first_line(error)}") from error
     except OSError as error:
         raise RegistryError(f"{what}: {error.strerror or error}") from error
 
@@ -138,6 +145,8 @@ def _client(uri: str) -> MlflowClient:
     from mlflow.utils.file_utils import ExclusiveFileLock
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # A database that refuses is an error of ours in one line, not a traceback before it.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if not uri.startswith(_SQLITE):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Two processes that make the tables of a new database at once would trip over each other.
