@@ -133,7 +133,7 @@ class CheckpointStore:
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _DISK_ERRORS):
                 raise  # A worker was lost: that is for the surroundings to mend, by a restart.
-            full = is_full_disk(error) or is_filled(partial)
+            full = is_full_disk(error) or (isinstance(error, RuntimeError) and is_filled(partial))
             shutil.rmtree(partial, ignore_errors=True)
             reason = FULL if full else getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise MedformerError(f"cannot write checkpoint {final}: {reason}{self._what_stays()}") from error
