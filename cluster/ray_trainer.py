@@ -114,6 +114,8 @@ def _worker_environment(share: Share) -> dict[str, str]:
 def _readable(error: TrainingFailedError, group: WorkerGroup, share: Share, failure_path: Path) -> MedformerError:
     """What Ray Train gave up on, in one line."""
     cause = getattr(error, "controller_failure", None)
+    # What came through a call of Ray is wrapped, and its text is a traceback.
+    cause = getattr(cause, "cause", cause)
     if isinstance(cause, MedformerError):
         return cause
     write_atomic(failure_path, f"{error}\n")
