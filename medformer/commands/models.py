@@ -96,8 +96,8 @@ def run_show(arguments: argparse.Namespace) -> int:
         ]
         print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY"), moves)
     for alias in details.unrecorded:
-        moves = [move.version for move in details.history if move.alias == alias]
-        recorded = f"the last move recorded gave it to {moves[-1]}" if moves else "no move of it is recorded"
+        versions = [move.version for move in details.history if move.alias == alias]
+        recorded = f"the last move recorded gave it to {versions[-1]}" if versions else "no move of it is recorded"
         now = f"version {details.aliases[alias]}" if alias in details.aliases else "gone"
         print(
             f"note: {alias!r} is {now}, but {recorded}: it was moved by something other than medformer, or a "
