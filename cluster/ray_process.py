@@ -13,12 +13,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from cluster import defaults
+from cluster.autoscaler import can_grow
+from cluster.capacity import Share, described, free_machines, machines, shared_out, shortage, wanted
 from cluster.errors import ClusterError
 from cluster.session import end_session
 from cluster.worker_group import Ended, News, Placed, Waiting, WorkerGroup
@@ -59,7 +61,6 @@ def main(descriptor: int) -> None:
 
 
 def _run(body: Callable[..., Any], group: WorkerGroup, out: Path, tell: Callable[[News], None]) -> Any:
-    from cluster.capacity import machines, shared_out
     from cluster.ray_cluster import connected
     from cluster.ray_trainer import train
 
@@ -79,9 +80,6 @@ def _wait_for_machines(name: str, group: WorkerGroup, tell: Callable[[News], Non
     Raises:
         ClusterError: it does not hold them, with both numbers.
     """
-    from cluster.autoscaler import can_grow
-    from cluster.capacity import machines, shared_out, shortage
-
     deadline_s = time.monotonic() + group.wait_s
     while True:
         there = machines()
@@ -99,14 +97,22 @@ def _wait_for_machines(name: str, group: WorkerGroup, tell: Callable[[News], Non
 
 
 @contextmanager
-def _watched(workers: int, share: Any, tell: Callable[[News], None]) -> Iterator[None]:
+def _watched(workers: int, share: Share, tell: Callable[[News], None]) -> Iterator[None]:
     """Tell whether the workers have their places or wait for them, also when lost ones are replaced."""
+    import ray
+
+    if ray.util.client.ray.is_connected():  # ray://HOST:PORT, through which the state of a cluster is not to be had
+        tell(Placed())
+        yield
+        return
     ended = threading.Event()
 
     def look() -> None:
         last: News | None = None
         while not ended.wait(_LOOK_S):
-            news = _places(workers, share)
+            news = None
+            with suppress(Exception):  # a head that does not answer now is asked again
+                news = _places(workers, share)
             if news is not None and news != last:
                 tell(news)
                 last = news
@@ -120,13 +126,11 @@ def _watched(workers: int, share: Any, tell: Callable[[News], None]) -> Iterator
         thread.join()
 
 
-def _places(workers: int, share: Any) -> News | None:
+def _places(workers: int, share: Share) -> News | None:
     """Whether the placement group of this job is there; None when there is none now."""
     import ray
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-
-    from cluster.capacity import described, free_machines, machines, wanted
 
     job = ray.get_runtime_context().get_job_id()
     # Ray's public table does not say whose a group is.

@@ -37,7 +37,7 @@ _LISTEN_S = 0.2
 _TOLD_EVERY_S = 30.0
 # So long nothing is said: Ray takes its time to start, and workers that are replaced wait for a moment.
 _QUIET_S = {"ray": 30.0, "machines": 3.0}
-_FAREWELL_S = 20.0
+_FAREWELL_S = 5.0
 
 Say = Callable[[str], None]
 
