@@ -12,6 +12,7 @@ from data_shards.support.files import write_atomic
 
 STOP_FILE = "stop"
 ATTEMPT_FILE = "attempt"
+FAILURE_FILE = "failure.txt"
 _LOOK_S = 1.0
 _STOP_CHECK_S = 2.0
 _MOST_CALLS_BETWEEN_CHECKS = 1000
@@ -28,7 +29,7 @@ class RayRuntime:
         world_size: how many workers there are.
         attempt: 0 the first time that workers start in the run's folder, 1 after the first restart, and so on; the
             same on every rank.
-        device: the GPU that Ray gave this worker, else the CPU.
+        device: the GPU that Ray gave this worker; the CPU when it was given none, even where the machine has some.
     """
 
     def __init__(self, out: Path) -> None:
@@ -37,6 +38,7 @@ class RayRuntime:
         Args:
             out: the folder of the run, on storage that every worker shares.
         """
+        import ray
         from ray import train
         from ray.train.collective import broadcast_from_rank_zero
         from ray.train.torch import get_device
@@ -45,7 +47,8 @@ class RayRuntime:
         self.rank: int = context.get_world_rank()
         self.local_rank: int = context.get_local_rank()
         self.world_size: int = context.get_world_size()
-        self.device: torch.device = get_device()
+        # Ray's own answer for a worker without GPUs is the first one that torch sees.
+        self.device: torch.device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
         self.attempt: int = broadcast_from_rank_zero(_next_attempt(out) if self.rank == 0 else None)
         self._stop_file = out / STOP_FILE
         self._asked = self._preempted = False
@@ -105,9 +108,15 @@ class RayRuntime:
             time.sleep(1)
 
 
+def read_attempt(out: Path) -> int | None:
+    """The newest start of workers in the run's folder, or None before the first."""
+    path = out / ATTEMPT_FILE
+    return int(path.read_text()) if path.exists() else None
+
+
 def _next_attempt(out: Path) -> int:
     """Count the starts of workers in the run's folder: a new process, or a new driver, cannot know of the others."""
-    path = out / ATTEMPT_FILE
-    attempt = int(path.read_text()) + 1 if path.exists() else 0
-    write_atomic(path, f"{attempt}\n")
+    last = read_attempt(out)
+    attempt = 0 if last is None else last + 1
+    write_atomic(out / ATTEMPT_FILE, f"{attempt}\n")
     return attempt

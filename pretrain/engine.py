@@ -20,13 +20,14 @@ from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
-from pretrain.config import PLACE_KEYS, PretrainConfig, run_digest
+from pretrain.config import PretrainConfig, run_digest
 from pretrain.data import open_datasets, open_stream
 from pretrain.health import HealthMonitor, embedding_spread, watched_embedding
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.collectives import all_gather_rows
 from pretrain.optim import create_schedule, grow_state
+from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime
 from pretrain.sharding import gradient_norm, initialise, zero_stage
 from pretrain.stopping import StopVote
@@ -197,16 +198,7 @@ def _restore(
     runtime: Runtime,
 ) -> int:
     state = checkpoint.state()
-    if state["config_sha256"] != run_digest(config):
-        raise CheckpointError(
-            f"{checkpoint.folder} was written by a run with another configuration; a resumed run may only change "
-            f"{', '.join(PLACE_KEYS)} (compare {config.out / 'config.yaml'})"
-        )
-    if state["world_size"] != runtime.world_size and state["zero_stage"] > 0:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds optimizer state that ZeRO stage {state['zero_stage']} split over "
-            f"{state['world_size']} workers; go on with as many, not {runtime.world_size}"
-        )
+    check_same_run(checkpoint, state, config, runtime.world_size)
     if state.get("vocabulary", _vocabulary()) != _vocabulary() and state["zero_stage"] > 0:
         raise CheckpointError(
             f"{checkpoint.folder} is from before an entry joined the vocabulary, and holds optimizer state that ZeRO "
