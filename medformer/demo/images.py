@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,32 @@ def choose(folder: Path | None, seed: int) -> Chosen:
         note = "No MedMNIST files on this machine and none could be downloaded: synthetic phantoms stand in for images."
         phantoms = (Phantoms(name, seed=seed, subjects=250, images_per_subject=8, difficulty=0.25) for name in PHANTOMS)
         return Chosen(tuple(phantoms), (note,))
+
+
+def keep_archives(chosen: Chosen, folder: Path) -> Path | None:
+    """Put the archives that a demonstration reads into one folder, where later commands find them, also offline.
+
+    Args:
+        chosen: the sources.
+        folder: where to; made when there are archives.
+
+    Returns:
+        The folder, or None when no source reads an archive.
+
+    Raises:
+        DataError: an archive cannot be copied.
+    """
+    archives = [source.archive for source in chosen.sources if isinstance(source, MedMNIST)]
+    try:
+        for archive in archives:
+            folder.mkdir(exist_ok=True)
+            try:
+                os.link(archive, folder / archive.name)
+            except OSError:  # on another disk, or not ours to link
+                shutil.copyfile(archive, folder / archive.name)
+    except OSError as error:
+        raise DataError(f"cannot copy {archive} into {folder}: {error.strerror or error}") from error
+    return folder if archives else None
 
 
 def _from_folder(folder: Path) -> Chosen:

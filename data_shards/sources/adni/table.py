@@ -24,6 +24,7 @@ from data_shards.sources.adni.facts import (
     ptid_of,
     sex_of,
 )
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.limits import open_regular
 
@@ -79,6 +80,7 @@ def read_table(path: Path, name: str) -> Table:
             raise DataError("zero bytes in it; a CSV table in UTF-8 is expected")
         header, rows = _parse(content)
     except OSError as error:
+        raise_out_of_files(error)
         raise DataError(f"{name}: cannot be read ({type(error).__name__})") from None
     except DataError as error:
         raise DataError(f"{name}: {error}") from None

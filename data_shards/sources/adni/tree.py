@@ -24,6 +24,7 @@ from data_shards.sources.adni.facts import (
     sex_of,
 )
 from data_shards.sources.images.folder import list_files, outside
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.limits import open_regular
 
@@ -190,6 +191,7 @@ def _read_xml(path: Path) -> ElementTree.Element:
     except UnicodeDecodeError:
         raise DataError("the XML file is not UTF-8") from None
     except OSError as error:
+        raise_out_of_files(error)
         raise DataError(f"the XML file cannot be read ({type(error).__name__})") from None
     if len(content) > MAX_SIDECAR_BYTES:
         raise DataError("the XML file is larger than 1 MiB")

@@ -1,98 +1,78 @@
-"""A source of another package: its entry point is enough, and what is wrong with it is told with its name."""
+"""Sources of other packages: real distributions on the path of a real command."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
-SOURCE = """
-import numpy as np
-from data_shards.card import DatasetCard
-from data_shards.sample import Image, Sample
-from data_shards.sources.base import Source, register_source
-from data_shards.support.documents import Document
-from data_shards.vocabulary import Modality, Organ, Task
+from data_shards.reading.reader import ShardedDataset
+from tests.data_shards.processes import ENVIRONMENT
+from tests.test_documents import ROOT, example_file
 
 
-class Config(Document):
-    \"\"\"No more than a number.\"\"\"
-
-    count: int = 3
-
-
-@register_source("NAME")
-class Ramps(Source):
-    \"\"\"Ramps of a hospital.\"\"\"
-
-    Config = Config
-
-    def __init__(self, count):
-        self.count = count
-        self.card = DatasetCard(
-            name="ramps", title="Ramps", organ="chest", modality="xray", dimensionality="planar",
-            task="self_supervised", classes={}, licence="internal", homepage="", source_version="1",
-            source_checksum={}, split_rule="all train",
-        )
-
-    def __len__(self):
-        return self.count
-
-    def sample(self, position):
-        pixels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8) + np.uint8(position)
-        images = {"image": Image(pixels, Modality.xray)}
-        return Sample(f"{position}", images, Organ.chest, f"s{position}", "train", task=Task.self_supervised)
-
-    @classmethod
-    def from_config(cls, config):
-        return [cls(config.count)]
-"""
-
-
-def install(site: Path, module: str, code: str) -> None:
-    """What an installer leaves of a package: its module, and its metadata with an entry point."""
-    site.mkdir()
+def install(site: Path, package: str, module: str, code: str, entry: str) -> None:
+    """What an installer leaves in ``site-packages``: the module, and metadata with its entry point."""
+    site.mkdir(exist_ok=True)
     (site / f"{module}.py").write_text(code)
-    info = site / "hospital_tools-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hospital-tools\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[medformer.sources]\nramps = {module}\n")
+    metadata = site / f"{package.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[medformer.sources]\n{entry} = {module}\n")
 
 
 def medformer(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(site), *filter(None, sys.path)])
-    return subprocess.run(
-        [sys.executable, "-m", "medformer", *words],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = os.pathsep.join([str(site), ENVIRONMENT["PYTHONPATH"]])
+    environment = ENVIRONMENT | {"PYTHONPATH": path, "MEDFORMER_HOME": str(site / "home")}
+    command = [sys.executable, "-m", "medformer", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_source_of_an_installed_package_is_listed_and_built_by_several_processes(tmp_path: Path) -> None:
-    install(tmp_path / "site", "ramps_of_a_hospital", SOURCE.replace("NAME", "ramps"))
+@pytest.fixture
+def archive() -> str:
+    """The source that the documents show."""
+    return example_file(ROOT / "docs" / "shards.md", "data_shards/sources/archive.py")[0]
+
+
+def test_a_source_of_an_installed_package_builds_as_one_of_ours(tmp_path: Path, archive: str) -> None:
+    install(tmp_path / "site", "hospital-tools", "hospital_archive", archive, "archive")
+    for patient in range(12):
+        folder = tmp_path / "scans" / f"patient-{patient}"
+        folder.mkdir(parents=True)
+        pixels = np.random.default_rng(patient).integers(0, 256, (9, 7), np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "0.png")
+    words = ["archive", f"root={tmp_path / 'scans'}", "--out", str(tmp_path / "out"), "--workers", "2"]
+    done = medformer(tmp_path / "site", "shards", "build", *words)
+    assert done.returncode == 0, done.stderr
+    read = {split: ShardedDataset(tmp_path / "out" / "archive", split) for split in ("train", "test")}
+    assert sum(map(len, read.values())) == 12
+    assert read["train"].read(np.array([0])).stacked.shape == (1, 1, 9, 7)
     listed = medformer(tmp_path / "site", "shards", "sources")
-    assert listed.returncode == 0 and "ramps       Ramps of a hospital." in listed.stdout
-    words = ["shards", "build", "ramps", "count=5", "--workers", "2", "--out", str(tmp_path / "out")]
-    built = medformer(tmp_path / "site", *words)
-    assert built.returncode == 0, built.stderr
-    assert "ramps: 5 train" in built.stdout
+    assert "archive" in listed.stdout and "Grey PNG files" in listed.stdout
 
 
 @pytest.mark.parametrize(
-    "code, said",
+    ("code", "entry", "message"),
     [
-        ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"),
-        (SOURCE.replace("NAME", "phantoms"), "two sources are called 'phantoms'"),
+        ("import no_such_package\n", "archive", r"hospital-tools offers 'archive' \(hospital_archive\)"),
+        ("raise ValueError('a licence is missing')\n", "archive", "ValueError: a licence is missing"),
+        ("", "phantoms", "two sources are called 'phantoms': .*Phantoms and hospital_archive.Archive"),
     ],
+    ids=["import", "error", "name"],
 )
-def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(code: str, said: str, tmp_path: Path) -> None:
-    install(tmp_path / "site", "broken_of_a_hospital", code)
-    done = medformer(tmp_path / "site", "shards", "sources")
-    assert done.returncode == 2 and done.stdout == ""
-    assert "hospital-tools offers 'ramps' (broken_of_a_hospital) to medformer.sources" in done.stderr
-    assert said in done.stderr and done.stderr.count("\n") == 1
+def test_a_package_that_cannot_be_used_is_one_line_with_its_name(
+    tmp_path: Path, archive: str, code: str, entry: str, message: str
+) -> None:
+    code = code or archive.replace('@register_source("archive")', f'@register_source("{entry}")')
+    install(tmp_path / "site", "hospital-tools", "hospital_archive", code, entry)
+    done = medformer(
+        tmp_path / "site", "shards", "build", "phantoms", "--set", "phantom-chest-xray", "--out", str(tmp_path)
+    )
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert "hospital-tools" in done.stderr and re.search(message, done.stderr), done.stderr
