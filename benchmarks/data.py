@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_shards.card import DatasetCard
 from data_shards.sample import Image, Sample
-from data_shards.sources.base import DatasetCard, Source
+from data_shards.sources.base import Source
 from data_shards.vocabulary import Modality, Organ, Task
 
 

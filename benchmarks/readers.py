@@ -17,9 +17,9 @@ import webdataset
 
 from benchmarks.data import RandomImages, random_file
 from benchmarks.table import Table
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
-from data_shards.writer import write_dataset
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.sample_stream import SampleStream
+from data_shards.writing.writer import write_dataset
 
 SAMPLES = 20_000
 BATCH = 256

@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.data import RandomImages, random_file
 from benchmarks.table import Table
-from data_shards.lanes import LaneOrder, Locality
-from data_shards.manifest import FILE_NAME, ShardEntry, read_manifest, write_manifest
-from data_shards.plan import BatchPlan, GlobalBatch, Share, part
-from data_shards.writer import write_dataset
+from data_shards.format.manifest import FILE_NAME, ShardEntry, read_manifest, write_manifest
+from data_shards.order.lanes import LaneOrder, Locality
+from data_shards.order.plan import BatchPlan, GlobalBatch, Share, part
+from data_shards.writing.writer import write_dataset
 
 SAMPLES = 10**9
 SHARD_BYTES = 64 << 20

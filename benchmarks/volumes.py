@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.data import RandomImages, random_file
 from benchmarks.table import Table
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
-from data_shards.writer import write_dataset
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.sample_stream import SampleStream
+from data_shards.writing.writer import write_dataset
 
 VOLUMES = 1200
 SIDE = 64

@@ -15,7 +15,7 @@ import webdataset
 
 from benchmarks.data import RandomImages, random_file
 from benchmarks.table import Table
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 
 SAMPLES = 200_000
 REPEATS = 3

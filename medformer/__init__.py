@@ -20,7 +20,7 @@ _HOMES = {
     "LabelledImages": "finetune.labelled",
     "Metadata": "pretrain.metadata",
     "Registry": "cluster.registry",
-    "ShardedDataset": "data_shards.reader",
+    "ShardedDataset": "data_shards.reading.reader",
     "load_bundle": "pretrain.bundle",
 }
 

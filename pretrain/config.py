@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from data_shards.lanes import Locality
+from data_shards.order.lanes import Locality
 from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
 from pretrain.views.config import ViewConfig

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_shards.plan import temperature_weights
-from data_shards.reader import ShardedDataset
+from data_shards.order.plan import temperature_weights
+from data_shards.reading.reader import ShardedDataset
 from data_shards.storage import Cache
-from data_shards.stream import SampleStream
+from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import home_folder
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig

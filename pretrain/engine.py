@@ -11,9 +11,9 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from data_shards.batch import Batch
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.batch import Batch
+from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
 from data_shards.support.progress import Progress

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.batch import Batch
+from data_shards.stream.batch import Batch
 from data_shards.vocabulary import Task
 from pretrain.backbone.position import Spacing
 from pretrain.config import PretrainConfig

@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One fork server serves a whole session; the test that starts it would decide whether all readers import torch anew.
-multiprocessing.set_forkserver_preload(["data_shards.reader_processes"])
+multiprocessing.set_forkserver_preload(["data_shards.stream.reader_processes"])
 
 # How long one example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("medformer", deadline=None)

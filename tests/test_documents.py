@@ -18,16 +18,16 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from data_shards.lanes import Locality
-from data_shards.manifest import read_manifest
-from data_shards.reader import ShardedDataset
+from data_shards.format.manifest import read_manifest
+from data_shards.order.lanes import Locality
+from data_shards.reading.reader import ShardedDataset
 from data_shards.sources import base as sources_base
-from data_shards.sources.medmnist import CONTENT
+from data_shards.sources.medmnist.source import CONTENT
 from data_shards.sources.phantoms import Phantoms
-from data_shards.stream import SampleStream
+from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import Document, load, parse
 from data_shards.support.errors import ConfigError
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from finetune.heads import base as heads_base
 from medformer.cli import parse_words
 from pretrain import config as pretrain_config

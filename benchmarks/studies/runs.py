@@ -18,10 +18,10 @@ import numpy as np
 import pydicom
 import yaml
 
-from data_shards.manifest import read_manifest
+from data_shards.format.manifest import read_manifest
 from data_shards.sources.base import Source
-from data_shards.sources.medmnist import MedMNIST
-from data_shards.writer import write_dataset
+from data_shards.sources.medmnist.source import MedMNIST
+from data_shards.writing.writer import write_dataset
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("MEDFORMER_SHARED_DATA") or ROOT.parent / "shared" / "data")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from data_shards.sample import MASK, Image
-from data_shards.sources.files.limits import MAX_BYTES
 from data_shards.support.errors import DataError
+from data_shards.support.limits import MAX_BYTES
 
 _MAX_VOXELS_PER_AXIS = 1 << 16
 # Spacings that differ by less are one spacing that was rounded by different writers.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from data_shards.card import DatasetCard
 from data_shards.prepare.crop import cut, cut_or_pad, foreground_box
 from data_shards.prepare.document import Preparation
 from data_shards.prepare.grid import grids, with_mask_aligned
 from data_shards.prepare.intensity import Ends, ends_of, to_8_bits
 from data_shards.prepare.resample import to_shape, to_spacing
 from data_shards.sample import MASK, Image, Sample
-from data_shards.sources.base import DatasetCard, Source
+from data_shards.sources.base import Source
 from data_shards.support.errors import DataError
 
 # Sums are made in float64, whose largest number is 1.8e308.

@@ -9,64 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import field_validator, model_validator
-
+from data_shards.card import DatasetCard
 from data_shards.sample import Sample
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError, nearest
-from data_shards.vocabulary import Dimensionality, Modality, Organ, Task, word
+from data_shards.support.plugins import load_plugins
 
-
-class DatasetCard(Document):
-    """What a dataset is, in words; the manifest carries it to every user of the shards.
-
-    Attributes:
-        name: short name, used in file names.
-        title: one line for people.
-        organ: main entry of :class:`~data_shards.vocabulary.Organ`, by name.
-        modality: main entry of :class:`~data_shards.vocabulary.Modality`, by name.
-        dimensionality: entry of :class:`~data_shards.vocabulary.Dimensionality`, by name.
-        task: entry of :class:`~data_shards.vocabulary.Task`, by name.
-        classes: name of each label value; of each label column when the task is ``multilabel``.
-        licence: the licence of the images, as its owner writes it.
-        homepage: where the dataset comes from.
-        source_version: version of the archive that was read.
-        source_checksum: checksums of the archive, by algorithm.
-        official: whether the archive is the published one, unaltered.
-        note: why it is not official, or that it is synthetic; never empty for what is not official.
-        split_rule: how samples are divided into train, val and test, and what is known of subjects.
-    """
-
-    name: str
-    title: str
-    organ: str
-    modality: str
-    dimensionality: str
-    task: str
-    classes: dict[int, str]
-    licence: str
-    homepage: str
-    source_version: str
-    source_checksum: dict[str, str]
-    official: bool = True
-    note: str = ""
-    split_rule: str
-
-    @field_validator("organ", "modality", "dimensionality", "task")
-    @classmethod
-    def _in_vocabulary(cls, name: str, info: Any) -> str:
-        enumerations = {"organ": Organ, "modality": Modality, "dimensionality": Dimensionality, "task": Task}
-        try:
-            word(enumerations[info.field_name], name)
-        except DataError as error:
-            raise ValueError(str(error)) from None
-        return name
-
-    @model_validator(mode="after")
-    def _says_why(self) -> DatasetCard:
-        if not self.official and not self.note:
-            raise ValueError("a dataset that is not official has a note that says why")
-        return self
+__all__ = ["DatasetCard", "Skipped", "Source", "register_source", "registered_sources", "source_named"]
 
 
 @dataclass(frozen=True)
@@ -136,13 +85,26 @@ class Source(abc.ABC):
 
 
 SourceFactory = TypeVar("SourceFactory", bound=type[Source])
+PLUGINS = "medformer.sources"
 _sources: dict[str, type[Source]] = {}
 
 
 def register_source(name: str) -> Callable[[SourceFactory], SourceFactory]:
-    """Class decorator: makes a source of this package known by ``name``."""
+    """Class decorator: makes a source known by ``name``, of this package or of another one.
+
+    Another package names the module that has the source in its ``pyproject.toml``, and installing it is enough::
+
+        [project.entry-points."medformer.sources"]
+        archive = "hospital_tools.archive"
+    """
 
     def add(factory: SourceFactory) -> SourceFactory:
+        taken = _sources.get(name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
+            raise DataError(
+                f"two sources are called {name!r}: {taken.__module__}.{taken.__qualname__} "
+                f"and {factory.__module__}.{factory.__qualname__}"
+            )
         _sources[name] = factory
         return factory
 
@@ -150,10 +112,17 @@ def register_source(name: str) -> Callable[[SourceFactory], SourceFactory]:
 
 
 def registered_sources() -> dict[str, type[Source]]:
-    """Every source class by name; every module of ``data_shards.sources`` is looked at."""
+    """Every source class by name: of ``data_shards.sources``, and of packages with an entry point.
+
+    A source of this package is a module of ``data_shards.sources``, or the module ``source`` of a folder there.
+
+    Raises:
+        DataError: a package that offers a source cannot be imported, or its name is taken; the package is named.
+    """
     package = importlib.import_module("data_shards.sources")
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"data_shards.sources.{module.name}")
+        importlib.import_module(f"data_shards.sources.{module.name}" + (".source" if module.ispkg else ""))
+    load_plugins(PLUGINS)
     return dict(sorted(_sources.items()))
 
 

@@ -8,13 +8,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from data_shards.card import DatasetCard
 from data_shards.phantoms.difficulty import difficulty as difficulty_at
 from data_shards.phantoms.population import Population
 from data_shards.phantoms.recipe import SLICES, VOLUME, BodyRecipe, FlatRecipe
 from data_shards.phantoms.recipes import RECIPES as RECIPES
 from data_shards.phantoms.study import Drawn, Studies
 from data_shards.sample import Image, Sample, subject_hash
-from data_shards.sources.base import DatasetCard, Source, register_source
+from data_shards.sources.base import Source, register_source
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError, nearest
 

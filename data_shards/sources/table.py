@@ -11,9 +11,9 @@ from typing import Annotated, BinaryIO
 
 from pydantic import BeforeValidator, Field
 
-from data_shards.sources.files.limits import open_regular
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
+from data_shards.support.limits import open_regular
 
 _LINE_BYTES = 1 << 20
 _DELIMITERS = ",;\t"

@@ -9,8 +9,8 @@ from enum import IntEnum
 import numpy as np
 from isal.isal_zlib import crc32
 
-from data_shards import tar
-from data_shards.index import ImageEntry, Layout, Row, encode
+from data_shards.format import tar
+from data_shards.format.index import ImageEntry, Layout, Row, encode
 from data_shards.sample import MASK, SPLITS, Sample
 from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from data_shards import tar
-from data_shards.index import Layout, read_index, widen, write_index
-from data_shards.manifest import ShardEntry
+from data_shards.format import tar
+from data_shards.format.index import Layout, read_index, widen, write_index
+from data_shards.format.manifest import ShardEntry
 from data_shards.support.files import sha256_of
 
 # Rows of a shard that is still open, for a build that is cut off.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.manifest import ImageLayout
+from data_shards.format.manifest import ImageLayout
 from data_shards.sample import Sample
 from data_shards.vocabulary import Task
 

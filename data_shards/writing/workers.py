@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, NamedTuple
 
-from data_shards import tar
+from data_shards.format import tar
 from data_shards.sources.base import Source
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.support.orphans import end_with_parent

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.sample import SPLITS, Sample
-from data_shards.sources.medmnist import CONTENT, MedMNIST
+from data_shards.sources.medmnist.source import CONTENT, MedMNIST
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.labelled import LabelledImages

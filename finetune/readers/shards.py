@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards.manifest import read_manifest
-from data_shards.reader import ShardedDataset
+from data_shards.format.manifest import read_manifest
+from data_shards.reading.reader import ShardedDataset
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.labelled import LabelledImages, check_disjoint

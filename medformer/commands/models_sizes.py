@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from medformer.commands.text_table import print_table
+
 PLANE, VOLUME = (224, 224), (96, 96, 96)
 
 
@@ -30,7 +32,6 @@ def run_sizes(arguments: argparse.Namespace) -> int:
     import timm
     import torch
 
-    from medformer.commands.models import print_table
     from pretrain.backbone.flops import forward_cost
 
     sizes = [_size(arguments.size, arguments.channels)] if arguments.size else [PLANE, VOLUME]

@@ -112,10 +112,10 @@ def run_index(arguments: argparse.Namespace) -> int:
 
 def run_inspect(arguments: argparse.Namespace) -> int:
     """``shards inspect``."""
-    from data_shards.contact_sheet import contact_sheet
-    from data_shards.manifest import read_manifest
+    from data_shards.format.manifest import read_manifest
+    from data_shards.inspect.contact_sheet import contact_sheet
+    from data_shards.inspect.survey import survey
     from data_shards.support.files import refuse_existing
-    from data_shards.survey import survey
     from medformer.commands.shards_table import describe
 
     if arguments.sheet is not None:
@@ -130,10 +130,10 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """``shards verify``; the status is 2 when anything is damaged."""
-    from data_shards.manifest import read_manifest
+    from data_shards.format.manifest import read_manifest
+    from data_shards.inspect.verify import verify
     from data_shards.support.errors import DataError
     from data_shards.support.progress import Progress
-    from data_shards.verify import verify
 
     findings: list[str] = []
     for folder in _datasets(arguments.folder):
@@ -150,7 +150,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
 def _datasets(folder: Path) -> list[Path]:
     """The folder itself when it has a manifest, else the folders in it that have one."""
-    from data_shards.manifest import FILE_NAME
+    from data_shards.format.manifest import FILE_NAME
 
     inner = sorted(path.parent for path in folder.glob(f"[!.]*/{FILE_NAME}"))
     return inner if inner and not (folder / FILE_NAME).exists() else [folder]

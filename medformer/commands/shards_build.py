@@ -15,14 +15,14 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from data_shards.manifest import Manifest
+from data_shards.format.manifest import Manifest
 from data_shards.prepare import Preparation, Prepared
 from data_shards.sources.base import Source, registered_sources, source_named
 from data_shards.support.documents import Document, apply_overrides, parse, read_mapping
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
-from data_shards.writer import SKIPPED_FILE, write_dataset
+from data_shards.writing.writer import SKIPPED_FILE, write_dataset
 
 _MIB = 1 << 20
 _KEY_WIDTH = 30
@@ -69,7 +69,7 @@ def explain(name: str | None) -> str:
 
 def index(arguments: argparse.Namespace) -> None:
     """Index tar files of others."""
-    from data_shards.adopt import AdoptConfig, adopt
+    from data_shards.foreign.adopt import AdoptConfig, adopt
 
     content, origin = _content(arguments)
     manifest = adopt(arguments.folder, parse(AdoptConfig, content, origin), overwrite=arguments.overwrite)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from data_shards.manifest import ImageLayout, Manifest, SplitEntry
-from data_shards.survey import SplitSurvey
-from data_shards.writer import SKIPPED_FILE
+from data_shards.format.manifest import ImageLayout, Manifest, SplitEntry
+from data_shards.inspect.survey import SplitSurvey
+from data_shards.writing.writer import SKIPPED_FILE
 
 # Of more sizes than this only the commonest are listed.
 _SIZES = 6

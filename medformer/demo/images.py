@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.sources.base import Source
-from data_shards.sources.medmnist import MedMNIST
+from data_shards.sources.medmnist.source import MedMNIST
 from data_shards.sources.phantoms import Phantoms
 from data_shards.support.errors import DataError
 

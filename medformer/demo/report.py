@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data_shards.manifest import Manifest
+from data_shards.format.manifest import Manifest
 from data_shards.support.documents import digest
 from data_shards.support.files import sha256_of
 from finetune.comparison import FINETUNED, ComparisonRow

@@ -15,12 +15,12 @@ from pathlib import Path
 import yaml
 
 from cluster.registry import Registry
-from data_shards.manifest import Manifest
+from data_shards.format.manifest import Manifest
 from data_shards.sources.base import Source
 from data_shards.support.documents import parse
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_atomic
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from finetune.config import EvaluateConfig
 from finetune.report.page import write_page
 from finetune.report.terminal import render_terminal

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards.index import write_index
-from data_shards.manifest import Manifest, ShardEntry, write_manifest
-from data_shards.tar import TRAILER
+from data_shards.format.index import write_index
+from data_shards.format.manifest import Manifest, ShardEntry, write_manifest
+from data_shards.format.tar import TRAILER
 
 
 def with_an_empty_shard(folder: Path, manifest: Manifest, *, places: Sequence[int]) -> Manifest:

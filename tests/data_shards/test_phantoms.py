@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from data_shards.phantoms.recipes import FLAT
 from data_shards.sources.phantoms import Phantoms
 from data_shards.support.errors import DataError
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 
 NAMES = list(FLAT)
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from data_shards.prefetch import THREAD_NAME, read_in_threads
+from data_shards.stream.prefetch import THREAD_NAME, read_in_threads
 from data_shards.support.progress import Progress, clock
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data_shards.manifest import read_manifest
-from data_shards.reader import ShardedDataset
+from data_shards.format.manifest import read_manifest
+from data_shards.reading.reader import ShardedDataset
 from medformer.cli import main
 from tests.data_shards.processes import running, session_of, until
-from tests.data_shards.test_medmnist import breast_arrays
+from tests.data_shards.sources.medmnist.test_medmnist import breast_arrays
 
 
 def test_phantoms_are_built_inspected_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from data_shards.sources.medmnist import MedMNIST
+from data_shards.sources.medmnist.source import MedMNIST
 from data_shards.support.errors import DataError
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from finetune.comparison import ARMS, RAW, compare
 from finetune.estimator import FewLabelClassifier
 from finetune.features import BATCH_VOXELS, embed, rows_at_once

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards.sources.medmnist import MedMNIST
+from data_shards.sources.medmnist.source import MedMNIST
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from finetune.readers import read_labelled
 
 

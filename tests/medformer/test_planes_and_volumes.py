@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from data_shards.sources.phantoms import Phantoms
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from finetune.estimator import FewLabelClassifier
 from medformer.cli import main
 from pretrain.bundle import load_bundle

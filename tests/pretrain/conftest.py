@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_shards.sources.phantoms import Phantoms
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from pretrain.runtime import TorchRuntime
 from tests.pretrain.runs import Run, document, write_document
 

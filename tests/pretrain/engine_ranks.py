@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.sample_stream import SampleStream
 from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from pretrain.module import PretrainModule, create_backbone

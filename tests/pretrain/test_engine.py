@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from data_shards.reader import ShardedDataset
+from data_shards.reading.reader import ShardedDataset
 from data_shards.support.documents import digest
 from pretrain.bundle import load_bundle
 from pretrain.checkpoint import CheckpointStore

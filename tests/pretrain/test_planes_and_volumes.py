@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from data_shards.batch import Batch
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.batch import Batch
+from data_shards.stream.sample_stream import SampleStream
 from pretrain.config import PretrainConfig
 from pretrain.spacing import as_spacing
 from pretrain.view_factory import ViewFactory

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.reader import ShardedDataset
-from data_shards.stream import SampleStream
+from data_shards.reading.reader import ShardedDataset
+from data_shards.stream.sample_stream import SampleStream
 from data_shards.vocabulary import Modality, Organ, Task
 from pretrain.config import PretrainConfig
 from pretrain.objectives import Views

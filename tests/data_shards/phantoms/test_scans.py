@@ -13,7 +13,7 @@ from data_shards.sample import MASK, Sample
 from data_shards.sources.phantoms import Phantoms, PhantomsConfig
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Dimensionality
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 
 NAMES = list(BODIES)
 

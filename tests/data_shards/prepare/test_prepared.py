@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_shards.card import DatasetCard
 from data_shards.prepare import Preparation, Prepared
 from data_shards.sample import MASK, Image, Sample
-from data_shards.sources.base import DatasetCard, Skipped, Source
+from data_shards.sources.base import Skipped, Source
 from data_shards.support.documents import apply_overrides, parse
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.vocabulary import Modality, Organ, Task
-from tests.data_shards.sources import card
+from tests.data_shards.made_sources import card
 
 
 class Studies(Source):

@@ -1,0 +1,1 @@
+"""Tars that other software wrote: their members, decoded and indexed where they lie."""

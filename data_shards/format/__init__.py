@@ -1,0 +1,1 @@
+"""What lies on disk: manifest, index, codecs and tar members."""

@@ -1,0 +1,1 @@
+"""A data set looked at: its survey, its checks, a sheet of its images."""

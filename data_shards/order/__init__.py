@@ -1,0 +1,1 @@
+"""Which sample comes when: a permutation, lanes of a mixture, and the plan of an epoch."""

@@ -1,0 +1,1 @@
+"""One data set opened: records by position, out of open shards."""

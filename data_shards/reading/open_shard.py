@@ -1,0 +1,200 @@
+"""One shard on this node: the records of its index, and the bytes of its tar."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+from isal.isal_zlib import crc32
+
+from data_shards.format.index import read_index
+from data_shards.format.manifest import ShardEntry
+from data_shards.storage import Lease, Storage
+from data_shards.support.errors import DataError
+from data_shards.support.files import sha256_of
+
+
+class OpenShard:
+    """Reads of one shard; threads may share it.
+
+    Index and tar are fetched, checked and opened when they are first needed, and closed with the object. The size of a
+    file is compared before every access to its mapping: a mapped file that was cut while it was open would otherwise
+    end the process (mmap(2), SIGBUS).
+
+    Args:
+        storage: where the shard lies.
+        entry: what the manifest says of it.
+        trusted: whether its index was verified before and cannot have changed since.
+    """
+
+    def __init__(self, storage: Storage, entry: ShardEntry, *, trusted: bool = False) -> None:
+        self.entry = entry
+        self._storage = storage
+        self._trusted = trusted
+        self._lock = threading.Lock()
+        self._index: _Index | None = None
+        self._tar: _Tar | None = None
+
+    @property
+    def name(self) -> str:
+        """The address of the shard, for messages."""
+        return self._storage.describe(self.entry.file)
+
+    @property
+    def records(self) -> np.ndarray:
+        """All records, memory-mapped.
+
+        Raises:
+            DataError: the index is missing, damaged or cut off.
+        """
+        index = self._index
+        if index is None:
+            with self._lock:
+                index = self._index = self._index or _Index(self._storage, self.entry, trusted=self._trusted)
+        index.check()
+        return index.records
+
+    def gather(self, offset_B: np.ndarray, size: int) -> np.ndarray:
+        """Small pieces of one size: a fancy index on the overlapping windows of the mapped file.
+
+        Args:
+            offset_B: where they begin.
+            size: bytes of each.
+
+        Returns:
+            uint8, shape (B, size).
+
+        Raises:
+            DataError: the shard is missing or cut off.
+        """
+        content = self._opened().mapped()
+        self._check_range(offset_B, size)
+        windows = np.lib.stride_tricks.as_strided(content, (len(content) - size + 1, size), (1, 1), writeable=False)
+        return windows[offset_B]
+
+    def read_into(self, piece: np.ndarray, offset: int) -> None:
+        """Fill a contiguous uint8 array from the shard, past any mapping.
+
+        Raises:
+            DataError: the shard is missing or cut off.
+        """
+        descriptor = self._opened().descriptor
+        view = piece.data
+        while view:
+            try:
+                count = os.preadv(descriptor, [view], offset)
+            except OSError as error:
+                raise DataError(f"{self.name}: cannot be read: {error.strerror or error}") from None
+            if not count:
+                raise DataError(f"{self.name}: cut off: no byte at position {offset}, the index lists a sample there")
+            view, offset = view[count:], offset + count
+
+    def will_need(self, offset_B: np.ndarray, size: int) -> None:
+        """Tell the system of pieces that will be read soon, so that the disk works on many at a time."""
+        descriptor = self._opened().descriptor
+        for offset in offset_B.tolist():
+            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def read(self, offset: int, size: int) -> np.ndarray:
+        """``size`` bytes from ``offset`` on, as uint8."""
+        self._check_range(np.array([offset]), size)
+        piece = np.empty(size, np.uint8)
+        self.read_into(piece, offset)
+        return piece
+
+    def _opened(self) -> _Tar:
+        tar = self._tar
+        if tar is None:
+            with self._lock:
+                tar = self._tar = self._tar or _Tar(self._storage, self.entry)
+        return tar
+
+    def _check_range(self, offset_B: np.ndarray, size: int) -> None:
+        if offset_B.size and int(offset_B.max()) + size > self.entry.bytes:
+            raise DataError(f"{self.name}: its index lists a sample behind the end of the shard")
+
+
+class _Index:
+    """The verified and mapped index of a shard."""
+
+    def __init__(self, storage: Storage, entry: ShardEntry, *, trusted: bool) -> None:
+        self._name = storage.describe(entry.index)
+        self._size = entry.index_bytes
+        self._lease = storage.local(entry.index, size=entry.index_bytes, sha256=entry.index_sha256)
+        path = self._lease.path
+        mapped = read_index(path, entry.samples) if trusted else verified_index(path, entry, self._name)
+        self._mapping = mapped.base
+        self.records = np.asarray(mapped)
+
+    def check(self) -> None:
+        """Raise :class:`DataError` when the file is no longer as long as it was."""
+        if isinstance(self._mapping, mmap.mmap):
+            _check_mapping(self._mapping, self._size, self._name)
+
+
+class _Tar:
+    """The open tar of a shard; it is mapped when small pieces are asked for."""
+
+    def __init__(self, storage: Storage, entry: ShardEntry) -> None:
+        self._name = storage.describe(entry.file)
+        self._size = entry.bytes
+        self._lease: Lease = storage.local(entry.file, size=entry.bytes, sha256=entry.sha256)
+        self._mapping: mmap.mmap | None = None
+        self._content: np.ndarray | None = None
+        try:
+            self.descriptor = os.open(self._lease.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{self._name}: cannot be read: {error.strerror or error}") from None
+
+    def mapped(self) -> np.ndarray:
+        """All bytes, read-only."""
+        if self._mapping is None or self._content is None:
+            try:
+                mapping = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{self._name}: cannot be mapped: {error}") from None
+            self._content = np.frombuffer(mapping, np.uint8)
+            self._mapping = mapping
+        _check_mapping(self._mapping, self._size, self._name)
+        return self._content
+
+    def __del__(self) -> None:
+        # The constructor may have failed before the file was open.
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def checksums(pieces: np.ndarray) -> np.ndarray:
+    """CRC-32 of each row of a contiguous uint8 array ``B,size``."""
+    content = pieces.data.cast("B")
+    size = pieces.shape[1]
+    return np.array([crc32(content[start : start + size]) for start in range(0, len(content), size)], np.uint32)
+
+
+def verified_index(path: Path, entry: ShardEntry, name: str) -> np.ndarray:
+    """The records of a shard, memory-mapped.
+
+    Args:
+        path: the index on this node.
+        entry: what the manifest says of it.
+        name: its address, for messages.
+
+    Raises:
+        DataError: the index is missing or is not the one that the manifest lists.
+    """
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
+    if found != entry.index_sha256:
+        raise DataError(f"{name}: damaged: its SHA-256 is not the one in the manifest")
+    return read_index(path, entry.samples)
+
+
+def _check_mapping(mapping: mmap.mmap, size: int, name: str) -> None:
+    found = mapping.size()
+    if found != size:
+        raise DataError(f"{name}: {found} bytes, the manifest says {size}: it was cut or changed while it was open")

@@ -1,0 +1,1 @@
+"""Exports of the ADNI archive: its folders, tables and sidecars."""

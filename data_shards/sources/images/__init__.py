@@ -1,0 +1,1 @@
+"""Images in files: folders and tables of DICOM, NIfTI, pictures and arrays."""

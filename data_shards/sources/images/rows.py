@@ -1,0 +1,173 @@
+"""The studies of a table: one image in each row, rows of one study joined."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from data_shards.sample import SPLITS
+from data_shards.sources.images.folder import ages_of, list_files, outside, own_subject
+from data_shards.sources.images.kinds import kind_of
+from data_shards.sources.images.options import ImagesConfig
+from data_shards.sources.images.study import Found, Place, Study
+from data_shards.sources.table import Row, read_table
+from data_shards.support.errors import DataError, nearest
+from data_shards.vocabulary import Modality, Organ
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_OLDEST_YEARS = 90.0  # ages above 89 tell people apart (US 45 CFR 164.514 (b)(2)(i)(C))
+_DAYS_OF_YEAR = 365.25
+_IN_YEAR = {"months": 12.0, "weeks": _DAYS_OF_YEAR / 7, "days": _DAYS_OF_YEAR}
+
+
+def studies_of_table(config: ImagesConfig, table: Path) -> Found:
+    """List the rows of a table; their files may be missing or damaged, which reading them then says.
+
+    Raises:
+        DataError: the table is broken, a path leads out of the root, a cell has no valid entry, or rows of one study
+            contradict each other.
+    """
+    content = read_table(table, config.columns)
+    grouped: dict[str, list[Row]] = {}
+    seen: dict[str, int] = {}
+    for row in content.rows:
+        path = _relative(row, config)
+        if seen.setdefault(path, row.number) != row.number:
+            raise DataError(f"{row.name}: the same file as in row {seen[path]}")
+        study = row.cells.get("study")
+        if study == "":
+            raise DataError(f"{row.name}: the study is empty")
+        grouped.setdefault(path if study is None else f"study {study}", []).append(row)
+    studies = [_study(identifier, rows, config) for identifier, rows in grouped.items()]
+    return Found(studies, label_names=content.label_names)
+
+
+def _study(identifier: str, rows: Sequence[Row], config: ImagesConfig) -> Study:
+    images: dict[str, Place] = {}
+    for row in rows:
+        image = row.cells.get("image", "image")
+        if not image.isascii() or not image.isidentifier():
+            raise DataError(f"{row.name}: the name of the image is not an ASCII identifier")
+        if image in images:
+            raise DataError(f"{row.name}: its study has two images of this name")
+        images[image] = _place(row, config)
+    first = rows[0]
+    for row in rows[1:]:
+        for role in ("subject", "split", "organ"):
+            if row.cells.get(role) != first.cells.get(role):
+                raise DataError(f"{row.name}: another {role} than in row {first.number} of the same study")
+        if (row.label, row.attributes) != (first.label, first.attributes):
+            raise DataError(f"{row.name}: another label or attribute than in row {first.number} of the same study")
+    split = first.cells.get("split") if config.split == "auto" else None
+    if split is not None:
+        split = _SPLITS.get(split.lower())
+        if split is None:
+            raise DataError(f"{first.name}: the split is none of {', '.join(SPLITS)}")
+    return Study(
+        identifier=identifier,
+        images=images,
+        subject=_subject(first, images, config),
+        split=split,
+        label=None if config.label == "none" else first.label or None,
+        organ=_entry(first, "organ", list(Organ.__members__)),
+        attributes=ages_of(next(iter(images.values()))) | _attributes(first),
+    )
+
+
+def _relative(row: Row, config: ImagesConfig) -> str:
+    """The path of a row below the root, with slashes.
+
+    Raises:
+        DataError: it is empty or leads out of the root.
+    """
+    text = row.cells["path"].replace("\\", "/")
+    if not text:
+        raise DataError(f"{row.name}: the path is empty")
+    path = PurePosixPath(text)
+    if path.is_absolute() or PureWindowsPath(text).drive or ".." in path.parts:
+        raise DataError(f"{row.name}: the path is absolute or has '..'; paths are relative to the root")
+    problem = outside(config.root, str(path))
+    if problem:
+        raise DataError(f"{row.name}: the path is {problem}")
+    return str(path)
+
+
+def _place(row: Row, config: ImagesConfig) -> Place:
+    path = _relative(row, config)
+    name = f"{row.name} ({path})" if config.show_paths else row.name
+    modality = _entry(row, "modality", list(Modality.__members__))
+    file = config.root / path
+    is_folder = os.path.isdir(file)  # Path.is_dir raises where a name is too long
+    kind, problem = ("dicom", "") if is_folder else kind_of(file)
+    if kind != "dicom":
+        return Place(name, path, kind, problem, modality=modality)
+    from data_shards.sources.images.dicom import find_series
+
+    try:
+        files = [file / part for part in list_files(file)[0]] if is_folder else [file]
+    except DataError:
+        return Place(name, path, None, "a folder that cannot be listed")
+    wanted = [part for part in files if not is_folder or _is_dicom(part)]
+    series, unusable = find_series(wanted)
+    if len(series) == 1:
+        return Place(name, path, "dicom", series=series[0], modality=modality)
+    reason = f": {unusable[0][1]}" if unusable and not series else ""
+    return Place(name, path, None, f"{len(series)} DICOM series in place of one{reason}")
+
+
+def _is_dicom(file: Path) -> bool:
+    return kind_of(file)[0] == "dicom" and not outside(file.parent, file.name)
+
+
+def _subject(row: Row, images: dict[str, Place], config: ImagesConfig) -> str:
+    place = next(iter(images.values()))
+    if config.subject == "folder":
+        folders = PurePosixPath(place.path).parts[:-1]
+        if not folders:
+            raise DataError(f"{row.name}: no folder above the file says its subject")
+        return folders[0]
+    if config.subject == "auto" and "subject" in row.cells:
+        if not row.cells["subject"]:
+            raise DataError(f"{row.name}: the subject is empty")
+        return row.cells["subject"]
+    if config.subject == "auto" and place.series is not None and place.series.patient.strip():
+        return place.series.patient.strip()
+    return own_subject(config.name, place.path)
+
+
+def _entry(row: Row, role: str, valid: Sequence[str]) -> str:
+    """An entry of a vocabulary in a cell; empty when the cell is."""
+    cell = row.cells.get(role, "").lower()
+    if cell and cell not in valid:
+        raise DataError(f"{row.name}: the {role} is not in the vocabulary{nearest('', valid)}")
+    return cell
+
+
+def _attributes(row: Row) -> dict[str, float]:
+    """Numbers by name; an empty cell is left out, an age above 89 years becomes 90."""
+    numbers = {}
+    for name, cell in row.attributes.items():
+        if not cell:
+            continue
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(f"{row.name}: attribute {name} is not a finite number")
+        numbers[name] = min(value, _largest(name))
+    return numbers
+
+
+def _largest(name: str) -> float:
+    """The largest number that an attribute may have: that of an age, in the unit that its name says, else years."""
+    words = name.lower().split("_")
+    if "age" not in words:
+        return math.inf
+    return _OLDEST_YEARS * next((_IN_YEAR[word] for word in words if word in _IN_YEAR), 1.0)

@@ -1,0 +1,106 @@
+"""A study as the listing of an archive finds it: where its images lie, and what is known before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_shards.sources.base import Skipped
+from data_shards.sources.images.kinds import Kind
+from data_shards.support.errors import DataError
+
+if TYPE_CHECKING:
+    from data_shards.sources.images.dicom import Series
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one image is read from.
+
+    Attributes:
+        name: how messages call it.
+        path: relative to the root of the archive; of the first file of a series.
+        kind: what reads it; None when nothing does.
+        problem: why nothing reads it.
+        series: the files of a DICOM image.
+        frame: which volume of a NIfTI file.
+        modality: what the table says of it, by name; empty when it says nothing.
+    """
+
+    name: str
+    path: str = field(repr=False)
+    kind: Kind | None
+    problem: str = ""
+    series: Series | None = None
+    frame: int = 0
+    modality: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One sample to be.
+
+    Attributes:
+        identifier: unique in the archive and the same in every listing; its hash is the key.
+        images: places by image name.
+        subject: the raw identifier of the subject; never leaves the process that hashes it.
+        split: train, val, test, or None where a rule decides.
+        label: cells of the label columns, or the name of the class folder; None without label.
+        organ: by name; empty when only the dataset says it.
+        attributes: further numbers by name.
+    """
+
+    identifier: str = field(repr=False)
+    images: dict[str, Place]
+    subject: str = field(repr=False)
+    split: str | None = None
+    label: tuple[str, ...] | None = field(default=None, repr=False)
+    organ: str = ""
+    attributes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How messages call it: by its first image."""
+        return next(iter(self.images.values())).name
+
+
+@dataclass
+class Found:
+    """What a listing found; see :class:`~data_shards.sources.base.Source` for ``skipped`` and ``warnings``."""
+
+    studies: list[Study] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    label_names: tuple[str, ...] = ()
+
+
+def with_frames(studies: Iterable[Study], root: Path) -> list[Study]:
+    """One study for each volume of the NIfTI files that hold several; they share the subject and all else.
+
+    Raises:
+        DataError: a study of several images has a file with several volumes.
+    """
+    result = []
+    for study in studies:
+        counts = {name: _frames(root, place) for name, place in study.images.items()}
+        if max(counts.values()) > 1 and len(counts) > 1:
+            raise DataError(f"{study.name}: frames: all is for studies of one image, this one has {len(counts)}")
+        result.append(study)
+        for frame in range(1, max(counts.values())):
+            images = {
+                name: replace(place, frame=frame, name=f"{place.name}, frame {frame + 1}")
+                for name, place in study.images.items()
+            }
+            result.append(replace(study, identifier=f"{study.identifier}#{frame}", images=images))
+    return result
+
+
+def _frames(root: Path, place: Place) -> int:
+    from data_shards.sources.images.nifti import frame_count
+
+    try:
+        return frame_count(root / place.path) if place.kind == "nifti" else 1
+    except DataError:
+        return 1  # reading it says what is wrong

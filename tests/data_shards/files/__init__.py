@@ -1,1 +1,0 @@
-"""Tests of the readers for single files, and of listings of folders and tables."""

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from data_shards.sources.images.dicom import find_series, read_series
+from data_shards.support.errors import DataError
+from tests.data_shards.sources.images.dicom.make import SPACING, canonical, read, stack
+
+AXES = [np.eye(3)[axis] * sign for axis in range(3) for sign in (1, -1)]
+DIRECTIONS = [(row, column) for row, column in itertools.product(AXES, AXES) if not row @ column]
+
+
+def moved(dataset: Dataset, step: Any) -> None:
+    dataset.ImagePositionPatient = [a + b for a, b in zip(dataset.ImagePositionPatient, step, strict=True)]
+
+
+@pytest.mark.parametrize("number", range(len(DIRECTIONS)))
+def test_every_way_to_lay_slices_gives_the_same_array_with_axes_superior_posterior_left(
+    number: int, tmp_path: Path
+) -> None:
+    assert len(DIRECTIONS) == 24
+    paths = stack(tmp_path, *DIRECTIONS[number])
+    random.Random(number).shuffle(paths)
+    image = read(paths)
+    assert image.spacing_mm == pytest.approx(SPACING)
+    assert np.array_equal(image.pixels[0], canonical()) and image.pixels.flags.c_contiguous
+
+
+def test_instance_numbers_and_file_names_do_not_order_slices_of_known_place(tmp_path: Path) -> None:
+    shuffled = random.Random(1).sample(range(5), 5)
+    paths = stack(tmp_path, change=lambda number, dataset: setattr(dataset, "InstanceNumber", shuffled[number]))
+    assert np.array_equal(read(paths).pixels[0], canonical())
+    renamed = [path.rename(tmp_path / f"{shuffled[number]}.x") for number, path in enumerate(paths)]
+    assert np.array_equal(read(sorted(renamed)).pixels[0], canonical())
+
+
+def test_oblique_volume_is_turned_to_its_closest_axes_and_not_resampled(tmp_path: Path) -> None:
+    angle = np.deg2rad(20)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+
+    def tilt(_: int, dataset: Dataset) -> None:
+        dataset.ImagePositionPatient = [f"{value:.6f}" for value in turn @ np.array(dataset.ImagePositionPatient)]
+        directions = np.reshape(dataset.ImageOrientationPatient, (2, 3)) @ turn.T
+        dataset.ImageOrientationPatient = [f"{value:.9f}" for value in directions.ravel()]
+
+    image = read(stack(tmp_path, (0, -1, 0), (0, 0, -1), change=tilt))
+    assert image.spacing_mm == pytest.approx(SPACING, rel=1e-5)
+    assert np.array_equal(image.pixels[0], canonical())
+
+
+@pytest.mark.parametrize("row, column", [((1, 0, 0), (0, 1, 0)), ((0, 1, 0), (0, 0, -1))])
+def test_a_missing_slice_is_named_with_its_gap(row: tuple, column: tuple, tmp_path: Path) -> None:
+    paths = stack(tmp_path, row, column)
+    series, _ = find_series(paths[:2] + paths[3:])
+    gap = float(abs(np.cross(row, column)) @ np.array(SPACING[::-1]))
+    said = rf"slices \d and \d of {len(paths) - 1} lie {2 * gap:.3f} mm apart, .* {gap:.3f}"
+    with pytest.raises(DataError, match=said):
+        read_series(series[0])
+
+
+def test_gaps_may_differ_by_one_percent_and_not_by_two(tmp_path: Path) -> None:
+    paths = stack(tmp_path / "a", change=lambda number, dataset: moved(dataset, (0, 0, 0.02 * (number == 2))))
+    assert read(paths).spacing_mm[0] == pytest.approx(3.0, abs=0.02)
+    series, _ = find_series(stack(tmp_path / "b", change=lambda number, d: moved(d, (0, 0, 0.06 * (number == 2)))))
+    with pytest.raises(DataError, match="apart"):
+        read_series(series[0])
+
+
+def test_tilted_gantry_gives_the_distance_between_the_planes_and_irregular_shifts_are_refused(tmp_path: Path) -> None:
+    angle = np.deg2rad(20)
+
+    def tilt(number: int, dataset: Dataset) -> None:
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, f"{np.cos(angle):.9f}", f"{np.sin(angle):.9f}"]
+
+    image = read(stack(tmp_path / "tilted", change=tilt))
+    assert image.spacing_mm == pytest.approx((3.0 * np.cos(angle), 1.5, 0.75))
+    assert np.array_equal(image.pixels[0], canonical())
+    series, _ = find_series(stack(tmp_path / "b", change=lambda number, d: moved(d, (4.0 * (number == 3), 0, 0))))
+    with pytest.raises(DataError, match=r"slice 4 of 5 is shifted by 4.000 mm"):
+        read_series(series[0])
+
+
+def test_row_spacing_comes_first_and_imager_spacing_counts_for_radiographs_alone(tmp_path: Path) -> None:
+    (single,) = stack(tmp_path / "a")[:1]
+    assert read(single).spacing_mm == SPACING[1:] and read(single).pixels.shape == (1, 6, 7)
+
+    def imager(_: int, dataset: Dataset) -> None:
+        del dataset.PixelSpacing, dataset.ImagePositionPatient
+        dataset.ImagerPixelSpacing = [0.2, 0.1]
+
+    for modality, expected in (("DX", (0.2, 0.1)), ("MG", (0.2, 0.1)), ("MR", ())):
+        paths = stack(tmp_path / modality, change=imager, Modality=modality)
+        assert read(paths[0]).spacing_mm == expected
+
+
+@pytest.mark.parametrize("attribute, spacing", [("SliceLocation", 2.5), ("InstanceNumber", 4.0)])
+def test_without_positions_slices_are_ordered_by_location_or_number_and_called_unoriented(
+    attribute: str, spacing: float, tmp_path: Path
+) -> None:
+    def forget(number: int, dataset: Dataset) -> None:
+        del dataset.ImagePositionPatient, dataset.InstanceNumber
+        setattr(dataset, attribute, 2.5 * number if attribute == "SliceLocation" else number + 10)
+
+    paths = stack(tmp_path, (-1, 0, 0), change=forget, SliceThickness=3.5, SpacingBetweenSlices=4.0)
+    (series,), unused = find_series(paths[::-1])
+    image = read_series(series)
+    assert not unused and not series.oriented and image.spacing_mm == (spacing, 1.5, 0.75)
+    # As stored: slices from the head down, as these directions lay them, and columns to the right.
+    assert np.array_equal(image.pixels[0], canonical()[::-1, :, ::-1])
+
+
+def test_volumes_of_known_place_are_called_oriented(tmp_path: Path) -> None:
+    (series,), _ = find_series(stack(tmp_path))
+    assert series.oriented
+
+
+def test_directions_that_are_no_directions_are_refused(tmp_path: Path) -> None:
+    for number, wrong in enumerate(([1, 0, 0, 1, 0, 0], [1, 0, 0, 0, 2, 0], [1, 0, 0, 0, 1])):
+        paths = stack(tmp_path / str(number), ImageOrientationPatient=wrong)
+        series, unused = find_series(paths)
+        assert not series and all("ImageOrientationPatient" in reason for _, reason in unused)
