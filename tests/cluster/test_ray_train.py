@@ -25,7 +25,8 @@ HEAD = """
 import json, os, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from cluster.ray_train import WorkerGroup, run_on_workers
+from cluster.ray_train import run_on_workers
+from cluster.worker_group import WorkerGroup
 from data_shards.support.errors import MedformerError, TrainingError
 
 def main():
@@ -186,14 +187,25 @@ def test_every_rank_gets_the_same_answer_when_the_stop_file_appears(tmp_path: Pa
 
 
 def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(tmp_path: Path) -> None:
-    from cluster.ray_train import WorkerGroup, run_on_workers
+    from cluster.ray_train import run_on_workers
+    from cluster.worker_group import WorkerGroup
 
     with pytest.raises(ClusterError, match="9 GPUs asked for, this machine has"):
         run_on_workers(print, WorkerGroup(workers=9, gpus_per_worker=1), tmp_path)
 
 
+def test_a_ray_of_our_own_takes_the_gpus_that_torch_can_use() -> None:
+    from cluster.ray_train import on_this_machine
+    from cluster.worker_group import WorkerGroup
+
+    chosen = [on_this_machine(WorkerGroup(workers=2), gpus).gpus_per_worker for gpus in range(4)]
+    assert chosen == [0, 0, 1, 1]
+    assert on_this_machine(WorkerGroup(workers=2, gpus_per_worker=0), 8).gpus_per_worker == 0
+
+
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
-    from cluster.ray_train import WorkerGroup, run_on_workers
+    from cluster.ray_train import run_on_workers
+    from cluster.worker_group import WorkerGroup
 
     began = time.monotonic()
     with pytest.raises(ClusterError, match=r"Ray cluster 127\.0\.0\.1:9 does not answer"):
