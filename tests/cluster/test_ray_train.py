@@ -31,7 +31,8 @@ from data_shards.support.errors import MedformerError, TrainingError
 
 def main():
     try:
-        answer = run_on_workers(body, WorkerGroup(workers=2, max_failures=2), Path({out!r}))
+        group = WorkerGroup(workers=2, threads_per_worker=1, gpus_per_worker=0, max_failures=2)
+        answer = run_on_workers(body, group, Path({out!r}))
         print("ANSWER " + json.dumps(answer))
     except MedformerError as error:
         print("ERROR " + type(error).__name__ + ": " + str(error))
