@@ -59,6 +59,11 @@ class OpenedBackbone:
     model_args: dict[str, Any] = field(default_factory=dict)
 
 
+def network_names() -> list[str]:
+    """The names of networks that can be made with fresh weights."""
+    return list(timm.list_models(FAMILY))
+
+
 def open_backbone(backbone: str | Path | BundleReference | Medformer, seed: int) -> OpenedBackbone:
     """Open a backbone.
 
@@ -78,7 +83,7 @@ def open_backbone(backbone: str | Path | BundleReference | Medformer, seed: int)
         return _open_bundle(backbone)
     if Path(backbone).is_dir():
         return _open_bundle(BundleReference(str(backbone)))
-    names = timm.list_models(FAMILY)
+    names = network_names()
     if str(backbone) not in names:
         known = nearest(str(backbone), names)
         raise ConfigError(f"{backbone}: neither the folder of a model bundle nor the name of a network{known}")
