@@ -52,7 +52,7 @@ def test_verify_ends_with_status_2_and_names_shard_and_sample(
 def test_ctrl_c_ends_a_build_with_one_line_and_what_was_built_is_kept(tmp_path: Path) -> None:
     words = ["phantoms", "--set", "phantom-breast", "subjects=50000", "--workers", "2", "--shard-mb", "0.1"]
     command = [sys.executable, "-m", "medformer", "shards", "build", *words, "--out", str(tmp_path)]
-    note = tmp_path / ".phantom-breast.building" / "build.json"
+    note = tmp_path / ".phantom-breast.building" / "build.journal"
     with running(command, stderr=subprocess.PIPE, text=True) as process:
         assert until(note.exists)
         os.killpg(process.pid, signal.SIGINT)
