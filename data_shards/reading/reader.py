@@ -243,12 +243,6 @@ class ShardedDataset:
         return ", ".join(sorted(self.entry.images))
 
 
-def load_split(folder: Path, split: str) -> Records:
-    """Every sample of a split, in index order."""
-    dataset = ShardedDataset(folder, split)
-    return dataset.read(np.arange(len(dataset)))
-
-
 class _Columns:
     """The index records of a batch, gathered shard by shard.
 

@@ -15,6 +15,9 @@ from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.files import write_atomic
 
+CONFIG_FILE = "config.yaml"
+"""Name of the resolved document beside every output."""
+
 
 class Document(BaseModel):
     """Base of every typed configuration model: immutable, and unknown keys are errors."""
@@ -103,7 +106,7 @@ def digest(document: Document, *, without: Sequence[str] = ()) -> str:
 
 def write_resolved(document: Document, folder: Path) -> Path:
     """Write ``config.yaml`` with its hash in the first line into ``folder``; returns its path."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG_FILE
     body = yaml.safe_dump(resolved(document), sort_keys=False)
     write_atomic(path, f"# sha256 of the resolved configuration: {digest(document)}\n{body}")
     return path

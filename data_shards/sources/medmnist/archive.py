@@ -30,7 +30,7 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
         if (place / file_name).is_file():
             return place / file_name
     looked_in = ", ".join(str(place) for place in places)
-    missing = f"{archive.stem}: no {file_name} in {looked_in}"
+    missing = f"{archive.stem}: no {file_name} in {looked_in}; root=FOLDER names another folder"
     if not download:
         raise DataError(missing)
     target = places[0] / file_name
@@ -44,7 +44,7 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
         with contextlib.suppress(OSError):
             for folder in made:
                 folder.rmdir()
-        raise DataError(f"{missing}, and it could not be downloaded from {archive.url}") from None
+        raise DataError(f"{missing}; and it could not be downloaded from {archive.url}") from None
     return target
 
 

@@ -73,6 +73,8 @@ def test_a_package_that_cannot_be_used_is_one_line_with_its_name(
 ) -> None:
     code = code or archive.replace('@register_source("archive")', f'@register_source("{entry}")')
     install(tmp_path / "site", "hospital-tools", "hospital_archive", code, entry)
-    done = medformer(tmp_path / "site", "shards", "build", "phantoms", "--set", "phantom-chest", "--out", str(tmp_path))
+    done = medformer(
+        tmp_path / "site", "shards", "build", "phantoms", "--set", "phantom-chest-xray", "--out", str(tmp_path)
+    )
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert "hospital-tools" in done.stderr and re.search(message, done.stderr), done.stderr
