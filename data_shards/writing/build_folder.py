@@ -45,15 +45,19 @@ class BuildFolder:
     def begin(self, dropped: Sequence[int]) -> None:
         """Forget all commits: the build begins anew, without the samples at the positions ``dropped``."""
         self.dropped, self.commits = list(dropped), []
-        self._journal = Journal.begun(self.path / JOURNAL, {"build": self._fingerprint, "dropped": self.dropped})
+        self._journal = Journal.begun(self.path / JOURNAL, self._first())
 
     def commit(self, record: dict[str, Any]) -> None:
         """Add a step to those from which a later run goes on; all that it speaks of is on the disk already."""
-        if self._journal is None:
-            self.begin([])
-        assert self._journal is not None
         _sync_names(self.path)
-        self._journal.add(record)
+        if self._journal is None:
+            self._journal = Journal.begun(self.path / JOURNAL, self._first(), record)
+        else:
+            self._journal.add(record)
+
+    def _first(self) -> dict[str, Any]:
+        """What a journal begins with."""
+        return {"build": self._fingerprint, "dropped": self.dropped}
 
     @property
     def kept(self) -> bool:

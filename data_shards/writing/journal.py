@@ -31,11 +31,11 @@ class Journal:
         self._size = size
 
     @classmethod
-    def begun(cls, path: Path, first: dict[str, Any]) -> Journal:
-        """A journal of one record, in place of whatever stood there."""
-        line = _line(first)
-        write_atomic(path, line)
-        return cls(path, [first], len(line))
+    def begun(cls, path: Path, *records: dict[str, Any]) -> Journal:
+        """A journal of some records, in place of whatever stood there."""
+        content = b"".join(map(_line, records))
+        write_atomic(path, content)
+        return cls(path, list(records), len(content))
 
     @classmethod
     def read(cls, path: Path) -> Journal:

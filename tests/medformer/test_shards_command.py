@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from data_shards.format.manifest import read_manifest
 from data_shards.reading.reader import ShardedDataset
+from data_shards.writing.journal import Journal
 from medformer.cli import main
 from tests.data_shards.processes import running, session_of, until
 from tests.data_shards.sources.medmnist.test_medmnist import breast_arrays
@@ -55,7 +55,7 @@ def test_verify_ends_with_status_2_and_names_shard_and_sample(
 def test_ctrl_c_ends_a_build_with_one_line_and_what_was_built_is_kept(tmp_path: Path) -> None:
     words = ["phantoms", "--set", KNEES, "subjects=50000", "--workers", "2", "--shard-mb", "0.1"]
     command = [sys.executable, "-m", "medformer", "shards", "build", *words, "--out", str(tmp_path)]
-    note = tmp_path / f".{KNEES}.building" / "build.json"
+    note = tmp_path / f".{KNEES}.building" / "build.journal"
     with running(command, stderr=subprocess.PIPE, text=True) as process:
         assert until(note.exists)
         os.killpg(process.pid, signal.SIGINT)
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_a_build_with_one_line_and_what_was_built_is_kept(tmp_path: 
         assert until(lambda: not session_of(process.pid))
         *progress, last = process.stderr.read().splitlines()
     assert last == "medformer: interrupted" and all(line.startswith(f"{KNEES}: ") for line in progress)
-    assert json.loads(note.read_text())["note"]["position"] > 0
+    assert Journal.read(note).records[-1]["position"] > 0
 
 
 def test_an_unofficial_archive_is_built_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

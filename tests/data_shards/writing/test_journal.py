@@ -70,6 +70,12 @@ def test_a_damaged_line_before_the_last_is_no_cut(tmp_path: Path) -> None:
         Journal.read(path)
 
 
+def test_what_a_journal_begins_with_comes_at_once(tmp_path: Path) -> None:
+    journal = Journal.begun(tmp_path / "journal", *RECORDS[:2])
+    journal.add(RECORDS[2])
+    assert Journal.read(tmp_path / "journal").records == RECORDS[:3]
+
+
 def test_a_line_of_the_journal_is_as_long_for_the_last_shard_as_for_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
