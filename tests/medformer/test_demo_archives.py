@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.sources.medmnist import MedMNIST
+from data_shards.sources.medmnist.source import MedMNIST
 from data_shards.support.errors import MedformerError
 from medformer.demo.images import choose, keep_archives
 from medformer.demo.run import Options, run
