@@ -13,6 +13,7 @@ from data_shards.support.files import write_atomic
 STOP_FILE = "stop"
 ATTEMPT_FILE = "attempt"
 FAILURE_FILE = "failure.txt"
+_LOOK_S = 1.0
 _STOP_CHECK_S = 2.0
 _MOST_CALLS_BETWEEN_CHECKS = 1000
 
@@ -50,10 +51,11 @@ class RayRuntime:
         self.device: torch.device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
         self.attempt: int = broadcast_from_rank_zero(_next_attempt(out) if self.rank == 0 else None)
         self._stop_file = out / STOP_FILE
-        self._stopping = self._preempted = False
+        self._asked = self._preempted = False
         self._calls_left = 1
-        self._calls_between_checks = 1
-        self._last_check = time.monotonic()
+        self._longest_s = 0.0
+        self._last_call_s = time.monotonic()
+        self._last_look_s = -_LOOK_S
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing to do: the engine's ``metrics.jsonl`` is followed by the process that started the training."""
@@ -71,26 +73,31 @@ class RayRuntime:
     def stop_requested(self) -> bool:
         """Whether a machine is about to be taken away, or a file ``stop`` lies in the run's folder.
 
-        Every rank calls this equally often and gets the same answer. The ranks confer about every two seconds, after
-        a number of calls that rank 0 chooses from the time between calls; in between the call costs nothing.
+        Every rank calls this equally often. Rank 0 looks for the file, once a second at most, and alone says so: the
+        engine lets all ranks stop with it. Of preemptions Ray tells only ranks that all ask together. They do so about
+        every two seconds, after a number of calls that rank 0 chooses by the longest time between two of them; so the
+        answer takes longer only while calls become more than twice as slow. In between a call costs nothing.
         """
+        now = time.monotonic()
+        self._longest_s = max(self._longest_s, now - self._last_call_s)
+        self._last_call_s = now
+        if self.rank == 0 and now - self._last_look_s >= _LOOK_S:
+            self._last_look_s = now
+            self._asked = self._asked or self._stop_file.exists()
         self._calls_left -= 1
-        if self._calls_left > 0 or self._stopping:
-            return self._stopping
+        if self._calls_left <= 0 and not self._preempted:
+            self._confer()
+        return self._asked or self._preempted
+
+    def _confer(self) -> None:
         from ray import train
         from ray.train.collective import broadcast_from_rank_zero
 
-        now = time.monotonic()
-        seconds_per_call = (now - self._last_check) / self._calls_between_checks
-        wanted = min(_MOST_CALLS_BETWEEN_CHECKS, max(1, int(_STOP_CHECK_S / max(seconds_per_call, 1e-9))))
         self._preempted = train.get_preemption_info() is not None
-        asked, self._calls_between_checks = broadcast_from_rank_zero(
-            (self._stop_file.exists(), wanted) if self.rank == 0 else None
-        )
-        self._stopping = self._preempted or asked
-        self._calls_left = self._calls_between_checks
-        self._last_check = now
-        return self._stopping
+        calls = max(1, min(_MOST_CALLS_BETWEEN_CHECKS, int(_STOP_CHECK_S / max(self._longest_s, 1e-9))))
+        self._calls_left = broadcast_from_rank_zero(calls if self.rank == 0 else None)
+        self._longest_s = 0.0
+        self._last_call_s = time.monotonic()
 
     def wait_if_preempted(self) -> None:
         """Do not come back from a stop for a preemption: Ray ends this worker and starts the group elsewhere.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.files import write_atomic
 
@@ -53,6 +54,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
+        raise_out_of_files(error)
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not a YAML document: {' '.join(str(error).split())}") from None

@@ -71,7 +71,7 @@ class Driver:
         self.mark = uuid.uuid4().hex
         (folder / "driver.py").write_text(DRIVER)
         (folder / "run.yaml").write_text(CONFIG)
-        write_dataset(Phantoms("phantom-breast", subjects=40), folder / "shards")
+        write_dataset(Phantoms("phantom-knee-mri-2d", subjects=40, images_per_subject=2), folder / "shards")
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
