@@ -41,6 +41,6 @@ def test_a_demonstration_does_not_delete_the_archives_it_is_to_read(shared_data:
     out = tmp_path / "demo"
     out.mkdir()
     kept = keep_archives(choose(shared_data, 0), out / "archives")
-    with pytest.raises(MedformerError, match="is inside .*, which the demonstration replaces"):
+    with pytest.raises(MedformerError, match="is inside the output folder .*, which is replaced"):
         run(Options(out=out, data=kept, overwrite=True))
     assert (out / "archives" / "breastmnist.npz").is_file()
