@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.sources.medmnist import MedMNIST
+from data_shards.sources.medmnist.source import MedMNIST
 from data_shards.support.errors import MedformerError
 from medformer.demo.images import choose, keep_archives
 from medformer.demo.run import Options, run
@@ -41,6 +41,6 @@ def test_a_demonstration_does_not_delete_the_archives_it_is_to_read(shared_data:
     out = tmp_path / "demo"
     out.mkdir()
     kept = keep_archives(choose(shared_data, 0), out / "archives")
-    with pytest.raises(MedformerError, match="is inside .*, which the demonstration replaces"):
+    with pytest.raises(MedformerError, match="is inside the output folder .*, which is replaced"):
         run(Options(out=out, data=kept, overwrite=True))
     assert (out / "archives" / "breastmnist.npz").is_file()
