@@ -24,8 +24,15 @@ _HEADER = """
     BitsAllocated BitsStored HighBit PixelRepresentation
     ImagePositionPatient ImageOrientationPatient SliceLocation InstanceNumber PixelSpacing ImagerPixelSpacing
     SliceThickness SpacingBetweenSlices SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
-    AcquisitionNumber AcquisitionTime DiffusionBValue DiffusionGradientOrientation EchoTime FlipAngle
-    FrameReferenceTime InversionTime SequenceName TemporalPositionIdentifier TriggerTime
+    AcquisitionNumber AcquisitionDateTime AcquisitionTime CardiacCyclePosition CardiacNumberOfImages ConvolutionKernel
+    DiffusionBValue DiffusionGradientOrientation EchoTime FlipAngle FrameReferenceTime InversionTime KVP
+    NominalPercentageOfCardiacPhase NumberOfTemporalPositions RespiratoryCyclePosition SequenceName
+    TemporalPositionIdentifier TemporalPositionTimeOffset TriggerTime
+    FrameIncrementPointer FrameTime FrameTimeVector SliceLocationVector SliceVector TimeSlotVector TimeSliceVector
+    RRIntervalVector PhaseVector AngularViewVector RotationVector DetectorVector EnergyWindowVector
+    DetectorInformationSequence
+    PixelPaddingValue PixelPaddingRangeLimit FloatPixelPaddingValue FloatPixelPaddingRangeLimit
+    DoubleFloatPixelPaddingValue DoubleFloatPixelPaddingRangeLimit
     RescaleSlope RescaleIntercept ModalityLUTSequence VOILUTSequence VOILUTFunction WindowCenter WindowWidth
 """.split()  # noqa: SIM905
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
