@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from data_shards.sources.images.nifti import is_nifti
+from data_shards.sources.images.nifti_header import is_nifti
 from data_shards.support.errors import DataError
 from data_shards.support.limits import BoundedReader, open_regular
 
