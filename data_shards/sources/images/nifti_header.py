@@ -153,6 +153,9 @@ def _placement(
     if signed:
         notes.append("negative distances of voxels (pixdim) are taken without their sign")
     sform = _said(scale @ fields.get_sform().astype(float)) if int(fields["sform_code"]) > 0 else None
+    if sform is not None and shape[2] == 1 and not sform[:3, 2].any():
+        normal = np.cross(sform[:3, 0], sform[:3, 1])  # a single plane has no step to the next one
+        sform[:3, 2] = normal / (np.linalg.norm(normal) or 1.0)
     qform = None
     if int(fields["qform_code"]) > 0:
         try:
