@@ -70,6 +70,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise DataError(f"{_WHAT} has no readable npy header ({type(error).__name__})") from None
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"{_WHAT} holds values of dtype kind {dtype.kind!r}; integers or floats are expected")
+    if any(type(size) is not int for size in shape):
+        raise DataError(f"{_WHAT} has no readable npy header (its axes are no whole numbers)")
     return shape, fortran, dtype
 
 
