@@ -15,6 +15,7 @@ from data_shards.sample import MASK, SPLITS, Sample
 from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError
 from data_shards.writing.ledger import ENTRY, digest128
+from data_shards.writing.notes import Notes
 from data_shards.writing.statistics import SplitCounts
 
 Vocabulary = dict[str, dict[str, int]]
@@ -54,6 +55,7 @@ class Chunk:
         contents: of the pixels; one for each image.
         vocabulary: entries that occur.
         skipped: positions that could not be read.
+        notes: what readers noted of the others.
     """
 
     first: int
@@ -64,6 +66,7 @@ class Chunk:
     contents: np.ndarray
     vocabulary: Vocabulary
     skipped: list[Skipped]
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass
@@ -119,6 +122,7 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
     keys, subjects, contents = [], [], []
     words: set[tuple[IntEnum, ...]] = set()
     skipped = []
+    notes = Notes()
     last = positions[0]
     for position in positions:
         if sum(draft.size for draft in drafts.values()) > _LARGEST:
@@ -131,6 +135,7 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
                 raise
             skipped.append(Skipped(source.name_of(position), _without_name(str(error), source.name_of(position))))
             continue
+        notes.add(source.name_of(position), sample)
         drafts.setdefault(sample.split, _Draft()).add(sample)
         split = SPLITS.index(sample.split)
         keys.append((*digest128(sample.key.encode()), split, position))
@@ -150,6 +155,7 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
         contents=np.array(contents, ENTRY),
         vocabulary=_vocabulary(words),
         skipped=skipped,
+        notes=notes,
     )
 
 

@@ -34,6 +34,8 @@ from data_shards.writing.chunk import Chunk, SplitChunk, Vocabulary
 from data_shards.writing.duplicates import Excluding, Ledgers, Policy
 from data_shards.writing.journal import BuildFolder, build_folder, fingerprint
 from data_shards.writing.ledger import ENTRY
+from data_shards.writing.notes import FILE_NAME as NOTES_FILE
+from data_shards.writing.notes import Notes
 from data_shards.writing.shard_file import ROWS_SUFFIX, ClosedShard, ShardWriter
 from data_shards.writing.statistics import SplitCounts
 from data_shards.writing.workers import Probe, encoded_chunks, probe
@@ -147,6 +149,7 @@ class _Build:
     closed: dict[str, list[ClosedShard]] = field(default_factory=dict)
     open: dict[str, ShardWriter] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     committed_s: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -175,6 +178,7 @@ class _Build:
             },
             open={split: ShardWriter.resumed(folder.path, state, layout) for split, state in note["open"].items()},
             skipped=[Skipped(**skipped) for skipped in note["skipped"]],
+            notes=Notes(**note["notes"]),
         )
 
     def add(self, chunk: Chunk, policy: Policy) -> None:
@@ -188,6 +192,7 @@ class _Build:
         for kind, entries in chunk.vocabulary.items():
             self.vocabulary.setdefault(kind, {}).update(entries)
         self.skipped += chunk.skipped
+        self.notes.merge(chunk.notes)
         self.position = chunk.last
         if sum(map(len, self.closed.values())) > shards or time.monotonic() - self.committed_s > _COMMIT_SECONDS:
             self._commit()
@@ -241,6 +246,7 @@ class _Build:
             "counts": {split: counts.to_json() for split, counts in self.counts.items()},
             "vocabulary": self.vocabulary,
             "skipped": [asdict(skipped) for skipped in self.skipped],
+            "notes": self.notes.to_json(),
             "ledgers": self.ledgers.saved(),
         }
         self.folder.commit(note)
@@ -280,6 +286,8 @@ class _Build:
         }
         if self.skipped:
             write_atomic(self.folder.path / SKIPPED_FILE, skipped_table(self.skipped))
+        if self.notes.counts:
+            write_atomic(self.folder.path / NOTES_FILE, self.notes.table)
         manifest = write_manifest(
             self.folder.path,
             Manifest(
@@ -295,7 +303,8 @@ class _Build:
             ),
         )
         shards = [name for entry in splits.values() for shard in entry.shards for name in (shard.file, shard.index)]
-        self.folder.finish([FILE_NAME, *shards, *([SKIPPED_FILE] if self.skipped else [])])
+        lists = [*([SKIPPED_FILE] if self.skipped else []), *([NOTES_FILE] if self.notes.counts else [])]
+        self.folder.finish([FILE_NAME, *shards, *lists])
         return manifest
 
 

@@ -22,6 +22,7 @@ from data_shards.support.documents import Document, apply_overrides, parse, read
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
+from data_shards.writing.notes import FILE_NAME as NOTES_FILE
 from data_shards.writing.writer import SKIPPED_FILE, write_dataset
 
 _MIB = 1 << 20
@@ -102,10 +103,20 @@ def _write(source: Source, arguments: argparse.Namespace, options: Mapping[str, 
     if manifest.skipped:
         print(f"{out}: {manifest.skipped} left out, for the reasons in {out / SKIPPED_FILE}:")
         print("\n".join(_reasons(out / SKIPPED_FILE)))
+    for line in _warnings(out / NOTES_FILE):
+        print(f"{out}: warning: {line}")
 
 
 def _counts(manifest: Manifest) -> str:
     return ", ".join(f"{entry.samples} {split}" for split, entry in manifest.splits.items())
+
+
+def _warnings(table: Path) -> list[str]:
+    """What was noted of the files, each with how many and the first of them."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return [f"{row['items']} of this kind: {row['warning']} ({row['first']})" for row in csv.DictReader(file)]
 
 
 def _reasons(table: Path) -> list[str]:

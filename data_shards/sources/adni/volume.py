@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,13 @@ def read_volume(paths: Sequence[Path], modality: Modality, *, dicom: bool, ptid:
     if first.pixels.ndim != 4:
         raise DataError("a single slice in place of a volume")
     if count == 1:
-        return Image(first.pixels, modality, first.spacing_mm)
+        return replace(first, modality=modality)
     total = first.pixels.astype(np.float64)
     for number, frame in enumerate(frames, start=2):
         if frame.pixels.shape != first.pixels.shape or not _alike(frame.spacing_mm, first.spacing_mm):
             raise DataError(f"frame {number} of {count} has another shape or spacing than the first")
         total += frame.pixels
-    return Image((total / count).astype(np.float32), modality, first.spacing_mm)
+    return Image((total / count).astype(np.float32), modality, first.spacing_mm, notes=first.notes)
 
 
 def _alike(spacing_mm: Sequence[float], other_mm: Sequence[float]) -> bool:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data_shards.sample import MASK
+from data_shards.sources.images.channels import common_channels
+from data_shards.sources.images.channels import words as channel_words
 from data_shards.sources.images.folder import own_subject
 from data_shards.sources.images.options import ImagesConfig
+from data_shards.sources.images.picture import picture_channels
 from data_shards.sources.images.study import Place, Study
 
 _NAMED = 10  # so many items are named in a warning
@@ -40,8 +44,7 @@ def warnings_of(studies: Sequence[Study], config: ImagesConfig) -> list[str]:
     ]
     burned = [name for name, burned_in in series if burned_in]
     if burned:
-        names = ", ".join(burned[:_NAMED]) + (", ..." if len(burned) > _NAMED else "")
-        result.append(f"{len(burned)} images have text burned into the pixels, says their header: {names}")
+        result.append(f"{len(burned)} images have text burned into the pixels, says their header: {_listed(burned)}")
     silent = sum(burned_in is None for _, burned_in in series)
     if silent:
         result.append(f"{silent} of {len(series)} DICOM images do not say whether text is burned into the pixels")
@@ -49,6 +52,35 @@ def warnings_of(studies: Sequence[Study], config: ImagesConfig) -> list[str]:
     if alone and config.subject != "file":
         result.append(f"{alone} of {len(studies)} studies name no subject: each file counts as a subject of its own")
     return result
+
+
+def channels_of(studies: Sequence[Study], config: ImagesConfig) -> tuple[dict[str, int], list[str]]:
+    """The number of channels to bring the images of each name to, where there is one; and a warning where they differ.
+
+    The headers of pictures are looked at; of other files only reading says whether they have colour.
+    """
+    names = sorted({name for study in studies for name in study.images} - {MASK})
+    if config.channels in (1, 3):
+        return dict.fromkeys(names, int(config.channels)), []
+    wanted: dict[str, int] = {}
+    warnings = []
+    for name in names if config.channels == "auto" else ():
+        places = [study.images[name] for study in studies if name in study.images]
+        counts = [picture_channels(config.root / place.path) if place.kind == "picture" else None for place in places]
+        common = common_channels(counts)
+        if common is None:
+            continue
+        wanted[name] = common
+        others = [place.name for place, count in zip(places, counts, strict=True) if count not in (None, common)]
+        warnings.append(
+            f"{name}: {channel_words(counts)}, all become {common} (channels: keep leaves them as they are); "
+            f"the {len(others)} others: {_listed(others)}"
+        )
+    return wanted, warnings
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _without_subject(studies: Sequence[Study], config: ImagesConfig) -> int:

@@ -47,7 +47,7 @@ def test_a_dicom_file_whose_preamble_is_a_tiff_is_dicom(tmp_path: Path):
 
 
 OTHER = {
-    "notes.txt": (b"DoeJane was here", "not a PNG, JPEG, TIFF, npy, NIfTI or DICOM file"),
+    "notes.txt": (b"DoeJane was here", "not a PNG, JPEG, TIFF, GIF, WebP, BMP, npy, NIfTI or DICOM file"),
     "nothing": (b"", "an empty file"),
     "arrays.npz": (b"PK\x03\x04" + bytes(400), "a zip or npz archive; save single arrays as npy"),
     "pair.hdr": ((348).to_bytes(4, "little") + bytes(340) + b"ni1\0" + bytes(8), "the header of a NIfTI pair"),
