@@ -7,7 +7,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from data_shards.writing.workers import Probe, encoded_chunks, probe
 
 SHARD_BYTES = 64 << 20
 SKIPPED_FILE = "skipped.csv"
+_COLUMNS = ("item", "reason", "subject")
 # A build that is cut off loses this much work, or one shard, and the chunks that are on their way.
 _COMMIT_SECONDS = 30.0
 
@@ -92,6 +93,8 @@ def write_dataset(
     if shard_bytes < 1:
         raise DataError(f"shards of {shard_bytes} bytes cannot be written; at least 1")
     refuse_existing(out, overwrite=overwrite)
+    if not skip_errors:
+        _refuse_losses(source)
     policy: Policy = duplicates or source.duplicates
     probed = probe(source)
     card = source.card.model_dump(mode="json")
@@ -108,6 +111,14 @@ def write_dataset(
             folder.commit({"dropped": dropped})
             build = _run(source, folder, "refuse", shard_bytes, probed, workers, skip_errors, progress)
         return build.finished()
+
+
+def _refuse_losses(source: Source) -> None:
+    """Raise :class:`DataError` when the listing already found images that cannot be read."""
+    lost = [skipped for skipped in source.skipped if skipped.lost]
+    if lost:
+        others = f", and {len(lost) - 1} more like it" if len(lost) > 1 else ""
+        raise DataError(f"{lost[0].item}: {lost[0].reason}{others}; --on-error skip leaves such items out")
 
 
 def _run(
@@ -327,6 +338,6 @@ def skipped_table(skipped: Iterable[Skipped]) -> str:
     """CSV of what is not in the dataset: item, salted hash of the subject, reason."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([column.name for column in fields(Skipped)])
-    table.writerows(map(astuple, skipped))
+    table.writerow(_COLUMNS)
+    table.writerows([getattr(entry, column) for column in _COLUMNS] for entry in skipped)
     return text.getvalue()

@@ -11,6 +11,7 @@ from data_shards.sample import MASK, Image, Sample, subject_hash
 from data_shards.sources.base import Source, register_source
 from data_shards.sources.images.array import read_array
 from data_shards.sources.images.channels import with_channels
+from data_shards.sources.images.dicom import read_series
 from data_shards.sources.images.folder import studies_of_folder
 from data_shards.sources.images.labels import encode_labels
 from data_shards.sources.images.masks import as_mask, placing_of
@@ -20,11 +21,13 @@ from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.picture import read_picture
 from data_shards.sources.images.rows import studies_of_table
 from data_shards.sources.images.study import Place, Study, with_frames
-from data_shards.sources.images.summary import channels_of, dimensionality, split_rule, warnings_of
+from data_shards.sources.images.summary import channels_of, dimensionality, repeats_note, split_rule, warnings_of
 from data_shards.sources.splits import split_by_subject
 from data_shards.support.errors import DataError
 from data_shards.support.salt import read_salt
 from data_shards.vocabulary import Modality, Organ, Task
+
+_NOTE = "files of their owner, not compared with a published archive"
 
 
 @register_source("images")
@@ -52,7 +55,10 @@ class Images(Source):
         if not config.root.is_dir():
             raise DataError(f"{config.root}: no such folder")
         self._config, self._salt = config, salt
-        found = studies_of_folder(config) if config.table is None else studies_of_table(config, config.table)
+        if config.table is None:
+            found = studies_of_folder(config, salt)
+        else:
+            found = studies_of_table(config, config.table, salt)
         self._studies = with_frames(found.studies, config.root, config.pages) if config.frames == "all" else found.studies
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
@@ -142,9 +148,7 @@ class Images(Source):
                 placed_by=placed_by,
             )
         elif place.series is not None:
-            from data_shards.sources.images.dicom import read_series
-
-            image = read_series(place.series, voi=config.voi)
+            image = read_series(place.series, voi=config.voi, rules=config.slice_rules)
         else:
             raise DataError(place.problem)
         modality = Modality[place.modality or config.modality]
@@ -173,7 +177,7 @@ class Images(Source):
             source_version=config.version or f"{len(self)} studies",
             source_checksum={"blake2b of the listing": self._listing_digest()},
             official=False,
-            note="files of their owner, not compared with a published archive",
+            note="; ".join(filter(None, [_NOTE, repeats_note(self._studies)])),
             split_rule=split_rule(self._studies, config),
         )
 

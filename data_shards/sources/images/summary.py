@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from data_shards.sample import MASK
@@ -48,9 +49,35 @@ def warnings_of(studies: Sequence[Study], config: ImagesConfig) -> list[str]:
     silent = sum(burned_in is None for _, burned_in in series)
     if silent:
         result.append(f"{silent} of {len(series)} DICOM images do not say whether text is burned into the pixels")
+    result += _repeats(studies)
     alone = _without_subject(studies, config)
     if alone and config.subject != "file":
         result.append(f"{alone} of {len(studies)} studies name no subject: each file counts as a subject of its own")
+    return result
+
+
+def repeats_note(studies: Sequence[Study]) -> str:
+    """For the dataset card: how many DICOM images share their place with others, and in what they differ."""
+    differing = [place.series.differs for place in _dicom(studies) if place.series is not None and place.series.differs]
+    if not differing:
+        return ""
+    traits = Counter(trait for differs in differing for trait in differs)
+    names = ", ".join(f"{trait} ({count})" for trait, count in sorted(traits.items()))
+    return f"{len(differing)} DICOM images at the same place as others are samples of their own; they differ in {names}"
+
+
+def _dicom(studies: Sequence[Study]) -> list[Place]:
+    return [place for study in studies for place in study.images.values() if place.series is not None]
+
+
+def _repeats(studies: Sequence[Study]) -> list[str]:
+    result = [f"{note}; times: first takes the first in time"] if (note := repeats_note(studies)) else []
+    numbered = [place.name for place in _dicom(studies) if place.series is not None and place.series.numbered]
+    if numbered:
+        result.append(
+            f"{len(numbered)} DICOM volumes do not say where their slices lie: instance numbers order them, "
+            f"{_listed(numbered)}"
+        )
     return result
 
 
@@ -90,5 +117,5 @@ def _without_subject(studies: Sequence[Study], config: ImagesConfig) -> int:
 
 def _is_volume(place: Place, config: ImagesConfig) -> bool:
     if place.kind == "dicom":
-        return place.series is not None and len(place.series.paths) > 1
+        return place.series is not None and max(len(place.series.paths), len(place.series.frames)) > 1
     return place.kind == "nifti" or (place.kind == "npy" and "D" in (config.axes or ""))

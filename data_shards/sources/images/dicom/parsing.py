@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import zlib
@@ -127,6 +128,7 @@ def _read_inflated(plain: bytes, meta: Dataset, *, pixels: bool) -> Parsed:
     return Parsed(dataset, seen.keyword)
 
 
+@functools.cache
 def _tags(pixels: bool) -> list[Any]:
     from pydicom.tag import Tag
 
