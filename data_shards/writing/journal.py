@@ -75,7 +75,7 @@ def build_folder(out: Path, mark: str, *, restart: bool = False) -> Iterator[Bui
         MedformerError: another process builds there now, an unfinished build of something else stands there, or the
             disk refuses.
     """
-    path = out.with_name(f".{out.name}.building")
+    path = _folder_of(out)
     alone = not out.parent.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -103,6 +103,15 @@ def build_folder(out: Path, mark: str, *, restart: bool = False) -> Iterator[Bui
             (out / _LOCK).unlink()
     except OSError as error:
         raise MedformerError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def building(out: Path) -> bool:
+    """Whether an unfinished build of ``out`` is there, which can go on."""
+    return (_folder_of(out) / NOTE).exists()
+
+
+def _folder_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.building")
 
 
 def _note(path: Path, mark: str) -> dict[str, Any]:

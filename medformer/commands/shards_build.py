@@ -18,11 +18,13 @@ from pydantic.fields import FieldInfo
 from data_shards.format.manifest import Manifest
 from data_shards.prepare import Preparation, Prepared
 from data_shards.sources.base import Source, registered_sources, source_named
+from data_shards.sources.listing import Listing, listing_with
 from data_shards.support.documents import Document, apply_overrides, parse, read_mapping
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
 from data_shards.writing.notes import FILE_NAME as NOTES_FILE
+from data_shards.writing.journal import building
 from data_shards.writing.writer import SKIPPED_FILE, write_dataset
 
 _MIB = 1 << 20
@@ -40,7 +42,18 @@ def build(arguments: argparse.Namespace) -> None:
     preparation = parse(Preparation, content.pop("prepare", None) or {}, f"{origin}: prepare")
     kind = source_named(arguments.source)
     config = parse(kind.Config, content, origin)
-    sources = kind.from_config(config)
+    listing = Listing(arguments.workers, arguments.out)
+    with listing_with(listing):
+        sources = kind.from_config(config)
+    try:
+        _build(sources, preparation, config, arguments)
+    finally:
+        for source in sources:  # what was listed serves a build that can go on, and nothing else
+            if not building(arguments.out / source.card.name):
+                listing.forget(source.card.name)
+
+
+def _build(sources: list[Source], preparation: Preparation, config: Document, arguments: argparse.Namespace) -> None:
     for source in sources:
         refuse_existing(arguments.out / source.card.name, overwrite=arguments.overwrite)
     if arguments.key_table is not None:

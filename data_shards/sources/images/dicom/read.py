@@ -30,6 +30,8 @@ from data_shards.support.limits import check_size
 
 
 _RULES = SliceRules()
+PADDED = "pixels that the scanner did not measure (Pixel Padding Value) count as background"
+SPREAD = "slices at uneven distances were interpolated onto a regular grid"
 # A clip is read frame by frame, each as a sample of its own: files up to this size are parsed once for neighbours.
 _KEPT_BYTES = 64 << 20
 
@@ -101,7 +103,7 @@ def _assemble(slices: Sequence[_Slice], series: Series, rules: SliceRules, *, vo
     pixels = _volume(slices, voi=voi)
     if len(slices) == 1:
         image = Image(np.ascontiguousarray(pixels[:, 0]), series.modality, spacing)
-        return image if measured is None else set_aside(image, ~measured[0])
+        return image if measured is None else _set_aside(image, measured[0])
     gap, grid = geometry.slice_spacing(planes, rules)
     if grid is not None:
         pixels = resampled(pixels, grid)
@@ -111,8 +113,13 @@ def _assemble(slices: Sequence[_Slice], series: Series, rules: SliceRules, *, vo
         whole = pixels if measured is None else np.concatenate([pixels, measured[None].astype(pixels.dtype)])
         whole, spacing = _turned(whole, planes[0], spacing)
         pixels, measured = (whole, None) if measured is None else (whole[:-1], whole[-1] == 1)
-    image = Image(np.ascontiguousarray(pixels), series.modality, spacing)
-    return image if measured is None else set_aside(image, ~measured)
+    image = Image(np.ascontiguousarray(pixels), series.modality, spacing, notes=() if grid is None else (SPREAD,))
+    return image if measured is None else _set_aside(image, measured)
+
+
+def _set_aside(image: Image, measured: np.ndarray) -> Image:
+    image = set_aside(image, ~measured)
+    return replace(image, notes=(*image.notes, PADDED)) if image.measured is not None else image
 
 
 def _padding_aside(slices: Sequence[_Slice]) -> tuple[Sequence[_Slice], np.ndarray | None]:
