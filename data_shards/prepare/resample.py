@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data_shards.prepare.grid import check_result, per_axis
+from data_shards.prepare.grid import check_result, per_axis, some_or_none
 from data_shards.sample import Image
 from data_shards.support.errors import DataError
 
@@ -48,7 +48,8 @@ def to_spacing(image: Image, spacing_mm: float | Sequence[float], *, nearest: bo
     exact = [size / factor for size, factor in zip(sizes, factors, strict=True)]
     check_result(image, exact)
     shape = [max(1, round(size)) for size in exact]
-    return replace(image, pixels=_resample(image.pixels, shape, factors, nearest=nearest), spacing_mm=wanted)
+    pixels = _resample(image.pixels, shape, factors, nearest=nearest)
+    return replace(image, pixels=pixels, spacing_mm=wanted, measured=_measured(image, shape, factors))
 
 
 def to_shape(image: Image, size: int | Sequence[int], *, nearest: bool = False) -> Image:
@@ -66,7 +67,8 @@ def to_shape(image: Image, size: int | Sequence[int], *, nearest: bool = False) 
     check_result(image, shape)
     factors = [old / new for old, new in zip(image.pixels.shape[1:], shape, strict=True)]
     spacing_mm = tuple(old * factor for old, factor in zip(image.spacing_mm, factors, strict=False))
-    return replace(image, pixels=_resample(image.pixels, shape, factors, nearest=nearest), spacing_mm=spacing_mm)
+    pixels = _resample(image.pixels, shape, factors, nearest=nearest)
+    return replace(image, pixels=pixels, spacing_mm=spacing_mm, measured=_measured(image, shape, factors))
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ def _gaussian(factor: float) -> np.ndarray:
         return np.ones(1)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     return np.asarray(kernel / kernel.sum())
+
+
+def _measured(image: Image, shape: Sequence[int], factors: Sequence[float]) -> np.ndarray | None:
+    """A new voxel was measured where the old one nearest to it was."""
+    if image.measured is None:
+        return None
+    return some_or_none(_resample(image.measured[None], shape, factors, nearest=True)[0])
 
 
 def _resample(pixels: np.ndarray, shape: Sequence[int], factors: Sequence[float], *, nearest: bool) -> np.ndarray:

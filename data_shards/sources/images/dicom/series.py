@@ -125,9 +125,24 @@ def _grouped(items: Sequence[_File], key: Callable[[_File], Hashable]) -> list[l
 
 
 def _without_copies(files: list[_File], unused: list[Unused]) -> list[_File]:
-    """Drop all but one of the files with one identifier, one header and the same pixels."""
+    """Drop all but one of the files with one identifier, one header and the same pixels.
+
+    Where an identifier stands for images with different headers it is a constant, as de-identification leaves it.
+    Equal images are copies then only in one folder: two patients may both have a slice of nothing but air.
+    """
+    headers: defaultdict[str, set[Hashable]] = defaultdict(set)
+    for file in files:
+        headers[file.header.instance].add((file.header.group, file.header.planes))
+
+    def identity(file: _File) -> Hashable:
+        header = file.header
+        if not header.instance:
+            return file.position
+        folder = file.path.parent if len(headers[header.instance]) > 1 else None
+        return header.instance, header.group, header.planes, file.scope, folder
+
     kept: list[_File] = []
-    for alike in _grouped(files, _identity):
+    for alike in _grouped(files, identity):
         if len(alike) == 1:
             kept += alike
             continue
@@ -144,13 +159,6 @@ def _without_copies(files: list[_File], unused: list[Unused]) -> list[_File]:
                 kept.append(file)
                 seen.add(digest or b"")
     return sorted(kept, key=lambda file: file.position)
-
-
-def _identity(file: _File) -> Hashable:
-    header = file.header
-    if not header.instance:
-        return file.position
-    return header.instance, header.group, header.planes, file.scope
 
 
 def _separated(group: list[_File]) -> list[list[_File]]:
