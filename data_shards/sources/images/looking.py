@@ -27,7 +27,7 @@ from data_shards.support.orphans import end_with_parent
 from data_shards.support.sealed import seal, unseal
 
 # Starting a process takes as long as parsing some hundred headers.
-_FEW = 400
+_FEW = 256
 _PART = 64
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from data_shards.sources.images.dicom.content import digest_of
 from data_shards.sources.images.dicom.geometry import heights, in_mm, places, slice_order
 from data_shards.sources.images.dicom.headers import Header, Unusable, read_header
@@ -17,7 +19,6 @@ from data_shards.vocabulary import Modality
 
 _COPY = "the same image as another file of its series"
 _CUT_COPY = "a copy of another file that was cut short"
-_ALIKE = "several images lie at one place, their pixels differ, and nothing in their headers tells them apart"
 
 
 @dataclass(frozen=True)
@@ -212,10 +213,19 @@ def _told_apart(alike: list[_Entry], unused: list[Unused]) -> list[tuple[list[Pa
         folders[entry.file.path.parent].append(entry)
     split = [(split_repeats([entry.plane for entry in inside]), inside) for inside in folders.values()]
     if len(folders) == 1 or any(parts is None for parts, _ in split):
-        positions = sorted({entry.file.position for entry in alike})
-        unused.extend(Unused(position, _ALIKE, True) for position in positions)
+        reason = _alike_reason(alike)
+        unused.extend(Unused(at, reason, True) for at in sorted({entry.file.position for entry in alike}))
         return []
     return [(parts, inside) for parts, inside in split if parts is not None]
+
+
+def _alike_reason(alike: list[_Entry]) -> str:
+    found = heights([entry.plane for entry in alike])
+    counts = np.bincount(places(found)) if found is not None else np.array([len(alike)])
+    return (
+        f"several images lie at {(counts > 1).sum()} of {len(counts)} places of its series, their pixels differ, and "
+        "nothing in their headers tells them apart"
+    )
 
 
 def _without_repeats(alike: list[_Entry], unused: list[Unused]) -> list[_Entry]:

@@ -77,7 +77,7 @@ def test_another_image_at_the_place_of_a_slice_is_told(tmp_path: Path) -> None:
     dataset.SOPInstanceUID = generate_uid()
     series, unused = find_series([*paths, save(dataset, tmp_path / "other")])
     assert not series and len(unused) == 6 and all(one.damaged for one in unused)
-    assert "lie at one place, their pixels differ" in unused[0].reason
+    assert "several images lie at 1 of 5 places of its series, their pixels differ" in unused[0].reason
     # Other values in another unit are other images, too.
     assert not find_series([*paths, sent_again(paths[3], tmp_path / "other", RescaleSlope="2")])[0]
 
