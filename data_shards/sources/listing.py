@@ -35,7 +35,8 @@ class Listing:
             file.parent.rmdir()
 
 
-_current: ContextVar[Listing] = ContextVar("listing", default=Listing())
+_DEFAULT = Listing()
+_current: ContextVar[Listing] = ContextVar("listing", default=_DEFAULT)
 
 
 def current_listing() -> Listing:

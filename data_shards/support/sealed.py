@@ -1,4 +1,4 @@
-"""Content that only the holder of a secret can read: for what a program has to keep beside data and may not disclose."""
+"""Content that only the holder of a secret can read: for what has to be kept beside data and may not be disclosed."""
 
 from __future__ import annotations
 

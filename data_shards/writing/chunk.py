@@ -133,7 +133,9 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
         except DataError as error:
             if not skip_errors:
                 raise
-            skipped.append(Skipped(source.name_of(position), _without_name(str(error), source.name_of(position)), lost=True))
+            skipped.append(
+                Skipped(source.name_of(position), _without_name(str(error), source.name_of(position)), lost=True)
+            )
             continue
         notes.add(source.name_of(position), sample)
         drafts.setdefault(sample.split, _Draft()).add(sample)

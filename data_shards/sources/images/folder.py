@@ -134,7 +134,9 @@ def _add_series(
             several += 1
             name = f"{first} and {len(members) - 1} more files" if config.show_paths else f"series {several}"
         elif series.frames:
-            name += f", frame {series.frames[0] + 1}" if len(series.frames) == 1 else f", from frame {series.frames[0] + 1}"
+            name += (
+                f", frame {series.frames[0] + 1}" if len(series.frames) == 1 else f", from frame {series.frames[0] + 1}"
+            )
         seen = {_levels(files[index], name, config) for index in members}
         if len(seen) > 1:
             raise DataError(f"{name}: its files are in folders that mean different splits, classes or subjects")

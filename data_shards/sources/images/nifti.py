@@ -11,7 +11,7 @@ import numpy as np
 from data_shards.sample import Image
 from data_shards.sources.images.background import NotFinite, without_infinities
 from data_shards.sources.images.dtypes import plain, refuse_overflow
-from data_shards.sources.images.nifti_header import WHAT, Header, is_nifti, read_header
+from data_shards.sources.images.nifti_header import WHAT, Header, read_header
 from data_shards.sources.images.orientation import to_canonical
 from data_shards.support.errors import DataError
 from data_shards.support.limits import BoundedReader, check_size, is_gzip, open_regular

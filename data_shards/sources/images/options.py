@@ -71,7 +71,8 @@ class ImagesConfig(Document):
         0.05, ge=0, description="...or in mm, for rounded positions; of this at most a tenth of the distance counts"
     )
     uneven_slices: Literal["refuse", "resample"] = Field(
-        "refuse", description="DICOM slices off the grid: refuse, or interpolate them onto a regular one along their axis"
+        "refuse",
+        description="DICOM slices off the grid: refuse, or interpolate them onto a regular one along their axis",
     )
     voi: bool = Field(False, description="apply the window that a DICOM header gives for viewing")
     salt_file: Path | None = Field(None, description="secret for the hashes of subjects; default: the user's own")

@@ -149,7 +149,9 @@ def _place(row: Row, files: Sequence[Path], looks: Mapping[Path, Look], config: 
     reason = f": {unused[0].reason}" if unused and not series else ""
     differs = sorted({trait for one in series for trait in one.differs})
     if differs:
-        reason = f": they differ in {', '.join(differs)}" + ("" if config.times == "first" else "; see the option times")
+        reason = f": they differ in {', '.join(differs)}" + (
+            "" if config.times == "first" else "; see the option times"
+        )
     return Place(name, path, None, f"{len(series)} DICOM images in place of one{reason}")
 
 

@@ -59,7 +59,9 @@ class Images(Source):
             found = studies_of_folder(config, salt)
         else:
             found = studies_of_table(config, config.table, salt)
-        self._studies = with_frames(found.studies, config.root, config.pages) if config.frames == "all" else found.studies
+        self._studies = (
+            with_frames(found.studies, config.root, config.pages) if config.frames == "all" else found.studies
+        )
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
             raise DataError(f"{config.root}: no image in this folder{first}")

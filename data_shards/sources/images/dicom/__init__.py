@@ -8,4 +8,14 @@ from data_shards.sources.images.dicom.read import read_series
 from data_shards.sources.images.dicom.rules import SliceRules
 from data_shards.sources.images.dicom.series import Series, Unused, find_series
 
-__all__ = ["Header", "Series", "SliceRules", "Unusable", "Unused", "find_series", "is_dicom", "read_header", "read_series"]
+__all__ = [
+    "Header",
+    "Series",
+    "SliceRules",
+    "Unusable",
+    "Unused",
+    "find_series",
+    "is_dicom",
+    "read_header",
+    "read_series",
+]

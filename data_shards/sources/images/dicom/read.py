@@ -28,7 +28,6 @@ from data_shards.sources.images.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.support.limits import check_size
 
-
 _RULES = SliceRules()
 PADDED = "pixels that the scanner did not measure (Pixel Padding Value) count as background"
 SPREAD = "slices at uneven distances were interpolated onto a regular grid"

@@ -97,9 +97,7 @@ def _unplaced(planes: Sequence[Plane], members: list[int]) -> list[Part]:
     parts = [Part(members)]
     for trait in range(len(planes[0].traits)):
         if trait < len(TRAITS) and TRAITS[trait].steady:
-            parts = [
-                inner for part in parts for inner in _inside(part, _by_value(planes, part.members, trait))
-            ]
+            parts = [inner for part in parts for inner in _inside(part, _by_value(planes, part.members, trait))]
     return parts
 
 
@@ -129,9 +127,7 @@ def _split(planes: Sequence[Plane], where: np.ndarray, members: list[int] | None
     return None
 
 
-def _split_each(
-    planes: Sequence[Plane], where: np.ndarray, parts: Iterable[Part], trait: int
-) -> list[Part] | None:
+def _split_each(planes: Sequence[Plane], where: np.ndarray, parts: Iterable[Part], trait: int) -> list[Part] | None:
     volumes: list[Part] = []
     for part in parts:
         inner = _split(planes, where, part.members, trait)
@@ -162,7 +158,7 @@ def _by_value(planes: Sequence[Plane], members: list[int], trait: int) -> list[P
 
 
 def _by_rank(where: np.ndarray, members: list[int], order: np.ndarray, name: str) -> list[Part]:
-    """One part for each rank in the order at each place; none when places are not covered equally often, or at a tie."""
+    """One part for each rank in the order at each place; none where places are not covered equally often, or at ties."""
     ranked: dict[int, list[tuple[float, int]]] = {}
     for member, value in zip(members, order.tolist(), strict=True):
         ranked.setdefault(int(where[member]), []).append((value, member))

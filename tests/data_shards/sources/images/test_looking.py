@@ -55,9 +55,7 @@ def test_processes_see_what_one_sees(archive: Path) -> None:
     assert looks_at(files, Listing(2), "own", SALT) == looks_at(files, Listing(), "own", SALT) == expected
 
 
-def test_a_kept_listing_is_used_and_is_the_same(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_listing_is_used_and_is_the_same(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, listing = paths(archive), Listing(1, tmp_path / "out")
     first = looks_at(files, listing, "own", SALT)
     seen = counted(monkeypatch)
@@ -133,7 +131,9 @@ def build(root: Path, out: Path, *words: str, workers: int = 2) -> subprocess.Co
         *(sys.executable, "-m", "medformer", "shards", "build", "images", f"root={root}", "name=own", "subject=file"),
         *("shares.train=1", "shares.val=0", "shares.test=0", "--out", str(out), "--workers", str(workers), *words),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=250, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
 
 
 def test_a_command_keeps_its_listing_while_the_build_can_go_on_and_deletes_it_at_the_end(tmp_path: Path) -> None:

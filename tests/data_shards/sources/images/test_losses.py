@@ -124,6 +124,8 @@ def test_a_file_that_cannot_be_opened_may_be_an_image(tmp_path: Path) -> None:
 def test_any_source_stops_for_what_its_listing_lost(tmp_path: Path) -> None:
     source = toy_source({"train": 3})
     source.skipped = [Skipped("row 7", "no image"), Skipped("row 8", "is broken", lost=True)] * 2
-    with pytest.raises(DataError, match="^row 8: is broken, and 1 more like it; --on-error skip leaves such items out$"):
+    with pytest.raises(
+        DataError, match="^row 8: is broken, and 1 more like it; --on-error skip leaves such items out$"
+    ):
         write_dataset(source, tmp_path / "out")
     assert write_dataset(source, tmp_path / "out", skip_errors=True).skipped == 4

@@ -61,7 +61,9 @@ def test_packaged_images_are_what_pydicom_decodes(name: str) -> None:
     dataset = pydicom.dcmread(packaged(name))
     stored = dataset.pixel_array
     if "PixelPaddingValue" in dataset:  # takes the smallest value that is none
-        stored = np.where(stored == dataset.PixelPaddingValue, stored[stored != dataset.PixelPaddingValue].min(), stored)
+        stored = np.where(
+            stored == dataset.PixelPaddingValue, stored[stored != dataset.PixelPaddingValue].min(), stored
+        )
     expected = stored * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
     expected = np.moveaxis(expected, -1, 0) if dataset.SamplesPerPixel == 3 else expected[None]
     series, unused = find_series([packaged(name)])

@@ -86,7 +86,9 @@ def test_two_echoes_in_one_file_are_two_volumes(tmp_path: Path) -> None:
 
 def test_a_missing_frame_is_named(tmp_path: Path) -> None:
     (series,), _ = find_series([save(enhanced([0, 1, 3, 4]), tmp_path / "a")])
-    with pytest.raises(DataError, match=r"slices 2 and 3 of 4 lie 6.000 mm apart, most others 3.000: a slice is missing"):
+    with pytest.raises(
+        DataError, match=r"slices 2 and 3 of 4 lie 6.000 mm apart, most others 3.000: a slice is missing"
+    ):
         read_series(series)
 
 

@@ -1,4 +1,4 @@
-"""Pixel Padding Value: in no statistic and no window, whatever representation, rescaling and display it passes through."""
+"""Pixel Padding Value: in no statistic and no window, whatever representation, rescaling and display there is."""
 
 from __future__ import annotations
 
@@ -191,4 +191,4 @@ def test_the_padding_of_a_real_file_is_what_its_header_says() -> None:
     stored, padding = dataset.pixel_array, dataset.PixelPaddingValue
     image = read(packaged("693_J2KI.dcm"))
     assert image.measured is not None and np.array_equal(image.measured, stored != padding)
-    assert 0 < (~image.measured).sum() and image.pixels.min() == stored[stored != padding].min() - 1024
+    assert (~image.measured).sum() > 0 and image.pixels.min() == stored[stored != padding].min() - 1024

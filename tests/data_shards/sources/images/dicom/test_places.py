@@ -18,7 +18,7 @@ SIZE = 4
 
 
 def slices(folder: Path, heights: Any, **attributes: Any) -> list[Path]:
-    """Axial slices at these heights (numbers, or text as it stands in the file), each of one value, 10 times its height."""
+    """Axial slices at these heights, numbers or text as it stands in the file; the value of each is 10 times its height."""
     folder.mkdir(exist_ok=True)
     paths = []
     for number, height in enumerate(heights):
@@ -84,7 +84,9 @@ def test_an_absolute_tolerance_hides_no_missing_slice_of_a_fine_volume(tmp_path:
 def test_a_missing_slice_is_found_wherever_it_was(count: int, tmp_path: Path) -> None:
     paths = slices(tmp_path, [2.5 * i for i in range(count)])
     for number in {1, count // 2, count - 2}:
-        with pytest.raises(DataError, match=rf"slices {number} and {number + 1} of {count - 1} lie 5.000 mm apart, .* a sl"):
+        with pytest.raises(
+            DataError, match=rf"slices {number} and {number + 1} of {count - 1} lie 5.000 mm apart, .* a sl"
+        ):
             one(paths[:number] + paths[number + 1 :])
 
 

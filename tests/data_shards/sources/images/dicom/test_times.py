@@ -160,13 +160,13 @@ def clip(path: Path, frames: int = 5, **attributes: Any) -> Path:
 @pytest.mark.parametrize(
     "attributes, name",
     [
-        ({"Modality": "US", "SOPClassUID": US, "FrameTime": 33.3, "FrameIncrementPointer": Tag("FrameTime")}, "FrameTime"),
+        ({"Modality": "US", "FrameTime": 33.3, "FrameIncrementPointer": Tag("FrameTime")}, "FrameTime"),
         ({"Modality": "XA", "SOPClassUID": XA, "FrameTimeVector": [0, 1, 1, 1, 1],
           "FrameIncrementPointer": Tag("FrameTimeVector")}, "FrameTimeVector"),
         ({"Modality": "US", "SOPClassUID": US}, "frame"),
         ({"Modality": "MR", "FrameTime": 40}, "FrameTime"),
         ({"Modality": "MR", "NumberOfTemporalPositions": 5}, "NumberOfTemporalPositions"),
-        ({"Modality": "NM", "SOPClassUID": NM, "FrameIncrementPointer": [Tag("DetectorVector"), Tag("AngularViewVector")],
+        ({"Modality": "NM", "FrameIncrementPointer": [Tag("DetectorVector"), Tag("AngularViewVector")],
           "DetectorVector": [1] * 5, "AngularViewVector": [1, 2, 3, 4, 5]}, "AngularViewVector"),
     ],
 )  # fmt: skip
@@ -255,7 +255,7 @@ def in_stack(group: Dataset, time: int, place: int) -> None:
 def test_time_points_of_an_enhanced_file_are_volumes(describe: Any, tmp_path: Path) -> None:
     series, unused = find_series([enhanced(tmp_path / "a", describe)])
     assert not unused and sorted(contents(series)) == VOLUMES
-    assert [content for one, content in zip(series, contents(series), strict=True) if one.first][0] == VOLUMES[0]
+    assert next(content for one, content in zip(series, contents(series), strict=True) if one.first) == VOLUMES[0]
 
 
 def test_frames_of_an_enhanced_clip_without_places_are_planes(tmp_path: Path) -> None:
@@ -271,7 +271,8 @@ def test_a_folder_tells_what_differs_and_takes_the_first_when_asked(tmp_path: Pa
     every = images(tmp_path)
     assert len(every) == TIMES + 5 and len({sample.key for sample in every}) == TIMES + 5
     assert len({sample.subject for sample in every}) == 2
-    said = "8 DICOM images at the same place as others are samples of their own; they differ in FrameTime (5), TriggerTime (3)"
+    said = "8 DICOM images at the same place as others are samples of their own; "
+    said += "they differ in FrameTime (5), TriggerTime (3)"
     assert said in every.card.note and any(warning.startswith(said) for warning in every.warnings)
     assert every.name_of(TIMES) == "file 13, frame 1" and every.name_of(TIMES + 4) == "file 13, frame 5"
     first = images(tmp_path, times="first")
@@ -284,7 +285,9 @@ def test_a_folder_tells_what_differs_and_takes_the_first_when_asked(tmp_path: Pa
 def test_a_row_of_a_table_names_one_image_and_is_told_of_the_others(tmp_path: Path) -> None:
     cine(tmp_path / "cine", trigger)
     (tmp_path / "table.csv").write_text("path\ncine\n")
-    with pytest.raises(DataError, match="3 DICOM images in place of one: they differ in TriggerTime; see the option times"):
+    with pytest.raises(
+        DataError, match="3 DICOM images in place of one: they differ in TriggerTime; see the option times"
+    ):
         images(tmp_path, table=tmp_path / "table.csv").sample(0)
     made = images(tmp_path, table=tmp_path / "table.csv", times="first")
     assert int(made.sample(0).image.pixels.max()) == PLACES
