@@ -158,7 +158,7 @@ def _by_value(planes: Sequence[Plane], members: list[int], trait: int) -> list[P
 
 
 def _by_rank(where: np.ndarray, members: list[int], order: np.ndarray, name: str) -> list[Part]:
-    """One part for each rank in the order at each place; none where places are not covered equally often, or at ties."""
+    """One part for each rank in the order at each place; none where places are covered unequally often, or at ties."""
     ranked: dict[int, list[tuple[float, int]]] = {}
     for member, value in zip(members, order.tolist(), strict=True):
         ranked.setdefault(int(where[member]), []).append((value, member))

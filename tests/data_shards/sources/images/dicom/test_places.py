@@ -18,7 +18,7 @@ SIZE = 4
 
 
 def slices(folder: Path, heights: Any, **attributes: Any) -> list[Path]:
-    """Axial slices at these heights, numbers or text as it stands in the file; the value of each is 10 times its height."""
+    """Axial slices at these heights, numbers or text as in the file; the value of each is 10 times its height."""
     folder.mkdir(exist_ok=True)
     paths = []
     for number, height in enumerate(heights):
