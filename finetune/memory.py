@@ -23,9 +23,9 @@ from data_shards.support.memory import available_bytes, in_words
 WORK_BYTES = 1 << 30
 """What a pass through a network may take; more images at a time are hardly faster."""
 
-# Convolutions unfold and reorder values in memory of their own, which is no tensor: on CPUs the whole process grows by
-# up to three times what its tensors take.
-_MARGIN = 3.5
+# Convolutions unfold and reorder values in memory of their own, which is no tensor. Without a backward pass, where few
+# tensors live at a time, the whole process grows by three times what they take; with one, by hardly more than they take.
+_MARGIN, _MARGIN_OF_TRAINING = 3.5, 1.5
 _PROBES = {2: (64, 128), 3: (16, 32)}  # sides of the images that are measured
 
 
@@ -80,7 +80,8 @@ def bytes_of_one(run: Callable[[Tensor], Tensor], shape: Sequence[int], device: 
     voxels = small ** len(sizes)
     slope = max(0.0, (larger - alone) / (large ** len(sizes) - voxels))
     constant = max(0.0, two - alone - slope * voxels)
-    return int(_MARGIN * (constant + slope * math.prod(sizes)))
+    margin = _MARGIN_OF_TRAINING if train else _MARGIN
+    return int(margin * (constant + slope * math.prod(sizes)))
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:

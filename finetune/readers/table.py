@@ -70,8 +70,11 @@ def read_table(
         raise DataError(f"{folder}: no such folder of images")
     rows = _rows(table)
     names = _class_names(rows, table)
-    where = [f"{table}, line {row.line}: {row.file}" for row in rows]
-    images, digest = read_together(where, lambda position: read_image(folder / rows[position].file, size), channels)
+    where = [f"line {row.line}: {row.file}" for row in rows]
+    try:
+        images, digest = read_together(where, lambda position: read_image(folder / rows[position].file, size), channels)
+    except DataError as error:
+        raise DataError(f"{table}, {error}") from None
     whole = LabelledImages(
         name=table.stem,
         images=images,

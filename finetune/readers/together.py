@@ -44,8 +44,8 @@ def read_together(
             _check_memory(len(names), image)
         elif image.shape[1:] != pixels[0].shape[1:]:
             raise DataError(
-                f"{name} has {'depth, ' * (image.ndim - 3)}height, width {image.shape[1:]} but "
-                f"{names[0]} has {pixels[0].shape[1:]}; images must agree (--size resizes planes)"
+                f"{name} has channels, {'depth, ' * (image.ndim - 3)}height, width {image.shape} but "
+                f"{names[0]} has {pixels[0].shape}; images must agree (--size resizes planes)"
             )
         pixels.append(image)
     counts = [len(image) for image in pixels]
