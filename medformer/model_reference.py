@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from data_shards.storage.scratch import scratch_folder
 
 
 @contextlib.contextmanager
@@ -27,5 +28,5 @@ def local_model(reference: str, tracking_uri: str | None = None) -> Iterator[str
         return
     from cluster.registry import Registry  # only here: a local folder needs no registry software
 
-    with tempfile.TemporaryDirectory(prefix="medformer-") as folder:
-        yield str(Registry(tracking_uri).pull(reference, Path(folder) / "model"))
+    with scratch_folder("medformer-model-") as folder:
+        yield str(Registry(tracking_uri).pull(reference, folder / "model"))

@@ -21,8 +21,9 @@ _STARTS: dict[bytes, Kind] = {
     b"GIF8": "picture",
     b"\x93NUMPY": "npy",
 }
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp")
 _SUFFIXES: dict[str, Kind] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp"), "picture"),
+    **dict.fromkeys(PICTURES, "picture"),
     ".npy": "npy",
     ".nii": "nifti",
     ".nii.gz": "nifti",
