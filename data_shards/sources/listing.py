@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -16,10 +16,12 @@ class Listing:
     Attributes:
         workers: processes.
         folder: where datasets are built; listings are kept there, sealed, until the build is done. None: nowhere.
+        names: of the datasets whose listing is there.
     """
 
     workers: int = 1
     folder: Path | None = None
+    names: set[str] = field(default_factory=set, compare=False)
 
     def file(self, name: str) -> Path | None:
         """Where the listing of the dataset called ``name`` is kept."""

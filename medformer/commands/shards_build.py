@@ -43,14 +43,14 @@ def build(arguments: argparse.Namespace) -> None:
     kind = source_named(arguments.source)
     config = parse(kind.Config, content, origin)
     listing = Listing(arguments.workers, arguments.out)
-    with listing_with(listing):
-        sources = kind.from_config(config)
     try:
+        with listing_with(listing):
+            sources = kind.from_config(config)
         _build(sources, preparation, config, arguments)
     finally:
-        for source in sources:  # what was listed serves a build that can go on, and nothing else
-            if not building(arguments.out / source.card.name):
-                listing.forget(source.card.name)
+        for name in listing.names:  # what was listed serves a build that can go on, and nothing else
+            if not building(arguments.out / name):
+                listing.forget(name)
 
 
 def _build(sources: list[Source], preparation: Preparation, config: Document, arguments: argparse.Namespace) -> None:

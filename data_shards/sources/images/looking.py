@@ -22,6 +22,7 @@ from data_shards.sources.images.dicom.headers import Header, Unusable, read_head
 from data_shards.sources.images.kinds import Kind, kind_of
 from data_shards.sources.images.quiet import silent_libraries
 from data_shards.sources.listing import Listing
+from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_atomic
 from data_shards.support.orphans import end_with_parent
 from data_shards.support.sealed import seal, unseal
@@ -78,8 +79,8 @@ def looks_at(paths: Sequence[Path], listing: Listing, name: str, secret: str) ->
         secret: with which they are sealed. Of a file that has size and time of change of then, the look of then counts.
     """
     marks = [_mark(path) for path in paths]
-    file = listing.file(name)
-    kept = {} if file is None or len(paths) < _FEW else _read(file, secret)
+    file = listing.file(name) if len(paths) >= _FEW else None
+    kept = {} if file is None else _read(file, secret)
     found: list[Look | None] = []
     for path, mark in zip(paths, marks, strict=True):
         known = kept.get(_digest(path)) if mark is not None else None
@@ -87,13 +88,18 @@ def looks_at(paths: Sequence[Path], listing: Listing, name: str, secret: str) ->
     missing = [path for path, look in zip(paths, found, strict=True) if look is None]
     new = iter(_look_at_all(missing, listing.workers))
     looks = [next(new) if look is None else look for look in found]
-    if file is not None and len(paths) >= _FEW and missing:
+    if file is not None:
+        listing.names.add(name)
+    if file is not None and missing:
         content = {
             _digest(path): _Kept(*mark, look)
             for path, mark, look in zip(paths, marks, looks, strict=True)
             if mark is not None
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MedformerError(f"cannot write {file.parent}: {error.strerror or error}") from None
         write_atomic(file, seal(zlib.compress(_LISTING.dump_json(content), 1), secret), private=True)
     return looks
 
