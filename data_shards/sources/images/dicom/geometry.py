@@ -6,7 +6,6 @@ C.7.6.2.1.1), never by Instance Number, which scanners count in either direction
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -121,14 +120,12 @@ def _what_is_wrong(found: np.ndarray, rules: SliceRules, unit: str) -> str:
             groups[-1].append(gap)
         else:
             groups.append([gap])
-    common = sorted(groups, key=len, reverse=True)[:3]
-    counts = Counter({float(np.mean(group)): len(group) for group in common})
-    listed = ", ".join(f"{count} of {gap:.3g} {unit}" for gap, count in sorted(counts.items()))
-    others = len(gaps) - sum(counts.values())
-    tail = f" and {others} others" if others else ""
-    first_count, _, rest = listed.partition(" of ")
+    common = sorted(sorted(groups, key=len, reverse=True)[:3])
+    words = [f"{len(group)} of {np.mean(group):.3g} {unit}" for group in common]
+    words[0] = words[0].replace(" of ", " gaps of " if len(common[0]) > 1 else " gap of ", 1)
+    others = len(gaps) - sum(map(len, common))
     return (
-        f"the distance of the slices varies: {first_count} gaps of {rest}{tail}; "
+        f"the distance of the slices varies: {', '.join(words)}{f' and {others} others' if others else ''}; "
         "uneven_slices: resample interpolates them onto a regular grid"
     )
 
@@ -138,16 +135,16 @@ def _check_shift(positions: np.ndarray, found: np.ndarray, rules: SliceRules) ->
     distance = float(np.median(np.diff(found)))
     if len(found) < 3 or distance <= 0:
         return
-    design = np.stack([found - found.mean(), np.ones_like(found)], axis=1)
-    projection = design @ np.linalg.pinv(design)
-    off = np.linalg.norm(positions - projection @ positions, axis=1)
+    x = found - found.mean()
+    line = positions.mean(axis=0) + np.outer(x, x @ positions / (x @ x))
+    off = np.linalg.norm(positions - line, axis=1)
     if off.max() > rules.tolerance(distance):
-        # A slice that is shifted alone pulls the line towards itself: told is how far it lies from that of the others.
-        from_others = off / np.maximum(1 - np.diag(projection), 1e-9)
         worst = int(np.argmax(off))
+        # A slice that is shifted alone pulls the line towards itself: told is how far it lies from that of the others.
+        pull = 1 / len(x) + x[worst] ** 2 / (x @ x)
         raise DataError(
-            f"slice {worst + 1} of {len(positions)} is shifted by {from_others[worst]:.3f} mm within its plane in a "
-            f"way the others are not: the slices do not form a volume"
+            f"slice {worst + 1} of {len(positions)} is shifted by {off[worst] / max(1 - pull, 1e-9):.3f} mm within its "
+            f"plane in a way the others are not: the slices do not form a volume"
         )
 
 
