@@ -76,7 +76,7 @@ def split_repeats(planes: Sequence[Plane]) -> list[Part] | None:
     """
     found = heights(planes)
     if found is None:
-        return [Part([position], ("position",), position == 0) for position in range(len(planes))]
+        return [Part([position]) for position in range(len(planes))]
     everything = list(range(len(planes)))
     if in_mm(planes) or len(planes) == 1:
         return _split(planes, places(found), everything, 0)
