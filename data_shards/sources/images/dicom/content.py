@@ -37,7 +37,7 @@ def digest_of(path: Path, frame: int | None = None) -> bytes | None:
             frames = range(layout.frames) if frame is None else [frame]
             for stored in decode(parsed.dataset, parsed.pixel_keyword, layout, frames):
                 digest.update(repr(stored.shape).encode())
-                digest.update(np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")))
+                digest.update(np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).data)
         except (DataError, MemoryError):
             return None
     return digest.digest()

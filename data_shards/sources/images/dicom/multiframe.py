@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 # Frames that differ in one of these are no slices of one volume.
-_VECTORS = ("TimeSlotVector", "TimeSliceVector", "RRIntervalVector", "PhaseVector", "AngularViewVector")
-_VECTORS += ("RotationVector", "DetectorVector", "EnergyWindowVector")
+_VECTORS = (
+    *("TimeSlotVector", "TimeSliceVector", "RRIntervalVector", "PhaseVector", "AngularViewVector"),
+    *("RotationVector", "DetectorVector", "EnergyWindowVector"),
+)
 _TIMES = ("FrameTime", "FrameTimeVector")
 
 
