@@ -55,8 +55,7 @@ def _stored(dataset: Dataset, keyword: str, layout: Layout) -> float | None:
     """One end of the range, as the decoder gives such a pixel."""
     found = elements.value(dataset, keyword)
     if isinstance(found, bytes):  # of unknown or wrong representation
-        order = "big" if dataset.original_encoding[1] is False else "little"
-        found = int.from_bytes(found[:2], order)
+        found = int.from_bytes(found[:2], "big" if dataset.original_encoding[1] is False else "little")
     if layout.floating and isinstance(found, float):
         return found  # which may be NaN
     numbers = elements.as_numbers(found, keyword, 1)
