@@ -114,5 +114,3 @@ def test_grey_and_colour_are_read_together_and_colours_are_named() -> None:
     assert read_together(["a", "b", "c"], [grey, grey, colour].__getitem__, 3)[0].shape == (3, 3, 4, 4)
     with pytest.raises(DataError, match="different numbers of channels"):
         read_together(["a", "b"], [grey, colour].__getitem__, "keep")
-
-

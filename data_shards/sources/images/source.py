@@ -53,7 +53,9 @@ class Images(Source):
             raise DataError(f"{config.root}: no such folder")
         self._config, self._salt = config, salt
         found = studies_of_folder(config) if config.table is None else studies_of_table(config, config.table)
-        self._studies = with_frames(found.studies, config.root, config.pages) if config.frames == "all" else found.studies
+        self._studies = (
+            with_frames(found.studies, config.root, config.pages) if config.frames == "all" else found.studies
+        )
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
             raise DataError(f"{config.root}: no image in this folder{first}")

@@ -66,11 +66,15 @@ def test_a_value_that_overflows_is_no_background(tmp_path: Path):
 def test_statistics_are_of_what_was_measured_and_the_owner_is_told(tmp_path: Path):
     root = tmp_path / "in"
     root.mkdir()
-    write_dataset(images(holed(root), not_finite="background", shares={"train": 1, "val": 0, "test": 0}), tmp_path / "o")
+    write_dataset(
+        images(holed(root), not_finite="background", shares={"train": 1, "val": 0, "test": 0}), tmp_path / "o"
+    )
     layout = read_manifest(tmp_path / "o").splits["train"].images["image"]
     inside = VOLUME[~OUTSIDE].astype(np.float64)
     assert (layout.min, layout.max) == (inside.min(), inside.max())
-    assert layout.mean == pytest.approx(inside.mean(), rel=1e-12) and layout.std == pytest.approx(inside.std(), rel=1e-12)
+    assert layout.mean == pytest.approx(inside.mean(), rel=1e-12) and layout.std == pytest.approx(
+        inside.std(), rel=1e-12
+    )
     with open(tmp_path / "o" / "warnings.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["items"], row["first"]) == ("1", "file 1") and "background" in row["warning"]

@@ -66,7 +66,9 @@ def test_a_mask_stored_in_another_order_whose_affine_is_right_is_taken(tmp_path:
     # The corner that is voxel 0 of the image is another voxel of the mask: its place follows from the first affine.
     image, own = stored_as(IMAGE, "LPS")
     nifti(tmp_path / "img.nii", image, own)
-    places = [np.argwhere(stored_as(reference(), codes)[0] == value)[0] for codes in ("LPS", mask_codes) for value in (1,)]
+    places = [
+        np.argwhere(stored_as(reference(), codes)[0] == value)[0] for codes in ("LPS", mask_codes) for value in (1,)
+    ]
     affine[:3, 3] = own[:3, :3] @ places[0] + own[:3, 3] - affine[:3, :3] @ places[1]
     nifti(tmp_path / "seg.nii", data, affine)
     sample = study(tmp_path)

@@ -131,7 +131,9 @@ def test_bytes_behind_the_voxels_are_passed_over_and_told(tmp_path: Path, count:
     if where == "plain":
         content += bytes(count)
     else:
-        content = gzip.compress(content + bytes(count)) if where == "inside gzip" else gzip.compress(content) + bytes(count)
+        content = (
+            gzip.compress(content + bytes(count)) if where == "inside gzip" else gzip.compress(content) + bytes(count)
+        )
     (tmp_path / "v.nii").write_bytes(content)
     image = read_nifti(tmp_path / "v.nii")
     np.testing.assert_array_equal(image.pixels[0], VOLUME)
