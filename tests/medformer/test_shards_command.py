@@ -18,16 +18,19 @@ from medformer.cli import main
 from tests.data_shards.processes import running, session_of, until
 from tests.data_shards.sources.medmnist.test_medmnist import breast_arrays
 
+KNEES = "phantom-knee-mri-2d"
+FEW = ("subjects=60", "images_per_subject=2")
+
 
 def test_phantoms_are_built_inspected_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "data")
-    assert main(["shards", "build", "phantoms", "--set", "phantom-breast", "size=16", "--out", out]) == 0
+    assert main(["shards", "build", "phantoms", "--set", KNEES, "size=16", *FEW, "--out", out]) == 0
     built = capsys.readouterr()
-    assert "phantom-breast: 554 train, 80 val, 146 test; synthetic" in built.out
-    assert "780 samples in" in built.err
+    assert f"{KNEES}: 90 train, 8 val, 22 test; synthetic" in built.out
+    assert "120 samples in" in built.err
     assert main(["shards", "inspect", out]) == 0
     text = capsys.readouterr().out
-    for part in ("Breast ultrasound phantoms", "breast, ultrasound, planar, binary", "class 0 malignant", "1x16x16 u1"):
+    for part in ("Sagittal slices of knee MRI", "knee, mri, planar, multiclass", "class 2 cyst", "1x16x16 u1"):
         assert part in text
     assert "synthetic: numerical phantoms" in text
     assert main(["shards", "verify", out]) == 0
@@ -38,8 +41,8 @@ def test_verify_ends_with_status_2_and_names_shard_and_sample(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "data")
-    assert main(["shards", "build", "phantoms", "--set", "phantom-breast", "size=8", "--out", out]) == 0
-    shard = tmp_path / "data" / "phantom-breast" / "phantom-breast-val-000000.tar"
+    assert main(["shards", "build", "phantoms", "--set", KNEES, "size=8", *FEW, "--out", out]) == 0
+    shard = tmp_path / "data" / KNEES / f"{KNEES}-val-000000.tar"
     content = bytearray(shard.read_bytes())
     content[700] ^= 4
     shard.write_bytes(content)
@@ -50,16 +53,16 @@ def test_verify_ends_with_status_2_and_names_shard_and_sample(
 
 
 def test_ctrl_c_ends_a_build_with_one_line_and_what_was_built_is_kept(tmp_path: Path) -> None:
-    words = ["phantoms", "--set", "phantom-breast", "subjects=50000", "--workers", "2", "--shard-mb", "0.1"]
+    words = ["phantoms", "--set", KNEES, "subjects=50000", "--workers", "2", "--shard-mb", "0.1"]
     command = [sys.executable, "-m", "medformer", "shards", "build", *words, "--out", str(tmp_path)]
-    note = tmp_path / ".phantom-breast.building" / "build.json"
+    note = tmp_path / f".{KNEES}.building" / "build.json"
     with running(command, stderr=subprocess.PIPE, text=True) as process:
         assert until(note.exists)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130
         assert until(lambda: not session_of(process.pid))
         *progress, last = process.stderr.read().splitlines()
-    assert last == "medformer: interrupted" and all(line.startswith("phantom-breast: ") for line in progress)
+    assert last == "medformer: interrupted" and all(line.startswith(f"{KNEES}: ") for line in progress)
     assert json.loads(note.read_text())["note"]["position"] > 0
 
 
@@ -141,7 +144,7 @@ def test_inspect_counts_and_draws_a_contact_sheet(clinic: Path, capsys: pytest.C
     config = ["--config", str(clinic / "build.yaml"), "--on-error", "skip"]
     assert main(["shards", "build", "images", *config, "--out", str(clinic / "out")]) == 0
     out = str(clinic / "out")
-    assert main(["shards", "build", "phantoms", "--set", "phantom-breast", "size=8", "--out", out]) == 0
+    assert main(["shards", "build", "phantoms", "--set", KNEES, "size=8", *FEW, "--out", out]) == 0
     capsys.readouterr()
     sheet = clinic / "sheet.png"
     assert main(["shards", "inspect", out, "--sheet", str(sheet)]) == 0
@@ -150,10 +153,10 @@ def test_inspect_counts_and_draws_a_contact_sheet(clinic: Path, capsys: pytest.C
         assert part in text
     with PIL.Image.open(sheet) as picture:
         drawn = np.asarray(picture.convert("L"))
-    # A row of pictures for each of two classes of two datasets: a run of lines in which the first cell is not paper.
+    # A row of pictures for each class, two of one dataset, three of the other: lines whose first cell is no paper.
     used = np.flatnonzero((drawn[:, 12:108] < 250).mean(1) > 0.3)
     runs = np.split(used, np.flatnonzero(np.diff(used) > 4) + 1)
-    assert sum(len(run) > 80 for run in runs) == 4
+    assert sum(len(run) > 80 for run in runs) == 5
     assert main(["shards", "inspect", out, "--sheet", str(sheet)]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -179,7 +182,7 @@ def test_wrong_options_are_named_with_the_nearest_right_one(tmp_path: Path, caps
         (["images", f"root={tmp_path}", "name=a", "prepare.sise=3"], "did you mean 'size'?"),
         (["images", f"root={tmp_path}", "name=a"], "no image in this folder"),
         (["medmnist", "--set", "breastmnist", "size=29"], "29"),
-        (["phantoms", "--set", "phantom-brest"], "did you mean 'phantom-breast'?"),
+        (["phantoms", "--set", "phantom-nee-mri"], "did you mean 'phantom-knee-mri'?"),
         (["phantoms"], "key 'sets' is missing: names of sets: phantom-abdomen-ct, "),
         (["images", "--config", str(tmp_path / "none.yaml")], "no such configuration file"),
     ):

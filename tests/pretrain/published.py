@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone.perceiver_io import PerceiverDecoder, PerceiverEncoder
+from benchmarks.perceiver_io import PerceiverDecoder, PerceiverEncoder
 from pretrain.backbone.position import FourierPosition
 
 
