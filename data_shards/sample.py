@@ -27,8 +27,8 @@ class Image:
         modality: how the image was made.
         spacing_mm: distance between neighbouring samples along each spatial axis, in the order of the axes; empty
             when it is not known.
-        measured: bool ``H,W`` or ``D,H,W``, False where nothing was measured, as outside the field of view of a scanner;
-            such voxels are left out of statistics and windows. None when all were. Not stored.
+        measured: bool ``H,W`` or ``D,H,W``, False where nothing was measured, as outside the view of a scanner; such
+            voxels are left out of statistics and windows. None when all were. Not stored.
         notes: what its owner has to know of the file it was read from, in words that name nobody. Not stored.
     """
 

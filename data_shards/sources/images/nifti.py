@@ -11,7 +11,7 @@ import numpy as np
 from data_shards.sample import Image
 from data_shards.sources.images.background import NotFinite, without_infinities
 from data_shards.sources.images.dtypes import plain, refuse_overflow
-from data_shards.sources.images.nifti_header import WHAT, Header, is_nifti, read_header
+from data_shards.sources.images.nifti_header import WHAT, Header, read_header
 from data_shards.sources.images.orientation import to_canonical
 from data_shards.support.errors import DataError
 from data_shards.support.limits import BoundedReader, check_size, is_gzip, open_regular
@@ -65,7 +65,7 @@ def read_nifti(
         frames: ``refuse`` refuses a file of several volumes.
         modality: how the image was made.
         not_finite: what is done with NaN and infinity, see :mod:`~data_shards.sources.images.background`.
-        placed_by: says in place of the file's own header where the voxels lie; its axes ``i,j,k`` are those of the file.
+        placed_by: says in place of the file's own header where the voxels lie; of the same axes ``i,j,k``.
 
     Raises:
         DataError: the file is damaged, cut short, too large, of a kind that is no image (complex, vectors), or holds
