@@ -45,7 +45,8 @@ class Image:
             raise DataError(f"an image holds integers or floats, found dtype {self.pixels.dtype}")
         if self.spacing_mm and len(self.spacing_mm) != self.pixels.ndim - 1:
             raise DataError(f"spacing {self.spacing_mm} does not fit an image of shape {self.pixels.shape}")
-        if self.measured is not None and (self.measured.shape, self.measured.dtype) != (self.pixels.shape[1:], bool):
+        measured = self.measured
+        if measured is not None and (measured.shape != self.pixels.shape[1:] or measured.dtype.kind != "b"):
             raise DataError(f"what was measured of an image of shape {self.pixels.shape} is bool of its spatial shape")
         object.__setattr__(self, "spacing_mm", tuple(float(distance) for distance in self.spacing_mm))
 

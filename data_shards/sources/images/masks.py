@@ -101,7 +101,7 @@ def as_mask(image: Image) -> Image:
     with np.errstate(invalid="ignore"):
         ids = values.astype(np.uint8)
     if not np.array_equal(ids, values):
-        raise DataError("a mask has whole numbers from 0 to 255")
+        raise DataError("a mask has one channel of whole numbers from 0 to 255")
     return replace(image, pixels=np.ascontiguousarray(ids))
 
 
