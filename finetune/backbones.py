@@ -37,6 +37,11 @@ class OpenedBackbone:
     model_args: dict[str, Any] = field(default_factory=dict)
 
 
+def network_names() -> list[str]:
+    """The names of networks that can be made with fresh weights."""
+    return list(timm.list_models(FAMILY))
+
+
 def open_backbone(backbone: str | Path | Medformer, seed: int) -> OpenedBackbone:
     """Open a backbone.
 
@@ -57,7 +62,7 @@ def open_backbone(backbone: str | Path | Medformer, seed: int) -> OpenedBackbone
         return OpenedBackbone(
             bundle.backbone, True, f"bundle {backbone}", config["architecture"], dict(config.get("model_args", {}))
         )
-    names = timm.list_models(FAMILY)
+    names = network_names()
     if str(backbone) not in names:
         known = nearest(str(backbone), names)
         raise ConfigError(f"{backbone}: neither the folder of a model bundle nor the name of a network{known}")

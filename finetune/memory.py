@@ -1,7 +1,7 @@
 """How many images a network takes at a time, by the memory that one image needs.
 
-The need of a network is measured on small images and grows linearly with their voxels: the stem is convolutions, and the
-latents attend to every token. So nothing large is run to find out that it is too large.
+The need of a network is measured on small images and grows linearly with their voxels: the stem is convolutions, and
+the latents attend to every token. So nothing large is run to find out that it is too large.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORK_BYTES = 1 << 30
 """What a pass through a network may take; more images at a time are hardly faster."""
 
 # Convolutions unfold and reorder values in memory of their own, which is no tensor. Without a backward pass, where few
-# tensors live at a time, the whole process grows by three times what they take; with one, by hardly more than they take.
+# tensors live at a time, the process grows by three times what they take; with one, by hardly more than they take.
 _MARGIN, _MARGIN_OF_TRAINING = 3.5, 1.5
 _PROBES = {2: (64, 128), 3: (16, 32)}  # sides of the images that are measured
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from data_shards.foreign.facts import PICKLED, PICKLED_REFUSED, fact
 from data_shards.format.tar_walk import TarWalk, WalkedMember
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
@@ -27,8 +26,9 @@ _FACT_BYTES = 16 << 20
 class ForeignFields(Document):
     """Where the parts of a sample are.
 
-    A fact is found at ``SUFFIX`` or ``SUFFIX:PATH``: the member of that suffix, which holds a number, a list of numbers
-    or JSON, and the keys that lead to it in the JSON, with dots between them.
+    A fact is found at ``SUFFIX`` or ``SUFFIX:PATH``: the member of that suffix, decoded as webdataset decodes it
+    (``cls``, ``txt``, ``json``, ``npy``, ``ten``, ``mp`` and so on; others are read as JSON), and the keys that lead to
+    it in a mapping, with dots between them. Pickled members are refused.
     """
 
     images: dict[str, str] = Field(
@@ -47,6 +47,8 @@ class ForeignFields(Document):
     @classmethod
     def _readable(cls, images: dict[str, str]) -> dict[str, str]:
         for suffix in images:
+            if suffix.rpartition(".")[2] in PICKLED:
+                raise ValueError(f"a {suffix} member {PICKLED_REFUSED}")
             if suffix.rpartition(".")[2] not in ("npy", *_PICTURE_SUFFIXES):
                 raise ValueError(f"suffix {suffix!r}: images are read from npy, {', '.join(_PICTURE_SUFFIXES)}")
         return images
@@ -124,9 +126,9 @@ class ForeignSample:
         if member is None:
             return None
         try:
-            value = json.loads(member.content.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
-        except (ValueError, RecursionError):
-            raise DataError(f"{self.where}: its {suffix} member is neither a finite number nor JSON") from None
+            value = fact(suffix, member.content)
+        except DataError as error:
+            raise DataError(f"{self.where}: its {suffix} member {error}") from None
         for key in path.split(".") if path else ():
             value = value.get(key) if isinstance(value, dict) else None
         return value
@@ -167,10 +169,3 @@ def split_name(name: str) -> tuple[str, str]:
     """Key and suffix of a member; both are empty when it belongs to no sample."""
     match = _MEMBER.fullmatch(name)
     return (match[1], match[2].lower()) if match else ("", "")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value

@@ -1,4 +1,4 @@
-"""Temporary folders that go with the process: with the block, and after ``kill -9`` with the next process that makes one.
+"""Temporary folders that go with their process, or after ``kill -9`` with the next one that makes such a folder.
 
 The folder holds a file that is locked as long as the process lives, so that nobody removes what another one uses.
 """

@@ -35,7 +35,9 @@ def _of_groups() -> int:
         if controllers and "memory" not in controllers.split(","):
             continue
         root = _CGROUP / "memory" if controllers else _CGROUP
-        limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        limit, used = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        )
         folder = root / path.lstrip("/")
         for place in (folder, *folder.parents):
             if place != root and root not in place.parents:

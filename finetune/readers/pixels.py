@@ -17,8 +17,8 @@ SUFFIXES = (*PICTURES, ".npy")
 def read_image(path: Path, size: int | None = None) -> np.ndarray:
     """Read one picture or NPY file.
 
-    Pictures are read by the rules of :mod:`data_shards.sources.images.picture`. Intensities must already be 8 bits: how deeper
-    ones are to be windowed is a decision about the images that is not taken here.
+    Pictures are read by the rules of :mod:`data_shards.sources.images.picture`. Intensities must already be 8 bits:
+    how deeper ones are to be windowed is a decision about the images that is not taken here.
 
     Args:
         path: the file; an NPY holds ``H,W``, ``H,W,C`` or ``C,H,W`` with 1 or 3 channels, or a volume ``C,D,H,W``.

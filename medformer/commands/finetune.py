@@ -66,13 +66,14 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def run_finetune(arguments: argparse.Namespace) -> int:
     """Fine-tune, write the results, print the scores."""
     from data_shards.support.documents import parse
+    from finetune.backbones import network_names
     from finetune.config import FinetuneConfig
     from finetune.runs import finetune
     from medformer.model_reference import local_model
 
     content = {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
     config = parse(FinetuneConfig, content, "medformer finetune")
-    with local_model(config.model, arguments.tracking_uri) as backbone:
+    with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone:
         result = finetune(config, backbone, arguments.out, overwrite=arguments.overwrite)
     record, train = result.record, result.train
     print(

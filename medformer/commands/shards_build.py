@@ -23,7 +23,7 @@ from data_shards.support.documents import Document, apply_overrides, parse, read
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
-from data_shards.writing.journal import building
+from data_shards.writing.build_folder import building
 from data_shards.writing.notes import FILE_NAME as NOTES_FILE
 from data_shards.writing.writer import SKIPPED_FILE, write_dataset
 

@@ -156,7 +156,7 @@ def test_a_bug_is_tried_again_and_then_told_with_its_traceback_in_a_file(tmp_pat
 
 
 @pytest.mark.slow
-def test_every_rank_gets_the_same_answer_when_the_stop_file_appears(tmp_path: Path) -> None:
+def test_a_stop_file_is_seen_by_one_rank_at_once_and_looking_for_it_costs_nothing(tmp_path: Path) -> None:
     stdout, _, _ = run_driver(
         tmp_path,
         """
@@ -170,10 +170,10 @@ def test_every_rank_gets_the_same_answer_when_the_stop_file_appears(tmp_path: Pa
                 busy += time.monotonic() - called
                 calls += 1
                 answers = torch.tensor([float(stop)])
-                dist.all_reduce(answers)
-                assert answers.item() in (0.0, 2.0), "the ranks disagree"
-                if stop:
-                    return {"calls": calls, "busy": busy / (time.monotonic() - began)}
+                dist.all_reduce(answers)  # As the engine lets the ranks vote.
+                if answers.item():
+                    waited = time.time() - Path("out/stop").stat().st_mtime
+                    return {"calls": calls, "busy": busy / (time.monotonic() - began), "waited": waited}
                 if runtime.rank == 1 and calls == 200:
                     Path("out/stop").touch()
                 time.sleep(0.01)
@@ -183,6 +183,7 @@ def test_every_rank_gets_the_same_answer_when_the_stop_file_appears(tmp_path: Pa
     answer = json.loads(stdout.split("ANSWER ")[1])
     assert answer["calls"] > 200
     assert answer["busy"] < 0.05
+    assert answer["waited"] < 5
 
 
 def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(tmp_path: Path) -> None:

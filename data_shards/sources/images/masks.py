@@ -1,8 +1,8 @@
 """Masks: class ids, and whether their voxels are those of their image.
 
 A mask is drawn voxel by voxel on its image. Its header may say something else: a tool that saves an array without the
-affine of the image writes another one, and turning each by its own header would move the drawing. So the two headers are
-compared before either is believed.
+affine of the image writes another one, and turning each by its own header would move the drawing. So the two headers
+are compared before either is believed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def as_mask(image: Image) -> Image:
     with np.errstate(invalid="ignore"):
         ids = values.astype(np.uint8)
     if not np.array_equal(ids, values):
-        raise DataError("a mask has whole numbers from 0 to 255")
+        raise DataError("a mask has one channel of whole numbers from 0 to 255")
     return replace(image, pixels=np.ascontiguousarray(ids))
 
 

@@ -65,7 +65,7 @@ def read_nifti(
         frames: ``refuse`` refuses a file of several volumes.
         modality: how the image was made.
         not_finite: what is done with NaN and infinity, see :mod:`~data_shards.sources.images.background`.
-        placed_by: says in place of the file's own header where the voxels lie; its axes ``i,j,k`` are those of the file.
+        placed_by: says in place of the file's own header where the voxels lie; of the same axes ``i,j,k``.
 
     Raises:
         DataError: the file is damaged, cut short, too large, of a kind that is no image (complex, vectors), or holds

@@ -175,7 +175,9 @@ def _imagej(description: str) -> dict[str, int]:
     """How many channels, slices and frames ImageJ says that the pages are; empty when it says nothing."""
     if not description.startswith("ImageJ="):
         return {}
-    return {name: int(count) for name, count in re.findall(r"^(channels|slices|frames)=(\d{1,9})\s*$", description, re.M)}
+    return {
+        name: int(count) for name, count in re.findall(r"^(channels|slices|frames)=(\d{1,9})\s*$", description, re.M)
+    }
 
 
 def _stacked(picture: Picture, places: Sequence[int], *, ids: bool) -> np.ndarray:

@@ -5,13 +5,14 @@ import random
 
 import pytest
 
-from data_shards.sources.adni.codes import Code, visit_code
-from data_shards.sources.adni.description import PASSED_OVER, Preference, image_name, rank
-from data_shards.sources.adni.diagnosis import Filling, diagnosis_of, fill
 from data_shards.sources.adni.facts import (
+    Code,
     Facts,
+    Filling,
     age_of,
     date_of,
+    diagnosis_of,
+    fill,
     image_id_of,
     is_withdrawn,
     number_of,
@@ -19,9 +20,11 @@ from data_shards.sources.adni.facts import (
     rid_of,
     sex_of,
     shown_age,
+    visit_code,
 )
 from data_shards.sources.adni.study import Exam, Study, read_study
 from data_shards.sources.adni.table import Table
+from data_shards.sources.adni.visits import PASSED_OVER, Preference, image_name, rank
 
 N3 = "MPR; GradWarp; B1 Correction; N3; Scaled"
 

@@ -153,6 +153,6 @@ def test_a_reader_gives_exactly_what_was_asked_for(tmp_path: Path):
         reader.skip(10)
         assert reader.read_array(2, np.dtype("<u2")).tolist() == [0x0E0D, 0x100F]
         reader.skip(83)
-        reader.expect_end()
+        assert reader.at_end()
         with pytest.raises(DataError, match="the thing is cut short"):
             reader.read(1)
