@@ -27,11 +27,16 @@ class Image:
         modality: how the image was made.
         spacing_mm: distance between neighbouring samples along each spatial axis, in the order of the axes; empty
             when it is not known.
+        measured: bool ``H,W`` or ``D,H,W``, False where nothing was measured, as outside the view of a scanner; such
+            voxels are left out of statistics and windows. None when all were. Not stored.
+        notes: what its owner has to know of the file it was read from, in words that name nobody. Not stored.
     """
 
     pixels: np.ndarray
     modality: Modality = Modality.unknown
     spacing_mm: tuple[float, ...] = ()
+    measured: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.pixels.ndim not in (3, 4) or 0 in self.pixels.shape:
@@ -40,7 +45,15 @@ class Image:
             raise DataError(f"an image holds integers or floats, found dtype {self.pixels.dtype}")
         if self.spacing_mm and len(self.spacing_mm) != self.pixels.ndim - 1:
             raise DataError(f"spacing {self.spacing_mm} does not fit an image of shape {self.pixels.shape}")
+        measured = self.measured
+        if measured is not None and (measured.shape != self.pixels.shape[1:] or measured.dtype.kind != "b"):
+            raise DataError(f"what was measured of an image of shape {self.pixels.shape} is bool of its spatial shape")
         object.__setattr__(self, "spacing_mm", tuple(float(distance) for distance in self.spacing_mm))
+
+    @property
+    def values(self) -> np.ndarray:
+        """All pixels, or ``C,N``: those that were measured."""
+        return self.pixels if self.measured is None else self.pixels[:, self.measured]
 
     @property
     def dimensionality(self) -> Dimensionality:

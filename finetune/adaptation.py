@@ -17,6 +17,7 @@ from finetune.heads import Head, create_head
 from finetune.labelled import known
 from finetune.learners import CachedLearner, ImageLearner, Network
 from finetune.logistic import Selection, select_logistic
+from finetune.memory import WORK_BYTES
 from finetune.objective import balanced_weights, column_targets, logit_count, prior_offset, probabilities
 from finetune.schedules import Folds, Schedule, choose_schedule
 from finetune.training import Recipe, Targets, choose_steps, fit_steps
@@ -110,8 +111,11 @@ class Predictor:
     def predict_proba(self, images: np.ndarray, spacing_mm: np.ndarray | None = None) -> np.ndarray:
         """Probabilities ``(N, K)`` float64 for uint8 images; a binary task gets two columns."""
         parts = []
-        for start in range(0, len(images), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        # The tokens of a chunk are all held at once.
+        tokens = isinstance(self.head, Head) and self.head.reads == "tokens"
+        size = _chunk_of(self.backbone, images) if tokens else _CHUNK
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
             parts.append(self._chunk(images[rows], None if spacing_mm is None else spacing_mm[rows]))
         return np.concatenate(parts)
 
@@ -126,6 +130,12 @@ class Predictor:
         if self.offset_K is not None:
             logits_NK = logits_NK + torch.from_numpy(self.offset_K)
         return probabilities(logits_NK, self.task).numpy()
+
+
+def _chunk_of(backbone: Medformer, images: np.ndarray) -> int:
+    """How many images have tokens of :data:`~finetune.memory.WORK_BYTES` at most, when they are read as they are."""
+    tokens = math.prod(math.ceil(size / backbone.stride) for size in images.shape[2:])
+    return max(1, min(_CHUNK, WORK_BYTES // (4 * tokens * backbone.embed_dim)))
 
 
 def adapt_probe(backbone: Medformer, given: Given, folds: Folds) -> tuple[Predictor, dict[str, Any]]:

@@ -18,7 +18,7 @@ from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.adaptation import Given, Gradients, Predictor, adapt_head, adapt_network, adapt_probe
 from finetune.backbones import BundleReference, OpenedBackbone, open_backbone
 from finetune.heads import known_head
-from finetune.labelled import check_images, content_sha256, spacing_rows
+from finetune.labelled import check_images, content_sha256, distinct_images, spacing_rows
 from finetune.metrics import CLASSIFICATION, accuracy, decide
 from finetune.schedules import SCHEDULES, Folds, candidates
 from finetune.splits import carved, selection_folds, smallest_class, strata
@@ -209,7 +209,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
             index_sha256=index_sha256,
             given_sha256=content_sha256(X, labels),
             labelled_images=len(X),
-            distinct_labelled_images=len({image.tobytes() for image in X}),
+            distinct_labelled_images=distinct_images(X),
             per_class=_per_class(classes, labels, task),
             selection=selection,
             chosen=chosen,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.features import as_rows, metadata_rows, rows_at_once, spacing_of
+from finetune.features import as_rows, metadata_rows, rows_that_fit, spacing_of
 from finetune.heads import Head
 from finetune.labelled import as_tensor
 from finetune.strategies import backbone_groups, head_groups
@@ -52,6 +53,11 @@ class CachedLearner:
     def groups(self) -> list[dict[str, Any]]:
         """Optimizer groups."""
         return self._groups
+
+    @property
+    def at_once(self) -> int:
+        """All: features are small, and here already."""
+        return len(self._features)
 
     def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         """Logits of the images at ``rows``; cached features are never augmented."""
@@ -127,10 +133,23 @@ class ImageLearner:
 
     def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         """Logits of the images at ``rows``; the augmentation depends on the image, the step and the seed alone."""
-        size = rows_at_once(self._images.shape)
-        if step is None and self._images.ndim == 5 and len(rows) > size:
+        size = self.at_once
+        if step is None and len(rows) > size:
             return torch.cat([self._logits(rows[start : start + size], step) for start in range(0, len(rows), size)])
         return self._logits(rows, step)
+
+    @functools.cached_property
+    def at_once(self) -> int:
+        """How many images memory has room for in a training step.
+
+        Raises:
+            DataError: there is no room for one image.
+        """
+        network = self.module
+        assert isinstance(network, Network)
+        dense = network.head.reads == "tokens"
+        spacing_mm = None if self._spacing_NA is None else self._spacing_NA.numpy()
+        return rows_that_fit(network.backbone, self._images.numpy(), spacing_mm, dense=dense, train=True)
 
     def _logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         images = self._images[torch.from_numpy(rows)].to(self._device)

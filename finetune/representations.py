@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune.features import embed
+from finetune.features import embed, rows_at_once
 from finetune.labelled import LabelledImages
 from pretrain.backbone import Medformer
 
@@ -37,12 +37,16 @@ class RawPixels:
 
     def __call__(self, images: LabelledImages) -> np.ndarray:
         """Features ``(N, C * h * w)``, of volumes ``(N, C * d * h * w)``."""
-        pixels = torch.from_numpy(images.images.astype(np.float32)) / 255
-        sides = tuple(min(side, RAW_SIDE) for side in pixels.shape[2:])
-        if tuple(pixels.shape[2:]) != sides:
-            average: Callable[..., Tensor] = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
-            pixels = average(pixels, sides)
-        return pixels.flatten(1).numpy()
+        sides = tuple(min(side, RAW_SIDE) for side in images.images.shape[2:])
+        average: Callable[..., Tensor] = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
+        size = rows_at_once(images.images.shape)
+        parts = []
+        for start in range(0, len(images), size):
+            pixels = torch.from_numpy(images.images[start : start + size].astype(np.float32)) / 255
+            if tuple(pixels.shape[2:]) != sides:
+                pixels = average(pixels, sides)
+            parts.append(pixels.flatten(1).numpy())
+        return np.concatenate(parts)
 
 
 class Frozen:
@@ -65,8 +69,13 @@ class Frozen:
         given = (self._backbone, images.images, images.metadata)
         if self._reads == "embedding":
             return embed(*given, spacing_mm=images.spacing_mm)
-        tokens_NTD = embed(*given, spacing_mm=images.spacing_mm, reads="tokens")
-        mean_ND = tokens_NTD.mean(axis=1)
-        if self._reads == "mean of tokens":
-            return mean_ND
-        return np.concatenate([mean_ND, tokens_NTD.std(axis=1)], axis=1)
+        reduce = _mean if self._reads == "mean of tokens" else _mean_and_spread
+        return embed(*given, spacing_mm=images.spacing_mm, reads="tokens", reduce=reduce)
+
+
+def _mean(tokens_BTD: Tensor) -> Tensor:
+    return tokens_BTD.float().mean(dim=1)
+
+
+def _mean_and_spread(tokens_BTD: Tensor) -> Tensor:
+    return torch.cat([_mean(tokens_BTD), tokens_BTD.float().std(dim=1, correction=0)], dim=1)

@@ -158,6 +158,7 @@ def _read(path: Path, config: ImagesConfig) -> dict[str, LabelledImages]:
         size=config.size,
         organ=word(Organ, config.organ),
         modality=word(Modality, config.modality),
+        channels=config.channels,
     )
 
 

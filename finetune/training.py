@@ -50,6 +50,11 @@ class Learner(Protocol):
         """Optimizer groups, each with its peak learning rate."""
         ...
 
+    @property
+    def at_once(self) -> int:
+        """How many images memory has room for in a training step."""
+        ...
+
     def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         """Logits of the given images at ``rows``; augmented for training step ``step``, plain when it is None."""
         ...
@@ -105,11 +110,16 @@ def train(learner: Learner, targets: Targets, rows: np.ndarray, recipe: Recipe, 
     for step in range(recipe.max_steps):
         batch = next(batches)
         learner.module.train()
-        loss = targets.loss(learner.logits(batch, step), batch)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"fine-tuning: the loss is {loss.item()} at step {step}; try a smaller learning rate")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # The loss is a mean over images, so the gradients of parts add up to that of the batch.
+        for start in range(0, len(batch), learner.at_once):
+            part = batch[start : start + learner.at_once]
+            loss = targets.loss(learner.logits(part, step), part) * (len(part) / len(batch))
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"fine-tuning: the loss is {loss.item()} at step {step}; try a smaller learning rate"
+                )
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.module.parameters(), recipe.clip_norm)
         optimizer.step()
         schedule.step()

@@ -16,6 +16,7 @@ from typing import Any
 from data_shards.support.errors import MedformerError, nearest
 from medformer import __version__
 from medformer.extras import EXTRA_OF, remedy
+from medformer.signals import terminated_in_order
 
 # Each name is a module of medformer.commands with ``register(subparsers)``; the text is its line in the overview.
 COMMANDS = {
@@ -121,7 +122,8 @@ def _run(words: list[str]) -> int:
     if not first.startswith("-") and first not in COMMANDS:
         raise MedformerError(f"unknown command {first!r}{nearest(first, COMMANDS)}")
     arguments = parse_words(words)
-    return int(arguments.run(arguments))
+    with terminated_in_order():
+        return int(arguments.run(arguments))
 
 
 def _fail(message: str) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_shards.storage.scratch import scratch_folder
 from data_shards.support.errors import ConfigError, nearest
 
 
@@ -33,8 +33,8 @@ def local_model(reference: str, tracking_uri: str | None = None, *, networks: Se
         raise _unknown(reference, tracking_uri, networks)
     from cluster.registry import Registry  # only here: a local folder needs no registry software
 
-    with tempfile.TemporaryDirectory(prefix="medformer-") as folder:
-        yield str(Registry(tracking_uri).pull(reference, Path(folder) / "model"))
+    with scratch_folder("medformer-model-") as folder:
+        yield str(Registry(tracking_uri).pull(reference, folder / "model"))
 
 
 def _unknown(name: str, tracking_uri: str | None, networks: Sequence[str]) -> Exception:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_shards.prepare.grid import check_result, per_axis
+from data_shards.prepare.grid import check_result, per_axis, some_or_none
 from data_shards.sample import Image
 
 Box = tuple[slice, ...]
@@ -19,7 +19,7 @@ def foreground_box(images: Iterable[Image], threshold: float | Literal["mean"], 
 
     Args:
         images: on one grid; voxels with any channel above the threshold are foreground.
-        threshold: in the units of the images, or ``mean`` for the mean of each.
+        threshold: in the units of the images, or ``mean`` for the mean of what was measured of each.
         margin: voxels; it ends where the image does.
 
     Returns:
@@ -28,8 +28,10 @@ def foreground_box(images: Iterable[Image], threshold: float | Literal["mean"], 
     ends: list[tuple[np.ndarray, np.ndarray]] = []
     for image in images:
         shape = image.pixels.shape[1:]
-        limit = image.pixels.mean(dtype=np.float64) if threshold == "mean" else threshold
+        limit = image.values.mean(dtype=np.float64) if threshold == "mean" else threshold
         foreground: np.ndarray = np.any(image.pixels > limit, axis=0)
+        if image.measured is not None:
+            foreground &= image.measured
         # One line of the box at a time: a list of the places of all voxels would take 24 bytes for each.
         lines = [
             np.flatnonzero(foreground.any(axis=tuple(other for other in range(len(shape)) if other != axis)))
@@ -46,7 +48,8 @@ def foreground_box(images: Iterable[Image], threshold: float | Literal["mean"], 
 
 def cut(image: Image, box: Box) -> Image:
     """The image inside ``box``."""
-    return replace(image, pixels=np.ascontiguousarray(image.pixels[(slice(None), *box)]))
+    measured = None if image.measured is None else some_or_none(np.ascontiguousarray(image.measured[box]))
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[(slice(None), *box)]), measured=measured)
 
 
 def cut_or_pad(image: Image, size: int | Sequence[int], *, mask: bool = False) -> Image:
@@ -73,4 +76,9 @@ def cut_or_pad(image: Image, size: int | Sequence[int], *, mask: bool = False) -
         source.append(slice((before - kept) // 2, (before - kept) // 2 + kept))
         target.append(slice((after - kept) // 2, (after - kept) // 2 + kept))
     pixels[tuple(target)] = image.pixels[tuple(source)]
-    return replace(image, pixels=pixels)
+    measured = None
+    if image.measured is not None:  # the padding was measured as little as what surrounds it
+        measured = np.zeros(shape, bool)
+        measured[tuple(target[1:])] = image.measured[tuple(source[1:])]
+        measured = some_or_none(measured)
+    return replace(image, pixels=pixels, measured=measured)

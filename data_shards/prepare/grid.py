@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
+
 from data_shards.sample import MASK, Image
 from data_shards.support.errors import DataError
 from data_shards.support.limits import MAX_BYTES
@@ -45,6 +47,11 @@ def check_result(image: Image, shape: Sequence[float]) -> None:
     count = math.prod(max(1, round(size)) for size in shape) * len(image.pixels) * image.pixels.dtype.itemsize
     if count > MAX_BYTES:
         raise DataError(f"would become {text} voxels, {count} bytes; at most {MAX_BYTES} are accepted")
+
+
+def some_or_none(measured: np.ndarray) -> np.ndarray | None:
+    """What was measured of an image; None where nothing is left of it, for then its background is all that it has."""
+    return measured if measured.any() else None
 
 
 def same_grid(one: Image, other: Image) -> bool:

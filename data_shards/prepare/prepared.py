@@ -80,7 +80,7 @@ def prepare(images: dict[str, Image], preparation: Preparation) -> dict[str, Ima
             )
             images = images | {name: cut(images[name], box) for name in group}
     shown = {name: image for name, image in images.items() if name != MASK}
-    ends = {name: ends_of(image.pixels, preparation.intensity) for name, image in shown.items()}
+    ends = {name: ends_of(image.values, preparation.intensity) for name, image in shown.items()}
     if (size := preparation.size) is not None:
         if preparation.fit == "resize":
             images = _each(images, lambda name, image: to_shape(image, size, nearest=name == MASK))

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.sparse import csr_array
 
-from data_shards.prepare.grid import check_result, per_axis
+from data_shards.prepare.grid import check_result, per_axis, some_or_none
 from data_shards.sample import Image
 from data_shards.support.errors import DataError
 
@@ -48,7 +50,7 @@ def to_spacing(image: Image, spacing_mm: float | Sequence[float], *, nearest: bo
     exact = [size / factor for size, factor in zip(sizes, factors, strict=True)]
     check_result(image, exact)
     shape = [max(1, round(size)) for size in exact]
-    return replace(image, pixels=_resample(image.pixels, shape, factors, nearest=nearest), spacing_mm=wanted)
+    return replace(_on_grid(image, shape, factors, nearest=nearest), spacing_mm=wanted)
 
 
 def to_shape(image: Image, size: int | Sequence[int], *, nearest: bool = False) -> Image:
@@ -66,7 +68,15 @@ def to_shape(image: Image, size: int | Sequence[int], *, nearest: bool = False) 
     check_result(image, shape)
     factors = [old / new for old, new in zip(image.pixels.shape[1:], shape, strict=True)]
     spacing_mm = tuple(old * factor for old, factor in zip(image.spacing_mm, factors, strict=False))
-    return replace(image, pixels=_resample(image.pixels, shape, factors, nearest=nearest), spacing_mm=spacing_mm)
+    return replace(_on_grid(image, shape, factors, nearest=nearest), spacing_mm=spacing_mm)
+
+
+def _on_grid(image: Image, shape: Sequence[int], factors: Sequence[float], *, nearest: bool) -> Image:
+    pixels = _resample(image.pixels, shape, factors, nearest=nearest)
+    if image.measured is None:
+        return replace(image, pixels=pixels, spacing_mm=())
+    measured = some_or_none(_resample(image.measured[None], shape, factors, nearest=True)[0])
+    return replace(image, pixels=pixels, measured=measured, spacing_mm=())
 
 
 @dataclass(frozen=True)
@@ -90,16 +100,17 @@ class _Axis:
         """The old voxel nearest to each new one; of two at one distance the later."""
         return np.arange(self.old) if self.same else np.floor(self.centres() + 0.5).astype(np.intp)
 
-    def taps(self) -> tuple[np.ndarray, np.ndarray]:
-        """Old voxels and their weights, both ``[taps, new]``: the Gaussian and the interpolation in one sum."""
+    def operator(self) -> csr_array:
+        """New voxels as weighted sums of old ones, ``[new, old]``: the Gaussian and the interpolation in one."""
         centres = self.centres()
         before = np.floor(centres).astype(np.intp)
-        part = centres - before
+        part = (centres - before)[:, None]
         kernel = _gaussian(min(self.factor, self.old))  # a voxel larger than the image sees no more than the image
         radius = len(kernel) // 2
-        weights = np.append(kernel, 0)[:, None] * (1 - part) + np.insert(kernel, 0, 0)[:, None] * part
-        voxels = np.clip(before + np.arange(-radius, radius + 2)[:, None], 0, self.old - 1)
-        return voxels, weights
+        weights = np.append(kernel, 0) * (1 - part) + np.insert(kernel, 0, 0) * part
+        voxels = np.clip(before[:, None] + np.arange(-radius, radius + 2), 0, self.old - 1)
+        starts = np.arange(0, weights.size + 1, weights.shape[1])
+        return csr_array((weights.ravel(), voxels.ravel(), starts), shape=(self.new, self.old))
 
 
 def _gaussian(factor: float) -> np.ndarray:
@@ -110,10 +121,9 @@ def _gaussian(factor: float) -> np.ndarray:
     """
     sigma = math.sqrt(max(0.0, factor * factor - 1) / (8 * math.log(2)))
     radius = int(_CUT_SIGMAS * sigma + 0.5)
-    if not radius:
-        return np.ones(1)
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return np.asarray(kernel / kernel.sum())
+    impulse = np.zeros(2 * radius + 1)
+    impulse[radius] = 1
+    return impulse if not radius else gaussian_filter1d(impulse, sigma, mode="constant", truncate=_CUT_SIGMAS)
 
 
 def _resample(pixels: np.ndarray, shape: Sequence[int], factors: Sequence[float], *, nearest: bool) -> np.ndarray:
@@ -139,23 +149,25 @@ def _resample(pixels: np.ndarray, shape: Sequence[int], factors: Sequence[float]
 
 def _resample_channel(old: np.ndarray, new: np.ndarray, axes: Sequence[_Axis], rows: int) -> None:
     """Fill ``new`` from ``old``, ``rows`` rows of the first axis at a time; the result does not depend on ``rows``."""
-    plans = [None if axis.same else axis.taps() for axis in axes]
+    operators = [None if axis.same else axis.operator() for axis in axes]
     for start in range(0, axes[0].new, rows):
         part = slice(start, start + rows)
-        piece = old[part] if plans[0] is None else _along(old, 0, *(plan[:, part] for plan in plans[0]))
-        for number, plan in enumerate(plans[1:], start=1):
-            piece = piece if plan is None else _along(piece, number, *plan)
+        if operators[0] is None:
+            piece = old[part]
+        else:
+            operator = operators[0][part]
+            first, last = int(operator.indices.min()), int(operator.indices.max()) + 1
+            piece = _along(old[first:last], 0, operator[:, first:last])
+        for number, operator in enumerate(operators[1:], start=1):
+            piece = piece if operator is None else _along(piece, number, operator)
         new[part] = _to_dtype(piece, new.dtype)
 
 
-def _along(values: np.ndarray, axis: int, voxels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums along one axis in float64, added tap by tap: the same bits on every machine, which BLAS is not."""
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    total = np.zeros((*values.shape[:axis], voxels.shape[1], *values.shape[axis + 1 :]))
-    for place, weight in zip(voxels, weights, strict=True):
-        total += np.take(values, place, axis=axis) * weight.reshape(shape)
-    return total
+def _along(values: np.ndarray, axis: int, operator: csr_array) -> np.ndarray:
+    """Weighted sums along one axis in float64; SciPy adds them tap by tap, the same bits on every machine."""
+    lines = np.ascontiguousarray(np.moveaxis(values, axis, 0), dtype=np.float64)
+    sums = operator @ lines.reshape(len(lines), -1)
+    return np.moveaxis(sums.reshape(-1, *lines.shape[1:]), 0, axis)
 
 
 def _to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -26,11 +26,14 @@ class Skipped:
         item: what, in words that identify nobody: ``file 17``, ``row 3 of the table``.
         reason: why not.
         subject: salted hash of the subject it belongs to, where that is known.
+        lost: whether an image that should be there is lost by it, as by a damaged file: it stops a build, unless the
+            user says that it shall go on. False for what is no image, for copies, and for what options leave out.
     """
 
     item: str
     reason: str
     subject: str = ""
+    lost: bool = False
 
 
 class Source(abc.ABC):

@@ -82,6 +82,7 @@ class BoundedReader:
         self._what = what
         size = os.fstat(file.fileno()).st_size
         self._stream: Any = file
+        self._inflates = inflate
         if inflate:
             from isal import igzip
 
@@ -130,14 +131,21 @@ class BoundedReader:
             self._fill(piece)
             count -= len(piece)
 
-    def expect_end(self) -> None:
-        """Check that nothing follows; for gzip this also compares the checksum of what was inflated.
+    def at_end(self) -> bool:
+        """Whether nothing follows; for gzip this also compares the checksum of what was inflated.
 
         Raises:
-            DataError: something follows, or the checksum differs.
+            DataError: what follows inflates to more than a mebibyte, or the checksum differs.
         """
-        if self._read_into(memoryview(bytearray(1))):
-            raise DataError(f"{self._what} holds more bytes than its header describes")
+        scratch = memoryview(bytearray(_CHUNK_BYTES))
+        followed = 0
+        while filled := self._read_into(scratch):
+            followed += filled
+            if not self._inflates:
+                break
+            if followed > _CHUNK_BYTES:
+                raise DataError(f"{self._what} holds far more bytes than its header describes")
+        return not followed
 
     def _fill(self, target: memoryview) -> None:
         while len(target):

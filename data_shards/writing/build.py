@@ -7,7 +7,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_shards.format.index import Layout
@@ -28,10 +28,13 @@ from data_shards.writing.build_folder import BuildFolder
 from data_shards.writing.chunk import Chunk, SplitChunk, Vocabulary
 from data_shards.writing.duplicates import Ledgers, Policy
 from data_shards.writing.ledger import ENTRY
+from data_shards.writing.notes import FILE_NAME as NOTES_FILE
+from data_shards.writing.notes import Notes
 from data_shards.writing.shard_file import ClosedShard, ShardWriter
 from data_shards.writing.statistics import SplitCounts
 
 SKIPPED_FILE = "skipped.csv"
+_COLUMNS = ("item", "reason", "subject")
 # A build that is cut off loses this much work, or one shard, and the chunks that are on their way.
 _COMMIT_SECONDS = 30.0
 
@@ -55,6 +58,7 @@ class Build:
         closed: shards that are complete, by split.
         open: the shard that grows, by split.
         unreadable: samples that could not be read.
+        notes: what readers noted of the others.
     """
 
     source: Source
@@ -68,6 +72,7 @@ class Build:
     closed: dict[str, list[ClosedShard]] = field(default_factory=dict)
     open: dict[str, ShardWriter] = field(default_factory=dict)
     unreadable: list[Skipped] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     # What the journal has: closed shards by split, unreadable samples, files of rows; and when it was written.
     _closed: dict[str, int] = field(default_factory=dict)
     _unreadable: int = 0
@@ -104,6 +109,7 @@ class Build:
             closed=closed,
             open={split: ShardWriter.resumed(folder.path, state, layout) for split, state in last["open"].items()},
             unreadable=unreadable,
+            notes=Notes(**last["notes"]),
             _closed={split: len(shards) for split, shards in closed.items()},
             _unreadable=len(unreadable),
             _rows={state["rows"] for state in last["open"].values()},
@@ -123,6 +129,7 @@ class Build:
         for kind, entries in chunk.vocabulary.items():
             self.vocabulary.setdefault(kind, {}).update(entries)
         self.unreadable += chunk.skipped
+        self.notes.merge(chunk.notes)
         self.position = chunk.last
         new = any(len(shards) > self._closed.get(split, 0) for split, shards in self.closed.items())
         if new or time.monotonic() - self._committed_s > _COMMIT_SECONDS:
@@ -176,6 +183,7 @@ class Build:
             "counts": {split: counts.to_json() for split, counts in self.counts.items()},
             "vocabulary": self.vocabulary,
             "unreadable": [asdict(skipped) for skipped in self.unreadable[self._unreadable :]],
+            "notes": self.notes.to_json(),
             "ledgers": self.ledgers.saved(),
         }
         self.folder.commit(record)
@@ -218,6 +226,8 @@ class Build:
         }
         if self._skipped:
             write_atomic(self.folder.path / SKIPPED_FILE, skipped_table(self._skipped))
+        if self.notes.counts:
+            write_atomic(self.folder.path / NOTES_FILE, self.notes.table)
         manifest = write_manifest(
             self.folder.path,
             Manifest(
@@ -233,7 +243,8 @@ class Build:
             ),
         )
         shards = [name for entry in splits.values() for shard in entry.shards for name in (shard.file, shard.index)]
-        self.folder.finish([FILE_NAME, *shards, *([SKIPPED_FILE] if self._skipped else [])])
+        lists = [*([SKIPPED_FILE] if self._skipped else []), *([NOTES_FILE] if self.notes.counts else [])]
+        self.folder.finish([FILE_NAME, *shards, *lists])
         return manifest
 
 
@@ -256,6 +267,6 @@ def skipped_table(skipped: Iterable[Skipped]) -> str:
     """CSV of what is not in the dataset: item, salted hash of the subject, reason."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([column.name for column in fields(Skipped)])
-    table.writerows(map(astuple, skipped))
+    table.writerow(_COLUMNS)
+    table.writerows([getattr(entry, column) for column in _COLUMNS] for entry in skipped)
     return text.getvalue()

@@ -83,6 +83,15 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def building(out: Path) -> bool:
+    """Whether an unfinished build of ``out`` is there, which can go on."""
+    return (_folder_of(out) / JOURNAL).exists()
+
+
+def _folder_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.building")
+
+
 @contextlib.contextmanager
 def build_folder(out: Path, mark: str, *, restart: bool = False) -> Iterator[BuildFolder]:
     """The folder to build in, which becomes ``out`` when the block ends without an error.
@@ -100,7 +109,7 @@ def build_folder(out: Path, mark: str, *, restart: bool = False) -> Iterator[Bui
         MedformerError: another process builds there now, an unfinished build of something else stands there, its
             journal is damaged, or the disk refuses.
     """
-    path = out.with_name(f".{out.name}.building")
+    path = _folder_of(out)
     alone = not out.parent.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from data_shards.sources.base import Skipped, Source
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.writing.ledger import ENTRY, digest128
+from data_shards.writing.notes import Notes
 from data_shards.writing.statistics import SplitCounts
 
 Vocabulary = dict[str, dict[str, int]]
@@ -55,6 +56,7 @@ class Chunk:
         contents: of the pixels; one for each image.
         vocabulary: entries that occur.
         skipped: positions that could not be read.
+        notes: what readers noted of the others.
     """
 
     first: int
@@ -65,6 +67,7 @@ class Chunk:
     contents: np.ndarray
     vocabulary: Vocabulary
     skipped: list[Skipped]
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass
@@ -120,6 +123,7 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
     keys, subjects, contents = [], [], []
     words: set[tuple[IntEnum, ...]] = set()
     skipped = []
+    notes = Notes()
     last = positions[0]
     for position in positions:
         if sum(draft.size for draft in drafts.values()) > _LARGEST:
@@ -130,8 +134,11 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
         except DataError as error:
             if not skip_errors:
                 raise
-            skipped.append(Skipped(source.name_of(position), _without_name(str(error), source.name_of(position))))
+            skipped.append(
+                Skipped(source.name_of(position), _without_name(str(error), source.name_of(position)), lost=True)
+            )
             continue
+        notes.add(source.name_of(position), sample)
         drafts.setdefault(sample.split, _Draft()).add(sample)
         split = SPLITS.index(sample.split)
         keys.append((*digest128(sample.key.encode()), split, position))
@@ -151,6 +158,7 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
         contents=np.array(contents, ENTRY),
         vocabulary=_vocabulary(words),
         skipped=skipped,
+        notes=notes,
     )
 
 

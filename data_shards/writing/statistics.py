@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_shards.format.manifest import ImageLayout
-from data_shards.sample import Sample
+from data_shards.sample import Image, Sample
 from data_shards.vocabulary import Task
 
 # Pixels turned into float64 at a time: a few megabytes beside an image of any size.
@@ -66,7 +66,7 @@ class ImageCounts:
         images: how many studies have it.
         shapes: at most two of the shapes that occur: one means that all agree.
         dtypes: likewise.
-        intensity: of all their pixels.
+        intensity: of all their pixels that were measured.
     """
 
     images: int = 0
@@ -74,11 +74,11 @@ class ImageCounts:
     dtypes: set[str] = field(default_factory=set)
     intensity: Intensity = field(default_factory=Intensity)
 
-    def add(self, pixels: np.ndarray) -> None:
-        """Count one image."""
+    def add(self, image: Image) -> None:
+        """Count one image; voxels that were not measured have no intensity."""
         self.images += 1
-        self._unite({pixels.shape}, {pixels.dtype.newbyteorder("<").str})
-        self.intensity.add(pixels)
+        self._unite({image.pixels.shape}, {image.pixels.dtype.newbyteorder("<").str})
+        self.intensity.add(image.values)
 
     def merge(self, other: ImageCounts) -> None:
         """Take in what another one has counted."""
@@ -119,7 +119,7 @@ class SplitCounts:
             multilabel = sample.task is Task.multilabel
             self.classes.update((np.flatnonzero(sample.label) if multilabel else sample.label).tolist())
         for name, image in sample.images.items():
-            self.images.setdefault(name, ImageCounts()).add(image.pixels)
+            self.images.setdefault(name, ImageCounts()).add(image)
 
     def merge(self, other: SplitCounts) -> None:
         """Take in what another one has counted."""

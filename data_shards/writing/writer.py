@@ -70,6 +70,8 @@ def write_dataset(
     if shard_bytes < 1:
         raise DataError(f"shards of {shard_bytes} bytes cannot be written; at least 1")
     refuse_existing(out, overwrite=overwrite)
+    if not skip_errors:
+        _refuse_losses(source)
     policy: Policy = duplicates or source.duplicates
     probed = probe(source)
     card = source.card.model_dump(mode="json")
@@ -86,6 +88,14 @@ def write_dataset(
             folder.begin(dropped)
             build = _run(source, folder, "refuse", shard_bytes, probed, workers, skip_errors, progress)
         return build.finished()
+
+
+def _refuse_losses(source: Source) -> None:
+    """Raise :class:`DataError` when the listing already found images that cannot be read."""
+    lost = [skipped for skipped in source.skipped if skipped.lost]
+    if lost:
+        others = f", and {len(lost) - 1} more like it" if len(lost) > 1 else ""
+        raise DataError(f"{lost[0].item}: {lost[0].reason}{others}; --on-error skip leaves such items out")
 
 
 def _run(

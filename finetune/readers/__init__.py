@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_shards.sources.images.channels import Channels
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ
 from finetune.labelled import LabelledImages
@@ -19,6 +20,7 @@ def read_labelled(
     size: int | None = None,
     organ: Organ = Organ.unknown,
     modality: Modality = Modality.unknown,
+    channels: Channels = "auto",
 ) -> dict[str, LabelledImages]:
     """The splits of a labelled dataset.
 
@@ -28,13 +30,14 @@ def read_labelled(
         size: side in pixels that images of a folder are resized to; None requires that all have the same size.
         organ: body part that the images of a folder show; archives and shards say it themselves.
         modality: how the images of a folder were made; archives and shards say it themselves.
+        channels: 1 or 3 to bring the images of a folder to; ``auto`` does so where grey and colour are mixed.
 
     Raises:
         DataError: nothing readable is there, what is there is damaged, or what only a folder of images can be told is
             told of something else.
     """
     if csv is not None:
-        return read_table(path, csv, size=size, organ=organ, modality=modality)
+        return read_table(path, csv, size=size, organ=organ, modality=modality, channels=channels)
     told = {"a size": size is not None, "an organ": organ != Organ.unknown, "a modality": modality != Modality.unknown}
     for what, is_told in told.items():
         if is_told:

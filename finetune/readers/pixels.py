@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from data_shards.sources.images.kinds import PICTURES
+from data_shards.sources.images.picture import read_picture
 from data_shards.support.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
-_GREY_MODES = ("1", "L", "LA")
-_COLOUR_MODES = ("P", "RGB", "RGBA", "CMYK", "YCbCr")
+SUFFIXES = (*PICTURES, ".npy")
 
 
 def read_image(path: Path, size: int | None = None) -> np.ndarray:
-    """Read one PNG, JPEG or NPY file.
+    """Read one picture or NPY file.
 
-    Colour is kept as 3 channels and grey as 1; transparency is dropped. Intensities must already be 8 bits: how deeper
-    ones are to be windowed is a decision about the images that is not taken here.
+    Pictures are read by the rules of :mod:`data_shards.sources.images.picture`. Intensities must already be 8 bits:
+    how deeper ones are to be windowed is a decision about the images that is not taken here.
 
     Args:
         path: the file; an NPY holds ``H,W``, ``H,W,C`` or ``C,H,W`` with 1 or 3 channels, or a volume ``C,D,H,W``.
@@ -39,25 +39,27 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
             return array
         picture = Image.fromarray(array)
     else:
-        picture = _picture(path)
+        array = _of_picture(path)
+        if array.ndim == 4:
+            if size is not None:
+                raise DataError(f"{path}: found a volume of shape {array.shape}; only planes can be resized to {size}")
+            return array
+        picture = Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
     if size is not None:
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
 
-def _picture(path: Path) -> Image.Image:
+def _of_picture(path: Path) -> np.ndarray:
+    """``C,H,W``, or ``C,D,H,W`` of the pages of a TIFF, by the rules of the source ``images``."""
     try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image: {error}") from None
-    if picture.mode in _GREY_MODES:
-        return picture.convert("L")
-    if picture.mode in _COLOUR_MODES:
-        return picture.convert("RGB")
-    raise DataError(f"{path}: expected 8 bits per channel, found image mode {picture.mode}")
+        pixels = read_picture(path).pixels
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: expected 8 bits per channel, found {pixels.dtype}")
+    return pixels
 
 
 def _array(path: Path) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.sample import SPLITS
+from data_shards.sources.images.channels import Channels
 from data_shards.support.errors import DataError, nearest
 from data_shards.support.files import sha256_of
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.labelled import LabelledImages, check_disjoint
 from finetune.readers.pixels import read_image
+from finetune.readers.together import read_together
 from finetune.splits import stratified_folds
 
 REQUIRED = ("file", "label")
@@ -44,6 +45,7 @@ def read_table(
     size: int | None = None,
     organ: Organ = Organ.unknown,
     modality: Modality = Modality.unknown,
+    channels: Channels = "auto",
 ) -> dict[str, LabelledImages]:
     """Read the images a CSV names.
 
@@ -58,6 +60,7 @@ def read_table(
         size: side in pixels to resize to; None requires that all images have the same size.
         organ: body part that the images show.
         modality: how they were made.
+        channels: see :func:`finetune.readers.together.read_together`.
 
     Raises:
         DataError: one line naming the file and the row: a column, a label, an image is missing, unknown or unreadable,
@@ -67,16 +70,14 @@ def read_table(
         raise DataError(f"{folder}: no such folder of images")
     rows = _rows(table)
     names = _class_names(rows, table)
-    pixels = [_pixels(folder, table, row, size) for row in rows]
-    for row, image in zip(rows, pixels, strict=True):
-        if image.shape != pixels[0].shape:
-            raise DataError(
-                f"{table}, line {row.line}: {row.file} has channels, {'depth, ' * (image.ndim - 3)}height, width "
-                f"{image.shape} but {rows[0].file} has {pixels[0].shape}; images must agree (--size resizes planes)"
-            )
+    where = [f"line {row.line}: {row.file}" for row in rows]
+    try:
+        images, digest = read_together(where, lambda position: read_image(folder / rows[position].file, size), channels)
+    except DataError as error:
+        raise DataError(f"{table}, {error}") from None
     whole = LabelledImages(
         name=table.stem,
-        images=np.stack(pixels),
+        images=images,
         labels=np.array([[names.index(row.label)] for row in rows], dtype=np.int64),
         task=Task.binary if len(names) == 2 else Task.multiclass,
         classes=dict(enumerate(names)),
@@ -88,7 +89,7 @@ def read_table(
         note=f"images listed in {table.name}",
         source={
             "csv_sha256": sha256_of(table),
-            "pixels_sha256": hashlib.sha256(b"".join(map(bytes, pixels))).hexdigest(),
+            "pixels_sha256": digest,
         },
     )
     splits = _split(whole, rows)
@@ -146,13 +147,6 @@ def _class_names(rows: list[Row], table: Path) -> list[str]:
         raise DataError(f"{table}: every label is {rows[0].label!r}; expected at least two classes")
     integers = all(name.removeprefix("-").isdecimal() for name in names)
     return sorted(names, key=int) if integers else sorted(names)
-
-
-def _pixels(folder: Path, table: Path, row: Row, size: int | None) -> np.ndarray:
-    try:
-        return read_image(folder / row.file, size)
-    except DataError as error:
-        raise DataError(f"{table}, line {row.line}: {error}") from None
 
 
 def _split(whole: LabelledImages, rows: list[Row]) -> dict[str, LabelledImages]:

@@ -52,6 +52,12 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modality", default="unknown", metavar="NAME", help=f"how they were made: {', '.join(Modality.__members__)}"
     )
+    parser.add_argument(
+        "--channels",
+        type=lambda word: int(word) if word.isdecimal() else word,
+        default="auto",
+        help="1, 3, keep, or auto: where grey and colour images are mixed, what most have (default: auto)",
+    )
     parser.add_argument("--device", default="cpu", help="where the network runs: cpu, cuda (default: cpu)")
     parser.add_argument("--tracking-uri", metavar="URI", help="the model registry, when the model is NAME@ALIAS")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder")

@@ -18,10 +18,13 @@ from pydantic.fields import FieldInfo
 from data_shards.format.manifest import Manifest
 from data_shards.prepare import Preparation, Prepared
 from data_shards.sources.base import Source, registered_sources, source_named
+from data_shards.sources.listing import Listing, listing_with
 from data_shards.support.documents import Document, apply_overrides, parse, read_mapping
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import refuse_existing, write_atomic
 from data_shards.support.progress import Progress
+from data_shards.writing.build_folder import building
+from data_shards.writing.notes import FILE_NAME as NOTES_FILE
 from data_shards.writing.writer import SKIPPED_FILE, write_dataset
 
 _MIB = 1 << 20
@@ -39,7 +42,18 @@ def build(arguments: argparse.Namespace) -> None:
     preparation = parse(Preparation, content.pop("prepare", None) or {}, f"{origin}: prepare")
     kind = source_named(arguments.source)
     config = parse(kind.Config, content, origin)
-    sources = kind.from_config(config)
+    listing = Listing(arguments.workers, arguments.out)
+    try:
+        with listing_with(listing):
+            sources = kind.from_config(config)
+        _build(sources, preparation, config, arguments)
+    finally:
+        for name in listing.names:  # what was listed serves a build that can go on, and nothing else
+            if not building(arguments.out / name):
+                listing.forget(name)
+
+
+def _build(sources: list[Source], preparation: Preparation, config: Document, arguments: argparse.Namespace) -> None:
     for source in sources:
         refuse_existing(arguments.out / source.card.name, overwrite=arguments.overwrite)
     if arguments.key_table is not None:
@@ -102,10 +116,20 @@ def _write(source: Source, arguments: argparse.Namespace, options: Mapping[str, 
     if manifest.skipped:
         print(f"{out}: {manifest.skipped} left out, for the reasons in {out / SKIPPED_FILE}:")
         print("\n".join(_reasons(out / SKIPPED_FILE)))
+    for line in _warnings(out / NOTES_FILE):
+        print(f"{out}: warning: {line}")
 
 
 def _counts(manifest: Manifest) -> str:
     return ", ".join(f"{entry.samples} {split}" for split, entry in manifest.splits.items())
+
+
+def _warnings(table: Path) -> list[str]:
+    """What was noted of the files, each with how many and the first of them."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return [f"{row['items']} of this kind: {row['warning']} ({row['first']})" for row in csv.DictReader(file)]
 
 
 def _reasons(table: Path) -> list[str]:

@@ -36,6 +36,8 @@ def test_every_image_is_seen_equally_often() -> None:
     seen: list[int] = []
 
     class Recorder(CachedLearner):
+        at_once = 1000
+
         def logits(self, rows: np.ndarray, step: int | None) -> torch.Tensor:
             seen.extend(rows.tolist())
             return super().logits(rows, step)

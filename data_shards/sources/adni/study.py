@@ -116,7 +116,7 @@ def read_study(table: Table, measures: Sequence[str], filling: Filling) -> Study
     places = {f"measure {name}": names.index(plain(name)) for name in measures if plain(name) in names}
     for item, cells in table.cells(table.columns(STUDY) | places):
         if cells is None:
-            study.left_out.append(LeftOut(item, "more or fewer cells than the header"))
+            study.left_out.append(LeftOut(item, "more or fewer cells than the header", lost=True))
             continue
         ptid = ptid_of(cells.get("ptid", ""))
         subject = ptid or cells.get("rid", "")

@@ -235,7 +235,7 @@ def read_collections(tables: Iterable[Table]) -> Collection:
                 facts = _facts(cells)
                 reason = _problem(facts, cells, collection)
             if reason:
-                collection.left_out.append(LeftOut(item, reason, facts.ptid))
+                collection.left_out.append(LeftOut(item, reason, facts.ptid, lost=cells is None))
             elif facts.image_id is not None:
                 collection.by_image.setdefault(facts.image_id, Row(item, facts))
             else:

@@ -172,10 +172,12 @@ def read_sidecars(root: Path, paths: Mapping[str, str]) -> tuple[dict[int, Facts
     for path, item in paths.items():
         try:
             facts = _facts_of_xml(_read_xml(root / path))
-            if facts.image_id is None:
-                raise DataError("the XML file has no image identifier")
         except DataError as error:
-            left_out.append(LeftOut(item, str(error), ptid_of(path)))
+            # Any other XML file may lie in the folder; one with a subject in its name or folder belongs to an image.
+            left_out.append(LeftOut(item, str(error), ptid_of(path), lost=bool(ptid_of(path))))
+            continue
+        if facts.image_id is None:
+            left_out.append(LeftOut(item, "the XML file has no image identifier", ptid_of(path)))
             continue
         if found.setdefault(facts.image_id, facts) != facts:
             left_out.append(LeftOut(item, "the XML file contradicts another one of the same image", ptid_of(path)))

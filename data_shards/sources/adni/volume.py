@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data_shards.sample import Image
 from data_shards.sources.adni.facts import ptid_of
+from data_shards.sources.images.dicom import find_series, read_series
+from data_shards.sources.images.nifti import frame_count, read_nifti
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality
 
@@ -39,13 +42,13 @@ def read_volume(paths: Sequence[Path], modality: Modality, *, dicom: bool, ptid:
     if first.pixels.ndim != 4:
         raise DataError("a single slice in place of a volume")
     if count == 1:
-        return Image(first.pixels, modality, first.spacing_mm)
+        return replace(first, modality=modality)
     total = first.pixels.astype(np.float64)
     for number, frame in enumerate(frames, start=2):
         if frame.pixels.shape != first.pixels.shape or not _alike(frame.spacing_mm, first.spacing_mm):
             raise DataError(f"frame {number} of {count} has another shape or spacing than the first")
         total += frame.pixels
-    return Image((total / count).astype(np.float32), modality, first.spacing_mm)
+    return Image((total / count).astype(np.float32), modality, first.spacing_mm, notes=first.notes)
 
 
 def _alike(spacing_mm: Sequence[float], other_mm: Sequence[float]) -> bool:
@@ -53,21 +56,19 @@ def _alike(spacing_mm: Sequence[float], other_mm: Sequence[float]) -> bool:
 
 
 def _nifti_frames(path: Path, modality: Modality) -> tuple[int, Iterator[Image]]:
-    from data_shards.sources.images.nifti import frame_count, read_nifti
-
     count = frame_count(path)
     return count, (read_nifti(path, frame=frame, frames="all", modality=modality) for frame in range(count))
 
 
 def _dicom_frames(paths: Sequence[Path], ptid: str) -> tuple[int, Iterator[Image]]:
-    from data_shards.sources.images.dicom import find_series, read_series
-
     found, unused = find_series(paths)
-    if unused:
-        position, reason = unused[0]
-        raise DataError(f"slice {position + 1} of {len(paths)}: {reason}")
+    for position, reason, damaged in unused:
+        if damaged:
+            raise DataError(f"slice {position + 1} of {len(paths)}: {reason}")
+    if not found:
+        raise DataError(f"no image in {len(paths)} DICOM files: {unused[0].reason}")
     if any(ptid_of(series.patient) not in ("", ptid) for series in found):
         raise DataError("its DICOM header names another subject than its folder")
-    if any(len(series.paths) != len(found[0].paths) for series in found):
+    if any((len(series.paths), len(series.frames)) != (len(found[0].paths), len(found[0].frames)) for series in found):
         raise DataError("its slices do not make one volume, or frames of equal size")
     return len(found), (read_series(series) for series in found)

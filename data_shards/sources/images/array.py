@@ -10,7 +10,9 @@ from typing import BinaryIO, Literal, get_args
 import numpy as np
 
 from data_shards.sample import Image
+from data_shards.sources.images.background import NotFinite, without_infinities
 from data_shards.sources.images.dtypes import plain
+from data_shards.sources.images.nifti import TRAILING
 from data_shards.sources.images.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.support.limits import BoundedReader, check_size, open_regular
@@ -21,7 +23,13 @@ Axes = Literal["HWC", "CHW", "DHW", "CDHW", "DHWC"]
 _WHAT = "the array"
 
 
-def read_array(path: Path, *, axes: Axes | None = None, modality: Modality = Modality.unknown) -> Image:
+def read_array(
+    path: Path,
+    *,
+    axes: Axes | None = None,
+    modality: Modality = Modality.unknown,
+    not_finite: NotFinite = "refuse",
+) -> Image:
     """The image in one ``.npy`` file; its spacing is unknown.
 
     An array of two axes is ``H,W``. With more, only the user knows which of them are channels or slices: a guess from
@@ -31,6 +39,7 @@ def read_array(path: Path, *, axes: Axes | None = None, modality: Modality = Mod
         path: the file.
         axes: what the axes of an array with three or four of them are.
         modality: how the image was made.
+        not_finite: what is done with NaN and infinity, see :mod:`~data_shards.sources.images.background`.
 
     Raises:
         DataError: the file is damaged, holds no numbers, is too large, or ``axes`` does not say what its axes are.
@@ -39,13 +48,16 @@ def read_array(path: Path, *, axes: Axes | None = None, modality: Modality = Mod
         shape, fortran, dtype = _header(file)
         letters = _letters(shape, axes)
         count = check_size(shape, dtype, _WHAT)
-        if os.fstat(file.fileno()).st_size != file.tell() + count:
-            raise DataError(f"{_WHAT} is cut short or too long: its header describes {count} bytes of values")
+        stored = os.fstat(file.fileno()).st_size - file.tell()
+        if stored < count:
+            raise DataError(f"{_WHAT} is cut short: its header describes {count} bytes of values, it holds {stored}")
+        notes = (TRAILING,) if stored > count else ()
         values = BoundedReader(file, _WHAT).read_array(math.prod(shape), dtype)
     array = values.reshape(shape, order="F" if fortran else "C")
     order = [letters.index(letter) for letter in "CDHW" if letter in letters]
     pixels = array.transpose(order)
-    return Image(plain(pixels if "C" in letters else pixels[None], _WHAT), modality)
+    image = Image(plain(pixels if "C" in letters else pixels[None], _WHAT), modality, notes=notes)
+    return without_infinities(image, _WHAT, not_finite)
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -58,6 +70,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise DataError(f"{_WHAT} has no readable npy header ({type(error).__name__})") from None
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"{_WHAT} holds values of dtype kind {dtype.kind!r}; integers or floats are expected")
+    if any(type(size) is not int for size in shape):
+        raise DataError(f"{_WHAT} has no readable npy header (its axes are no whole numbers)")
     return shape, fortran, dtype
 
 

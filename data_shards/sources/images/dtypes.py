@@ -13,15 +13,14 @@ def plain(values: np.ndarray, what: str) -> np.ndarray:
     """The same numbers in a contiguous array of native byte order, of at most 32 bits.
 
     Booleans become uint8. Integers of 64 bits become integers of 32 bits, exactly. Floats of 16 and 64 bits become
-    float32, which keeps 24 significant bits: more than any scanner measures.
+    float32, which keeps 24 significant bits: more than any scanner measures. NaN and infinity stay.
 
     Args:
         values: what was read.
         what: what it is, for messages.
 
     Raises:
-        DataError: the dtype is not one of numbers, an integer does not fit in 32 bits, or a value is NaN or infinite
-            or becomes so.
+        DataError: the dtype is not one of numbers, an integer does not fit in 32 bits, or a value becomes infinite.
     """
     dtype = values.dtype.newbyteorder("=")
     if dtype.kind == "b":
@@ -35,9 +34,19 @@ def plain(values: np.ndarray, what: str) -> np.ndarray:
         dtype = narrow
     with np.errstate(over="ignore", invalid="ignore"):
         result = np.ascontiguousarray(values, dtype)
-    if dtype.kind == "f" and not is_finite(result):
-        raise DataError(f"{what} holds values that are not finite in {dtype}")
+    if dtype.kind == "f" and dtype != values.dtype:
+        refuse_overflow(values, result, what)
     return result
+
+
+def refuse_overflow(before: np.ndarray, after: np.ndarray, what: str) -> None:
+    """Refuse values that were finite and are not so any more.
+
+    Raises:
+        DataError: one is.
+    """
+    if not is_finite(after) and np.any(np.isfinite(before) & ~np.isfinite(after)):
+        raise DataError(f"{what} holds values that are not finite in {after.dtype}")
 
 
 def is_finite(values: np.ndarray) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from data_shards.sample import SPLITS
 from data_shards.sources.base import Skipped
-from data_shards.sources.images.kinds import kind_of
+from data_shards.sources.images.dicom import Header, Unusable, find_series
+from data_shards.sources.images.looking import looks_at
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.study import Found, Place, Study
+from data_shards.sources.listing import current_listing
 from data_shards.support.errors import DataError
+
+_LATER = "a later time point of its series (times: first)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,33 +28,38 @@ class _Levels:
     subject: str = field(repr=False)
 
 
-def studies_of_folder(config: ImagesConfig) -> Found:
-    """List the archive: one study for each image file and each DICOM series, sorted by relative path.
+def studies_of_folder(config: ImagesConfig, salt: str) -> Found:
+    """List the archive: one study for each image file and each DICOM image, sorted by relative path.
+
+    Args:
+        config: the options.
+        salt: seals what is kept of the listing.
 
     Raises:
         DataError: the folder cannot be listed, or the folder levels that the options name are not there.
     """
     files, hidden = list_files(config.root)
-    dicom: list[int] = []
-    reasons: dict[int, str] = {}
+    problems = [outside(config.root, path) for path in files]
+    inside = [index for index, problem in enumerate(problems) if not problem]
+    paths = [config.root / files[index] for index in inside]
+    looks = dict(zip(inside, looks_at(paths, current_listing(), config.name, salt), strict=True))
+    skipped = {index: Skipped("", problem) for index, problem in enumerate(problems) if problem}
     studies: dict[str, Study] = {}
-    for index, path in enumerate(files):
+    for index, look in looks.items():
+        path = files[index]
         name = _name(index, path, config)
-        problem = outside(config.root, path)
-        kind, reason = kind_of(config.root / path) if not problem else (None, problem)
-        if kind == "dicom":
-            dicom.append(index)
-        elif kind is None:
-            reasons[index] = reason
-        else:
+        if look.kind is None:
+            skipped[index] = Skipped("", look.reason, lost=look.lost)
+        elif look.kind != "dicom":
             levels = _levels(path, name, config)
             subject = levels.subject or own_subject(config.name, path)
-            studies[path] = Study(path, {"image": Place(name, path, kind)}, subject, levels.split, levels.label)
+            studies[path] = Study(path, {"image": Place(name, path, look.kind)}, subject, levels.split, levels.label)
+    dicom = {index: look.header for index, look in looks.items() if look.header is not None}
     if dicom:
-        reasons |= _add_series(files, dicom, config, studies)
+        skipped |= _add_series(files, dicom, config, studies)
     found = Found([studies[path] for path in sorted(studies)])
     found.label_names = ("folder",) if config.label == "folder" else ()
-    found.skipped = [Skipped(_name(index, files[index], config), reason) for index, reason in sorted(reasons.items())]
+    found.skipped = [replace(entry, item=_name(at, files[at], config)) for at, entry in sorted(skipped.items())]
     if hidden:
         found.skipped.append(Skipped(f"{hidden} hidden files and folders", "names that start with a dot"))
     if config.split != "folders" and {path.partition("/")[0] for path in studies} >= {"train", "test"}:
@@ -102,35 +111,49 @@ def own_subject(name: str, path: str) -> str:
 
 
 def _add_series(
-    files: Sequence[str], dicom: Sequence[int], config: ImagesConfig, studies: dict[str, Study]
-) -> dict[int, str]:
-    """Add one study for each DICOM series to ``studies``; returns why files are in none, by their index."""
-    from data_shards.sources.images.dicom import find_series
-
-    index_of = {config.root / files[index]: index for index in dicom}
-    all_series, unusable = find_series(list(index_of))
+    files: Sequence[str], headers: Mapping[int, Header | Unusable], config: ImagesConfig, studies: dict[str, Study]
+) -> dict[int, Skipped]:
+    """Add one study for each DICOM image to ``studies``; returns why files are in none, by their index."""
+    indices = list(headers)
+    index_of = {config.root / files[index]: index for index in indices}
+    usable = [isinstance(header, Header) for header in headers.values()]
+    scopes = [
+        _levels(files[at], _name(at, files[at], config), config) if is_usable else None
+        for at, is_usable in zip(indices, usable, strict=True)
+    ]
+    all_series, unused = find_series(list(index_of), headers=list(headers.values()), scopes=scopes)
+    skipped = {indices[at]: Skipped("", reason, lost=damaged) for at, reason, damaged in unused}
     several = 0
-    for indices, series in sorted(
-        ((sorted({index_of[path] for path in series.paths}), series) for series in all_series), key=lambda pair: pair[0]
+    for members, series in sorted(
+        ((sorted({index_of[path] for path in series.paths}), series) for series in all_series),
+        key=lambda pair: (pair[0], pair[1].frames),
     ):
-        first = files[indices[0]]
-        name = _name(indices[0], first, config)
-        if len(indices) > 1:
+        first = files[members[0]]
+        name = _name(members[0], first, config)
+        if len(members) > 1:
             several += 1
-            name = f"{first} and {len(indices) - 1} more files" if config.show_paths else f"series {several}"
-        seen = {_levels(files[index], name, config) for index in indices}
+            name = f"{first} and {len(members) - 1} more files" if config.show_paths else f"series {several}"
+        elif series.frames:
+            name += (
+                f", frame {series.frames[0] + 1}" if len(series.frames) == 1 else f", from frame {series.frames[0] + 1}"
+            )
+        seen = {_levels(files[index], name, config) for index in members}
         if len(seen) > 1:
             raise DataError(f"{name}: its files are in folders that mean different splits, classes or subjects")
+        if config.times == "first" and not series.first:
+            skipped |= {at: Skipped("", _LATER) for at in members if not series.frames}
+            continue
         levels = seen.pop()
         patient = series.patient.strip() if config.subject == "auto" else ""
         subject = levels.subject or patient or own_subject(config.name, first)
         place = Place(name, first, "dicom", series=series)
-        # Several images can be in one file and then share its path; the position tells them apart.
-        identifier = first if first not in studies else f"{first}#{len(studies)}"
+        # Several images can be in one file and then share its path; the number of their first frame tells them apart.
+        frame = min(series.frames, default=0)
+        identifier = f"{first}#{frame}" if frame else first
         studies[identifier] = Study(
             identifier, {"image": place}, subject, levels.split, levels.label, attributes=ages_of(place)
         )
-    return {dicom[position]: reason for position, reason in unusable}
+    return skipped
 
 
 def _levels(path: str, name: str, config: ImagesConfig) -> _Levels:

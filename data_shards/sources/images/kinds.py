@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from data_shards.sources.images.nifti import is_nifti
+from data_shards.sources.images.nifti_header import is_nifti
 from data_shards.support.errors import DataError
 from data_shards.support.limits import BoundedReader, open_regular
 
@@ -18,10 +18,12 @@ _STARTS: dict[bytes, Kind] = {
     b"MM\0*": "picture",
     b"II+\0": "picture",  # BigTIFF
     b"MM\0+": "picture",
+    b"GIF8": "picture",
     b"\x93NUMPY": "npy",
 }
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp")
 _SUFFIXES: dict[str, Kind] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), "picture"),
+    **dict.fromkeys(PICTURES, "picture"),
     ".npy": "npy",
     ".nii": "nifti",
     ".nii.gz": "nifti",
@@ -29,6 +31,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".ima": "dicom",
 }
 _HEADER_BYTES = 348
+_BITMAP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}  # lengths that BMP knows
 
 
 def kind_of(path: Path) -> tuple[Kind | None, str]:
@@ -56,6 +59,10 @@ def _by_content(path: Path) -> tuple[Kind | None, str]:
         for magic, kind in _STARTS.items():
             if start.startswith(magic):
                 return kind, ""
+        if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+            return "picture", ""
+        if start[:2] == b"BM" and start[6:10] == bytes(4) and start[14:18] in _BITMAP_HEADERS:
+            return "picture", ""
         if start.startswith(b"\x1f\x8b"):
             inside = BoundedReader(file, "the file", inflate=True).read(_HEADER_BYTES)
             return ("nifti", "") if is_nifti(inside) else (None, "a gzip file without a NIfTI volume inside")
@@ -67,4 +74,4 @@ def _by_content(path: Path) -> tuple[Kind | None, str]:
         return None, "a zip or npz archive; save single arrays as npy"
     if start[344:348] == b"ni1\0":
         return None, "the header of a NIfTI pair; join header and image in one .nii file"
-    return None, "not a PNG, JPEG, TIFF, npy, NIfTI or DICOM file" if start else "an empty file"
+    return None, "not a PNG, JPEG, TIFF, GIF, WebP, BMP, npy, NIfTI or DICOM file" if start else "an empty file"

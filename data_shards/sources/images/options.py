@@ -8,7 +8,12 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_shards.sources.images.array import Axes
+from data_shards.sources.images.background import NotFinite
+from data_shards.sources.images.channels import Channels
+from data_shards.sources.images.dicom.rules import SliceRules
+from data_shards.sources.images.masks import MaskHeader
 from data_shards.sources.images.nifti import Frames
+from data_shards.sources.images.picture import Pages
 from data_shards.sources.splits import Shares
 from data_shards.sources.table import Columns
 from data_shards.support.documents import Document
@@ -45,7 +50,30 @@ class ImagesConfig(Document):
     )
     shares: Shares = Field(Shares(), description="share of the subjects in each split")
     axes: Axes | None = Field(None, description="what the axes of npy arrays with more than two of them are")
-    frames: Frames = Field("refuse", description="what to do with NIfTI files of several volumes")
+    frames: Frames = Field(
+        "refuse", description="what to do with NIfTI files of several volumes and with pictures of several frames"
+    )
+    pages: Pages = Field("depth", description="the pages of a TIFF are slices of a volume, or frames")
+    channels: Channels = Field(
+        "auto", description="1, 3, or keep; auto: where grey and colour are mixed, what most pictures have"
+    )
+    mask_header: MaskHeader = Field(
+        "refuse", description="whose header counts when mask and image lie at different places: image or mask"
+    )
+    not_finite: NotFinite = Field("refuse", description="NaN and infinity: refuse, or take such voxels for background")
+    times: Literal["all", "first"] = Field(
+        "all", description="DICOM images that differ in time: each a sample of its subject, or the first alone"
+    )
+    slice_tolerance: float = Field(
+        0.02, ge=0, lt=0.2, description="how far DICOM slices may lie off a regular grid, as part of their distance..."
+    )
+    slice_tolerance_mm: float = Field(
+        0.05, ge=0, description="...or in mm, for rounded positions; of this at most a tenth of the distance counts"
+    )
+    uneven_slices: Literal["refuse", "resample"] = Field(
+        "refuse",
+        description="DICOM slices off the grid: refuse, or interpolate them onto a regular one along their axis",
+    )
     voi: bool = Field(False, description="apply the window that a DICOM header gives for viewing")
     salt_file: Path | None = Field(None, description="secret for the hashes of subjects; default: the user's own")
     show_paths: bool = Field(False, description="messages give relative paths; only where paths identify nobody")
@@ -67,3 +95,8 @@ class ImagesConfig(Document):
         if self.table is not None and (self.label == "folder" or self.split == "folders"):
             raise ValueError("labels and splits come from the table or from folders, not from both")
         return self
+
+    @property
+    def slice_rules(self) -> SliceRules:
+        """The options on the places of DICOM slices."""
+        return SliceRules(self.slice_tolerance, self.slice_tolerance_mm, self.uneven_slices == "resample")

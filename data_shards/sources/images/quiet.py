@@ -14,6 +14,7 @@ _NOTHING = logging.CRITICAL + 1
 
 # Warning filters and log levels belong to the process, so one reading at a time may change them.
 _LOCK = threading.RLock()
+_inside = False
 
 
 @contextlib.contextmanager
@@ -22,7 +23,22 @@ def silent_libraries() -> Iterator[None]:
 
     Threads that read take turns; reading in parallel is for processes.
     """
-    with _LOCK, warnings.catch_warnings():
+    global _inside
+    with _LOCK:
+        if _inside:  # nothing is left to do, and doing it for each of many files takes longer than reading a header
+            yield
+            return
+        _inside = True
+        try:
+            with _silence():
+                yield
+        finally:
+            _inside = False
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = {name: logging.getLogger(name).level for name in _LOGGERS}
         try:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from data_shards.sample import SPLITS
+from data_shards.sources.base import Skipped
+from data_shards.sources.images.dicom import find_series
 from data_shards.sources.images.folder import ages_of, list_files, outside, own_subject
-from data_shards.sources.images.kinds import kind_of
+from data_shards.sources.images.looking import Look, looks_at
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.study import Found, Place, Study
+from data_shards.sources.listing import current_listing
 from data_shards.sources.table import Row, read_table
 from data_shards.support.errors import DataError, nearest
 from data_shards.vocabulary import Modality, Organ
@@ -26,8 +29,13 @@ _DAYS_OF_YEAR = 365.25
 _IN_YEAR = {"months": 12.0, "weeks": _DAYS_OF_YEAR / 7, "days": _DAYS_OF_YEAR}
 
 
-def studies_of_table(config: ImagesConfig, table: Path) -> Found:
+def studies_of_table(config: ImagesConfig, table: Path, salt: str) -> Found:
     """List the rows of a table; their files may be missing or damaged, which reading them then says.
+
+    Args:
+        config: the options.
+        table: the CSV.
+        salt: seals what is kept of the listing.
 
     Raises:
         DataError: the table is broken, a path leads out of the root, a cell has no valid entry, or rows of one study
@@ -44,11 +52,13 @@ def studies_of_table(config: ImagesConfig, table: Path) -> Found:
         if study == "":
             raise DataError(f"{row.name}: the study is empty")
         grouped.setdefault(path if study is None else f"study {study}", []).append(row)
-    studies = [_study(identifier, rows, config) for identifier, rows in grouped.items()]
-    return Found(studies, label_names=content.label_names)
+    found = Found(label_names=content.label_names)
+    places = _places(content.rows, config, salt, found)
+    found.studies = [_study(identifier, rows, places, config) for identifier, rows in grouped.items()]
+    return found
 
 
-def _study(identifier: str, rows: Sequence[Row], config: ImagesConfig) -> Study:
+def _study(identifier: str, rows: Sequence[Row], places: Mapping[int, Place], config: ImagesConfig) -> Study:
     images: dict[str, Place] = {}
     for row in rows:
         image = row.cells.get("image", "image")
@@ -56,7 +66,7 @@ def _study(identifier: str, rows: Sequence[Row], config: ImagesConfig) -> Study:
             raise DataError(f"{row.name}: the name of the image is not an ASCII identifier")
         if image in images:
             raise DataError(f"{row.name}: its study has two images of this name")
-        images[image] = _place(row, config)
+        images[image] = places[row.number]
     first = rows[0]
     for row in rows[1:]:
         for role in ("subject", "split", "organ"):
@@ -98,31 +108,51 @@ def _relative(row: Row, config: ImagesConfig) -> str:
     return str(path)
 
 
-def _place(row: Row, config: ImagesConfig) -> Place:
+def _places(rows: Sequence[Row], config: ImagesConfig, salt: str, found: Found) -> dict[int, Place]:
+    """Where the image of each row lies, by the number of the row; copies of DICOM files are listed in ``found``."""
+    files: dict[int, list[Path]] = {}
+    for row in rows:
+        file = config.root / _relative(row, config)
+        files[row.number] = _inside(file) if os.path.isdir(file) else [file]  # Path.is_dir raises for a long name
+    paths = [path for listed in files.values() for path in listed]
+    looks = dict(zip(paths, looks_at(paths, current_listing(), config.name, salt), strict=True))
+    return {row.number: _place(row, files[row.number], looks, config, found) for row in rows}
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return [folder / part for part in list_files(folder)[0] if not outside(folder, part)]
+    except DataError:
+        return []
+
+
+def _place(row: Row, files: Sequence[Path], looks: Mapping[Path, Look], config: ImagesConfig, found: Found) -> Place:
     path = _relative(row, config)
     name = f"{row.name} ({path})" if config.show_paths else row.name
     modality = _entry(row, "modality", list(Modality.__members__))
-    file = config.root / path
-    is_folder = os.path.isdir(file)  # Path.is_dir raises where a name is too long
-    kind, problem = ("dicom", "") if is_folder else kind_of(file)
-    if kind != "dicom":
-        return Place(name, path, kind, problem, modality=modality)
-    from data_shards.sources.images.dicom import find_series
-
-    try:
-        files = [file / part for part in list_files(file)[0]] if is_folder else [file]
-    except DataError:
-        return Place(name, path, None, "a folder that cannot be listed")
-    wanted = [part for part in files if not is_folder or _is_dicom(part)]
-    series, unusable = find_series(wanted)
+    if files == [config.root / path] and looks[files[0]].kind != "dicom":
+        look = looks[files[0]]
+        return Place(name, path, look.kind, look.reason, modality=modality)
+    closed = sum(looks[file].lost for file in files)
+    if closed:
+        return Place(name, path, None, f"{closed} of {len(files)} files cannot be opened", modality=modality)
+    headers = {file: header for file in files if (header := looks[file].header) is not None}
+    series, unused = find_series(list(headers), headers=list(headers.values()))
+    lost = [reason for _, reason, damaged in unused if damaged]
+    if lost:
+        return Place(name, path, None, f"{len(lost)} of its {len(headers)} DICOM files cannot be used: {lost[0]}")
+    if config.times == "first":
+        series = [one for one in series if one.first]
     if len(series) == 1:
+        found.skipped += [Skipped(f"a file of {name}", reason) for _, reason, _ in unused]
         return Place(name, path, "dicom", series=series[0], modality=modality)
-    reason = f": {unusable[0][1]}" if unusable and not series else ""
-    return Place(name, path, None, f"{len(series)} DICOM series in place of one{reason}")
-
-
-def _is_dicom(file: Path) -> bool:
-    return kind_of(file)[0] == "dicom" and not outside(file.parent, file.name)
+    reason = f": {unused[0].reason}" if unused and not series else ""
+    differs = sorted({trait for one in series for trait in one.differs})
+    if differs:
+        reason = f": they differ in {', '.join(differs)}" + (
+            "" if config.times == "first" else "; see the option times"
+        )
+    return Place(name, path, None, f"{len(series)} DICOM images in place of one{reason}")
 
 
 def _subject(row: Row, images: dict[str, Place], config: ImagesConfig) -> str:

@@ -1,4 +1,4 @@
-"""Any folder or table of PNG, JPEG, TIFF, npy, NIfTI and DICOM images as a source."""
+"""Any folder or table of pictures, npy, NIfTI and DICOM images as a source."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from data_shards.card import DatasetCard
 from data_shards.sample import MASK, Image, Sample, subject_hash
 from data_shards.sources.base import Source, register_source
+from data_shards.sources.images.array import read_array
+from data_shards.sources.images.channels import with_channels
+from data_shards.sources.images.dicom import read_series
 from data_shards.sources.images.folder import studies_of_folder
 from data_shards.sources.images.labels import encode_labels
+from data_shards.sources.images.masks import as_mask, placing_of
+from data_shards.sources.images.nifti import read_nifti
+from data_shards.sources.images.nifti_header import Header
 from data_shards.sources.images.options import ImagesConfig
+from data_shards.sources.images.picture import read_picture
 from data_shards.sources.images.rows import studies_of_table
 from data_shards.sources.images.study import Place, Study, with_frames
-from data_shards.sources.images.summary import dimensionality, split_rule, warnings_of
+from data_shards.sources.images.summary import channels_of, dimensionality, repeats_note, split_rule, warnings_of
 from data_shards.sources.splits import split_by_subject
 from data_shards.support.errors import DataError
 from data_shards.support.salt import read_salt
 from data_shards.vocabulary import Modality, Organ, Task
+
+_NOTE = "files of their owner, not compared with a published archive"
 
 
 @register_source("images")
@@ -48,14 +55,20 @@ class Images(Source):
         if not config.root.is_dir():
             raise DataError(f"{config.root}: no such folder")
         self._config, self._salt = config, salt
-        found = studies_of_folder(config) if config.table is None else studies_of_table(config, config.table)
-        self._studies = with_frames(found.studies, config.root) if config.frames == "all" else found.studies
+        if config.table is None:
+            found = studies_of_folder(config, salt)
+        else:
+            found = studies_of_table(config, config.table, salt)
+        self._studies = (
+            with_frames(found.studies, config.root, config.pages) if config.frames == "all" else found.studies
+        )
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
             raise DataError(f"{config.root}: no image in this folder{first}")
         self._labels = encode_labels(self._studies, found.label_names, task=Task[config.task], classes=config.classes)
         self.skipped = found.skipped
-        self.warnings = [*found.warnings, *warnings_of(self._studies, config)]
+        self._channels, mixed = channels_of(self._studies, config)
+        self.warnings = [*found.warnings, *mixed, *warnings_of(self._studies, config)]
         self.card = self._make_card()
 
     @classmethod
@@ -77,13 +90,19 @@ class Images(Source):
             DataError: an image cannot be read, or the images do not fit together.
         """
         study = self._studies[position]
+        try:
+            placing = placing_of(self._config.root, study.images, self._config.mask_header)
+        except DataError as error:
+            raise DataError(f"{study.images[MASK].name}: {error}") from None
         images = {}
         for name, place in study.images.items():
             try:
-                image = self._read(place)
-                images[name] = _as_mask(image) if name == MASK else image
+                image = self._read(place, placing.headers.get(name), ids=name == MASK)
+                images[name] = as_mask(image) if name == MASK else self._with_channels(name, image)
             except DataError as error:
                 raise DataError(f"{place.name}: {error}") from None
+        if MASK in images:
+            images[MASK] = replace(images[MASK], notes=(*images[MASK].notes, *placing.notes))
         subject = subject_hash(_text(study.subject), self._salt)
         try:
             return Sample(
@@ -108,31 +127,42 @@ class Images(Source):
     def _key(self, study: Study) -> str:
         return subject_hash(_text(f"key {self._config.name}/{study.identifier}"), self._salt)
 
-    def _read(self, place: Place) -> Image:
+    def _read(self, place: Place, placed_by: Header | None, *, ids: bool) -> Image:
         """The image at ``place``; what the table says of the modality counts first, then the file, then the options."""
-        path = self._config.root / place.path
+        path, config = self._config.root / place.path, self._config
         if place.kind == "picture":
-            from data_shards.sources.images.picture import read_picture
-
-            image = read_picture(path)
+            image = read_picture(
+                path,
+                frame=place.frame,
+                frames=config.frames,
+                pages=config.pages,
+                not_finite=config.not_finite,
+                ids=ids,
+            )
         elif place.kind == "npy":
-            from data_shards.sources.images.array import read_array
-
-            image = read_array(path, axes=self._config.axes)
+            image = read_array(path, axes=config.axes, not_finite=config.not_finite)
         elif place.kind == "nifti":
-            from data_shards.sources.images.nifti import read_nifti
-
-            image = read_nifti(path, frame=place.frame, frames=self._config.frames)
+            image = read_nifti(
+                path,
+                frame=place.frame,
+                frames=config.frames,
+                not_finite=config.not_finite,
+                placed_by=placed_by,
+            )
         elif place.series is not None:
-            from data_shards.sources.images.dicom import read_series
-
-            image = read_series(place.series, voi=self._config.voi)
+            image = read_series(place.series, voi=config.voi, rules=config.slice_rules)
         else:
             raise DataError(place.problem)
-        modality = Modality[place.modality or self._config.modality]
+        modality = Modality[place.modality or config.modality]
         if not place.modality and image.modality is not Modality.unknown:
             modality = image.modality
         return replace(image, modality=modality)
+
+    def _with_channels(self, name: str, image: Image) -> Image:
+        count = self._channels.get(name)
+        if count is None:
+            return image
+        return replace(image, pixels=with_channels(image.pixels, count, lossless=self._config.channels == "auto"))
 
     def _make_card(self) -> DatasetCard:
         config, labels = self._config, self._labels
@@ -149,7 +179,7 @@ class Images(Source):
             source_version=config.version or f"{len(self)} studies",
             source_checksum={"blake2b of the listing": self._listing_digest()},
             official=False,
-            note="files of their owner, not compared with a published archive",
+            note="; ".join(filter(None, [_NOTE, repeats_note(self._studies)])),
             split_rule=split_rule(self._studies, config),
         )
 
@@ -160,19 +190,6 @@ class Images(Source):
             for name, place in study.images.items():
                 digest.update(_text(f"{study.identifier}\n{name}\n{place.path}\n").encode())
         return digest.hexdigest()
-
-
-def _as_mask(image: Image) -> Image:
-    """Class ids as uint8, from whatever dtype the drawing tool wrote.
-
-    Raises:
-        DataError: a value is no class id.
-    """
-    values = image.pixels
-    ids = values.astype(np.uint8)
-    if values.shape[0] != 1 or not np.array_equal(ids, values):
-        raise DataError("a mask has one channel of whole numbers from 0 to 255")
-    return replace(image, pixels=ids)
 
 
 def _text(name: str) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from data_shards.sources.base import Skipped
 from data_shards.sources.images.kinds import Kind
+from data_shards.sources.images.nifti import frame_count
+from data_shards.sources.images.picture import Pages, picture_frames
 from data_shards.support.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Place:
         kind: what reads it; None when nothing does.
         problem: why nothing reads it.
         series: the files of a DICOM image.
-        frame: which volume of a NIfTI file.
+        frame: which volume of a NIfTI file, or which picture of several.
         modality: what the table says of it, by name; empty when it says nothing.
     """
 
@@ -76,15 +78,15 @@ class Found:
     label_names: tuple[str, ...] = ()
 
 
-def with_frames(studies: Iterable[Study], root: Path) -> list[Study]:
-    """One study for each volume of the NIfTI files that hold several; they share the subject and all else.
+def with_frames(studies: Iterable[Study], root: Path, pages: Pages) -> list[Study]:
+    """One study for each volume or picture of the files that hold several; they share the subject and all else.
 
     Raises:
-        DataError: a study of several images has a file with several volumes.
+        DataError: a study of several images has a file with several of them.
     """
     result = []
     for study in studies:
-        counts = {name: _frames(root, place) for name, place in study.images.items()}
+        counts = {name: _frames(root, place, pages) for name, place in study.images.items()}
         if max(counts.values()) > 1 and len(counts) > 1:
             raise DataError(f"{study.name}: frames: all is for studies of one image, this one has {len(counts)}")
         result.append(study)
@@ -97,10 +99,10 @@ def with_frames(studies: Iterable[Study], root: Path) -> list[Study]:
     return result
 
 
-def _frames(root: Path, place: Place) -> int:
-    from data_shards.sources.images.nifti import frame_count
-
+def _frames(root: Path, place: Place, pages: Pages) -> int:
     try:
+        if place.kind == "picture":
+            return picture_frames(root / place.path, pages)
         return frame_count(root / place.path) if place.kind == "nifti" else 1
     except DataError:
         return 1  # reading it says what is wrong

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shutil
 import struct
-import tempfile
 import tokenize
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -27,14 +24,13 @@ from numpy.lib.npyio import NpzFile
 
 from data_shards.sample import SPLITS
 from data_shards.sources.medmnist.sets import Published
-from data_shards.storage import locks
+from data_shards.storage.scratch import scratch_for
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 
 _CHUNK_BYTES = 1 << 20
 _FOLDER_PREFIX = "medformer-medmnist-"
-_LOCK_NAME = "in-use"
 # What zipfile and numpy raise for damaged files, the parser of the array headers included.
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError),
@@ -80,13 +76,11 @@ class UnpackedImages:
     def __init__(self, path: Path, archive: Published) -> None:
         self._shape = archive.image_shape
         self._name = archive.stem
-        _remove_abandoned()
         try:
-            self.folder, descriptor = _new_folder()
+            self.folder, remove = scratch_for(self, _FOLDER_PREFIX)
         except OSError as error:
             raise_out_of_files(error)
             raise DataError(f"{path}: no temporary folder to unpack it: {error.strerror or error}") from None
-        remove = weakref.finalize(self, _remove, self.folder, descriptor, os.getpid())
         try:
             self._unpack(path, archive)
         except BaseException:
@@ -178,29 +172,3 @@ def _write(file: IO[bytes], chunk: bytes) -> None:
             view = view[file.write(view) :]
     except OSError as error:
         raise DataError(f"{file.name}: cannot be written: {error.strerror or error}") from None
-
-
-def _new_folder() -> tuple[Path, int]:
-    """A temporary folder, and a descriptor that holds the lock by which others see that it is in use."""
-    made = Path(tempfile.mkdtemp(prefix=".medformer-"))
-    descriptor = os.open(made / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    locks.try_lock(descriptor, shared=False)
-    folder = made.with_name(_FOLDER_PREFIX + made.name.removeprefix(".medformer-"))
-    made.rename(folder)  # has the name that others look for only now that it is locked
-    return folder, descriptor
-
-
-def _remove(folder: Path, descriptor: int, owner: int) -> None:
-    if os.getpid() == owner:  # not a forked copy
-        shutil.rmtree(folder, ignore_errors=True)
-        locks.close(descriptor)
-
-
-def _remove_abandoned() -> None:
-    """Remove what processes that were killed have left."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or gone already
-            descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR)
-            if locks.try_lock(descriptor, shared=False):
-                shutil.rmtree(folder, ignore_errors=True)
-            locks.close(descriptor)

@@ -24,11 +24,20 @@ _MACRO = {
     "WindowWidth": "FrameVOILUTSequence",
     "VOILUTFunction": "FrameVOILUTSequence",
     "StackID": "FrameContentSequence",
+    "InStackPositionNumber": "FrameContentSequence",
     "TemporalPositionIndex": "FrameContentSequence",
     "FrameAcquisitionNumber": "FrameContentSequence",
+    "FrameAcquisitionDateTime": "FrameContentSequence",
+    "FrameReferenceDateTime": "FrameContentSequence",
+    "DimensionIndexValues": "FrameContentSequence",
+    "TemporalPositionTimeOffset": "TemporalPositionSequence",
     "EffectiveEchoTime": "MREchoSequence",
     "DiffusionBValue": "MRDiffusionSequence",
     "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
+    "ActualCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
+    "NominalPercentageOfCardiacPhase": "CardiacSynchronizationSequence",
+    "CardiacCyclePosition": "CardiacSynchronizationSequence",
+    "RespiratoryCyclePosition": "RespiratorySynchronizationSequence",
 }
 
 
@@ -56,6 +65,8 @@ class Frame:
 
     def value(self, keyword: str) -> Any:
         """The attribute as pydicom gives it, or None when no place has it."""
+        if keyword == "DiffusionGradientOrientation":
+            return self._gradient()
         macro = _MACRO.get(keyword)
         for group in self.groups:
             item = elements.first_item(group, macro) if macro else None
@@ -64,15 +75,20 @@ class Frame:
                 return found
         return elements.value(self.dataset, keyword)
 
-    def gradient(self) -> tuple[float, ...] | None:
-        """Direction of the diffusion gradient."""
+    def dimensions(self) -> tuple[str, ...]:
+        """The numbers that an enhanced file gives to the frame along its own dimensions (PS3.3 section C.7.6.17)."""
+        found = self.numbers("DimensionIndexValues") if self.index is not None else None
+        return tuple(f"{number:g}" for number in found or ())
+
+    def _gradient(self) -> Any:
+        """Direction of the diffusion gradient, which lies one sequence deeper than the rest."""
         keyword = "DiffusionGradientOrientation"
         for group in self.groups:
             diffusion = elements.first_item(group, "MRDiffusionSequence")
             item = None if diffusion is None else elements.first_item(diffusion, "DiffusionGradientDirectionSequence")
             if item is not None:
-                return elements.as_numbers(elements.value(item, keyword), keyword)
-        return elements.as_numbers(elements.value(self.dataset, keyword), keyword)
+                return elements.value(item, keyword)
+        return elements.value(self.dataset, keyword)
 
 
 def is_enhanced(dataset: Dataset) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import zlib
@@ -24,8 +25,15 @@ _HEADER = """
     BitsAllocated BitsStored HighBit PixelRepresentation
     ImagePositionPatient ImageOrientationPatient SliceLocation InstanceNumber PixelSpacing ImagerPixelSpacing
     SliceThickness SpacingBetweenSlices SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
-    AcquisitionNumber AcquisitionTime DiffusionBValue DiffusionGradientOrientation EchoTime FlipAngle
-    FrameReferenceTime InversionTime SequenceName TemporalPositionIdentifier TriggerTime
+    AcquisitionNumber AcquisitionDateTime AcquisitionTime CardiacCyclePosition CardiacNumberOfImages ConvolutionKernel
+    DiffusionBValue DiffusionGradientOrientation EchoTime FlipAngle FrameReferenceTime InversionTime KVP
+    NominalPercentageOfCardiacPhase NumberOfTemporalPositions RespiratoryCyclePosition SequenceName
+    TemporalPositionIdentifier TemporalPositionTimeOffset TriggerTime
+    FrameIncrementPointer FrameTime FrameTimeVector SliceLocationVector SliceVector TimeSlotVector TimeSliceVector
+    RRIntervalVector PhaseVector AngularViewVector RotationVector DetectorVector EnergyWindowVector
+    DetectorInformationSequence
+    PixelPaddingValue PixelPaddingRangeLimit FloatPixelPaddingValue FloatPixelPaddingRangeLimit
+    DoubleFloatPixelPaddingValue DoubleFloatPixelPaddingRangeLimit
     RescaleSlope RescaleIntercept ModalityLUTSequence VOILUTSequence VOILUTFunction WindowCenter WindowWidth
 """.split()  # noqa: SIM905
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -120,6 +128,7 @@ def _read_inflated(plain: bytes, meta: Dataset, *, pixels: bool) -> Parsed:
     return Parsed(dataset, seen.keyword)
 
 
+@functools.cache
 def _tags(pixels: bool) -> list[Any]:
     from pydicom.tag import Tag
 

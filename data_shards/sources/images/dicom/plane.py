@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_shards.sources.images.dicom import elements
 from data_shards.sources.images.dicom.frames import Frame
+from data_shards.sources.images.dicom.traits import TRAITS, as_number
 from data_shards.support.errors import DataError
 
-# Direction cosines are often rounded to a few digits; beyond this they are wrong.
-_COSINE_TOLERANCE = 1e-2
-
-# What varies between images at one place, from the most to the least telling. Each entry: names of one trait.
-_TRAITS = (
-    ("EchoTime", "EffectiveEchoTime"),
-    ("InversionTime",),
-    ("FlipAngle",),
-    ("TemporalPositionIdentifier", "TemporalPositionIndex"),
-    ("FrameReferenceTime",),
-    ("DiffusionBValue",),
-    ("SequenceName",),
-    ("ImageType",),
-    ("TriggerTime", "NominalCardiacTriggerDelayTime"),
-    ("StackID",),
-    ("AcquisitionNumber", "FrameAcquisitionNumber"),
-    ("AcquisitionTime",),
-)
+# Direction cosines are often rounded, to one digit at worst; beyond this they are wrong.
+_COSINE_TOLERANCE = 5e-2
 
 
 @dataclass(frozen=True)
@@ -37,12 +22,14 @@ class Plane:
 
     Attributes:
         position: centre of the first pixel (Image Position Patient).
-        orientation: directions of a row and of a column (Image Orientation Patient), six cosines.
+        orientation: directions of a row and of a column (Image Orientation Patient), two unit vectors at right angles.
         spacing: distance between rows, then between columns (Pixel Spacing has this order).
         thickness: spacing between slices or, without it, slice thickness.
         location: slice location, a distance along an unnamed axis.
-        number: instance number, or the position of the frame in an enhanced file.
-        traits: what else may differ between frames at one position, for comparing only.
+        number: instance number or, in a multi-frame file, the number of the slice there.
+        traits: what else may differ between frames at one position, as text, one for each of
+            :data:`~data_shards.sources.images.dicom.traits.TRAITS` and then the file's own dimensions; for comparing.
+        timed: whether the file says that its series has several time points.
     """
 
     position: tuple[float, ...] | None
@@ -51,7 +38,8 @@ class Plane:
     thickness: float | None
     location: float | None
     number: float | None
-    traits: tuple[Hashable, ...] = ()
+    traits: tuple[str, ...] = ()
+    timed: bool = False
 
     @property
     def directions(self) -> np.ndarray | None:
@@ -81,29 +69,47 @@ def plane_of(frame: Frame, *, projection: bool) -> Plane:
     spacing = frame.numbers("PixelSpacing", 2)
     if spacing is None and projection:
         spacing = frame.numbers("ImagerPixelSpacing", 2)
+    points = ("NumberOfTemporalPositions", "CardiacNumberOfImages")
     return Plane(
         position=frame.numbers("ImagePositionPatient", 3),
-        orientation=None if orientation is None else _unit(orientation),
+        orientation=None if orientation is None else at_right_angles(orientation),
         spacing=spacing if spacing and min(spacing) > 0 else None,
         thickness=_positive(frame, "SpacingBetweenSlices") or _positive(frame, "SliceThickness"),
         # Of an enhanced file these two describe the file and not the frame.
         location=_one(frame, "SliceLocation") if frame.index is None else None,
-        number=_one(frame, "InstanceNumber") if frame.index is None else float(frame.index),
-        traits=(*(_trait(frame, names) for names in _TRAITS), frame.gradient()),
+        number=_one(frame, "InstanceNumber") if frame.index is None else _number_in_stack(frame, frame.index),
+        traits=(*(_trait(frame, trait.names) for trait in TRAITS), *frame.dimensions()),
+        timed=any((as_number(name, _trait(frame, (name,))) or 1) > 1 for name in points),
     )
 
 
-def _unit(orientation: tuple[float, ...]) -> tuple[float, ...]:
+def at_right_angles(orientation: tuple[float, ...]) -> tuple[float, ...]:
+    """Two unit vectors at right angles from two that rounding has kept from being so, each turned equally far.
+
+    Raises:
+        DataError: they are further from it than rounding explains.
+    """
     directions = np.reshape(orientation, (2, 3))
     lengths = np.linalg.norm(directions, axis=1)
     if np.abs(lengths - 1).max() > _COSINE_TOLERANCE or abs(directions[0] @ directions[1]) > _COSINE_TOLERANCE:
         raise DataError("ImageOrientationPatient is not two unit vectors at right angles")
-    return tuple((directions / lengths[:, None]).ravel().tolist())
+    first, second = directions / lengths[:, None]
+    if first @ second == 0:
+        return (*first.tolist(), *second.tolist())
+    # Sum and difference of unit vectors are at right angles to each other: turned back by 45 degrees, they are the
+    # pair at right angles that is nearest to the given one.
+    between, across = (vector / np.linalg.norm(vector) for vector in (first + second, first - second))
+    return (*((between + across) / math.sqrt(2)).tolist(), *((between - across) / math.sqrt(2)).tolist())
 
 
 def _one(frame: Frame, keyword: str) -> float | None:
     numbers = frame.numbers(keyword, 1)
     return numbers[0] if numbers else None
+
+
+def _number_in_stack(frame: Frame, index: int) -> float:
+    found = _one(frame, "InStackPositionNumber")
+    return float(index) if found is None else found
 
 
 def _positive(frame: Frame, keyword: str) -> float | None:

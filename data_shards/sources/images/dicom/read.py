@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from data_shards.sample import Image
+from data_shards.sources.images.background import set_aside
 from data_shards.sources.images.dicom import describe, display, geometry, values
 from data_shards.sources.images.dicom.decode import decode
 from data_shards.sources.images.dicom.frames import Frame, frame_of, is_enhanced
+from data_shards.sources.images.dicom.headers import planes_of
 from data_shards.sources.images.dicom.layout import Layout, layout_of
-from data_shards.sources.images.dicom.parsing import parse
+from data_shards.sources.images.dicom.padding import padding_of, without_padding
+from data_shards.sources.images.dicom.parsing import Parsed, parse
 from data_shards.sources.images.dicom.plane import Plane, plane_of
+from data_shards.sources.images.dicom.rules import SliceRules
 from data_shards.sources.images.dicom.series import Series
+from data_shards.sources.images.dicom.spread import resampled
 from data_shards.sources.images.dicom.tables import Table, palette
 from data_shards.sources.images.orientation import check_spacing, to_canonical
 from data_shards.sources.images.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.support.limits import check_size
 
+_RULES = SliceRules()
+PADDED = "pixels that the scanner did not measure (Pixel Padding Value) count as background"
+SPREAD = "slices at uneven distances were interpolated onto a regular grid"
+# A clip is read frame by frame, each as a sample of its own: files up to this size are parsed once for neighbours.
+_KEPT_BYTES = 64 << 20
+
 
 @dataclass(frozen=True)
 class _Slice:
-    """One decoded frame: grey values ``H,W`` or colours ``H,W,3``."""
+    """One decoded frame: grey values ``H,W`` or colours ``H,W,3``, and where it was measured (None: everywhere)."""
 
     pixels: np.ndarray
     plane: Plane
@@ -33,9 +45,10 @@ class _Slice:
     mirrored: bool = False
     ends: tuple[float, float] | None = None
     window: Table | display.Window | None = None
+    measured: np.ndarray | None = None
 
 
-def read_series(series: Series, *, voi: bool = False) -> Image:
+def read_series(series: Series, *, voi: bool = False, rules: SliceRules = _RULES) -> Image:
     """Decode a series.
 
     One plane gives ``C,H,W``, several give ``C,D,H,W``. Where the place in the patient is known, the axes D,H,W of a
@@ -46,11 +59,15 @@ def read_series(series: Series, *, voi: bool = False) -> Image:
     int16 and uint16 that holds all of them, else in float32, which is exact for whole numbers up to 2**24. MONOCHROME1
     is turned round by :func:`~data_shards.sources.images.dicom.values.mirror`. Colours are RGB.
 
+    Padding of the scanner takes the smallest value that was measured and is marked in ``measured`` of the image. An
+    image that is nothing but padding is taken as it is.
+
     Args:
         series: from :func:`~data_shards.sources.images.dicom.series.find_series`.
         voi: give uint8 from 0 to 255 instead, as the header says the image is to be shown: first VOI lookup table,
             else first window, else from the smallest to the largest value. A volume is shown through the one window
             of its middle slice. MONOCHROME1 is turned round afterwards.
+        rules: how far slices may lie off a regular grid, and whether others are interpolated onto one.
 
     Raises:
         DataError: a file is damaged, too large, or needs a decoder that is not installed, or slices do not form a
@@ -58,7 +75,7 @@ def read_series(series: Series, *, voi: bool = False) -> Image:
     """
     with silent_libraries():
         try:
-            return _assemble(_read_slices(series, voi=voi), series, voi=voi)
+            return _assemble(_read_slices(series, voi=voi), series, rules, voi=voi)
         except MemoryError:
             raise DataError("not enough memory for the decoded image") from None
 
@@ -77,19 +94,46 @@ def _read_slices(series: Series, *, voi: bool) -> list[_Slice]:
     return [slices[place] for place in geometry.slice_order([each.plane for each in slices])]
 
 
-def _assemble(slices: Sequence[_Slice], series: Series, *, voi: bool) -> Image:
+def _assemble(slices: Sequence[_Slice], series: Series, rules: SliceRules, *, voi: bool) -> Image:
     planes = [each.plane for each in slices]
-    pixels = _volume(slices, voi=voi)
     spacing = planes[0].spacing or ()
     check_spacing(spacing)
+    slices, measured = _padding_aside(slices)
+    pixels = _volume(slices, voi=voi)
     if len(slices) == 1:
-        return Image(np.ascontiguousarray(pixels[:, 0]), series.modality, spacing)
-    undescribed = len(series.paths) == 1 and not series.frames  # a multi-frame file that says nothing of its frames
-    gap = planes[0].thickness if undescribed else geometry.slice_spacing(planes)
+        image = Image(np.ascontiguousarray(pixels[:, 0]), series.modality, spacing)
+        return image if measured is None else _set_aside(image, measured[0])
+    gap, grid = geometry.slice_spacing(planes, rules)
+    if grid is not None:
+        pixels = resampled(pixels, grid)
+        measured = None if measured is None else resampled(measured[None].astype(np.float32), grid)[0] == 1
     spacing = (gap, *spacing) if gap and spacing else ()
-    if not undescribed and planes[0].placed:
-        pixels, spacing = _turned(pixels, planes[0], spacing)
-    return Image(np.ascontiguousarray(pixels), series.modality, spacing)
+    if planes[0].placed:
+        whole = pixels if measured is None else np.concatenate([pixels, measured[None].astype(pixels.dtype)])
+        whole, spacing = _turned(whole, planes[0], spacing)
+        pixels, measured = (whole, None) if measured is None else (whole[:-1], whole[-1] == 1)
+    image = Image(np.ascontiguousarray(pixels), series.modality, spacing, notes=() if grid is None else (SPREAD,))
+    return image if measured is None else _set_aside(image, measured)
+
+
+def _set_aside(image: Image, measured: np.ndarray) -> Image:
+    image = set_aside(image, ~measured)
+    return replace(image, notes=(*image.notes, PADDED)) if image.measured is not None else image
+
+
+def _padding_aside(slices: Sequence[_Slice]) -> tuple[Sequence[_Slice], np.ndarray | None]:
+    """Slices of which none holds padding, and where ``D,H,W`` they were measured; None when everywhere."""
+    some = [each for each in slices if each.measured is None or each.measured.any()]
+    if not some or all(each.measured is None for each in slices):
+        return slices, None
+    # A slice of nothing but padding takes the values of one that was measured; all of it is set aside.
+    filled = [each if each.measured is None or each.measured.any() else _like(some[0], each) for each in slices]
+    everywhere = np.ones(slices[0].pixels.shape[:2], bool)
+    return filled, np.stack([everywhere if each.measured is None else each.measured for each in slices])
+
+
+def _like(measured: _Slice, padding: _Slice) -> _Slice:
+    return replace(padding, pixels=measured.pixels, ends=measured.ends, bits=measured.bits)
 
 
 def _turned(pixels: np.ndarray, plane: Plane, spacing: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -99,7 +143,7 @@ def _turned(pixels: np.ndarray, plane: Plane, spacing: tuple[float, ...]) -> tup
 
 
 def _read_file(path: Path, frames: Sequence[int], files: int, *, voi: bool) -> list[_Slice]:
-    parsed = parse(path, pixels=True)
+    parsed = _parsed(path, frames)
     if not parsed.pixel_keyword:
         raise DataError("no pixel data")
     dataset = parsed.dataset
@@ -113,17 +157,33 @@ def _read_file(path: Path, frames: Sequence[int], files: int, *, voi: bool) -> l
         "a volume",
     )
     described = is_enhanced(dataset)
-    plain = None if described else _header_of(frame_of(dataset, 0))
+    planes = () if described else planes_of(dataset, layout)[0]
+    padding = padding_of(dataset, layout) if layout.samples == 1 else None
     decoded = decode(dataset, parsed.pixel_keyword, layout, indices)
     slices = []
     for index, stored in zip(indices, decoded, strict=True):
-        frame, plane = plain or _header_of(frame_of(dataset, index))
-        slices.append(_slice(stored, frame, plane, layout, voi=voi))
+        frame = frame_of(dataset, index if described else 0)
+        plane = plane_of(frame, projection=describe.is_projection(dataset)) if described else planes[index]
+        values_only, measured = without_padding(stored, padding)
+        slices.append(replace(_slice(values_only, frame, plane, layout, voi=voi), measured=measured))
     return slices
 
 
-def _header_of(frame: Frame) -> tuple[Frame, Plane]:
-    return frame, plane_of(frame, projection=describe.is_projection(frame.dataset))
+def _parsed(path: Path, frames: Sequence[int]) -> Parsed:
+    """The file with its pixels, kept in memory for the next of its frames."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot be opened: {error.strerror}") from None
+    if not frames or status.st_size > _KEPT_BYTES:
+        return parse(path, pixels=True)
+    return _kept(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(path: Path, size: int, modified_ns: int) -> Parsed:
+    """By size and time of change, so that a file that was replaced is read again."""
+    return parse(path, pixels=True)
 
 
 def _slice(stored: np.ndarray, frame: Frame, plane: Plane, layout: Layout, *, voi: bool) -> _Slice:

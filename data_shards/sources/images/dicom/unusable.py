@@ -20,33 +20,40 @@ _NO_IMAGE = {
 }
 
 
+class NotUsedError(DataError):
+    """A sound file that holds no image to learn from, or one of a kind that is not read."""
+
+
 def check_usable(parsed: Parsed) -> None:
     """Refuse what holds no image.
 
     Raises:
-        DataError: the file is a directory, holds no pixels, a dose grid, a segmentation, a localizer, a mosaic, a
-            part of an instance that was cut into several files, or the tiles of a whole slide.
+        NotUsedError: the file is a directory, holds a report, plan or the like, a dose grid, a segmentation, a
+            localizer, a mosaic, a part of an instance that was cut into several files, or the tiles of a whole slide.
+        DataError: it should hold pixels and does not.
     """
     dataset = parsed.dataset
     kind = elements.text(dataset, "SOPClassUID")
     stored_as = elements.text(dataset.file_meta, "MediaStorageSOPClassUID") if hasattr(dataset, "file_meta") else ""
     if stored_as == _DIRECTORY or "DirectoryRecordSequence" in dataset:
-        raise DataError("a DICOMDIR index, no image")
+        raise NotUsedError("a DICOMDIR index, no image")
     if not parsed.pixel_keyword and not len(dataset):
         raise DataError("not a readable DICOM data set: it has no attribute of an image")
+    if not parsed.pixel_keyword and ("Rows" in dataset or "Image Storage" in _standard_name(kind)):
+        raise DataError(f"an image without pixel data{_standard_name(kind)}: the file was cut off")
     if not parsed.pixel_keyword:
-        raise DataError(f"no pixel data{_standard_name(kind)}")
+        raise NotUsedError(f"no pixel data{_standard_name(kind)}")
     if kind in _NO_IMAGE:
-        raise DataError(_NO_IMAGE[kind])
+        raise NotUsedError(_NO_IMAGE[kind])
     types = elements.text(dataset, "ImageType").upper().split("\\")
     if "LOCALIZER" in types:
-        raise DataError("a localizer, taken only to plan the images")
+        raise NotUsedError("a localizer, taken only to plan the images")
     if "MOSAIC" in types:
-        raise DataError("a mosaic: slices of a volume side by side in one plane")
+        raise NotUsedError("a mosaic: slices of a volume side by side in one plane")
     if elements.integer(dataset, "InConcatenationTotalNumber", 1) > 1:
-        raise DataError("a part of an image that was cut into several files (concatenation)")
+        raise NotUsedError("a part of an image that was cut into several files (concatenation)")
     if "TotalPixelMatrixRows" in dataset and elements.integer(dataset, "NumberOfFrames", 1) > 1:
-        raise DataError("a whole slide in tiles; its frames are no slices of a volume")
+        raise NotUsedError("a whole slide in tiles; its frames are no slices of a volume")
 
 
 def _standard_name(uid: str) -> str:

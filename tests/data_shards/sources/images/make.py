@@ -35,17 +35,22 @@ def all_orientations() -> list[str]:
 
 
 def stored_as(volume: np.ndarray, codes: str, spacing: Sequence[float] = SPACING) -> tuple[np.ndarray, np.ndarray]:
-    """The volume ``D,H,W`` as ``i,j,k`` running to ``codes``, and its affine; from the definition alone."""
+    """The volume ``D,H,W`` as ``i,j,k`` running to ``codes``, and its affine; from the definition alone.
+
+    Every voxel lies at one place in the patient, whatever the codes.
+    """
     axes = [next(axis for axis, pair in enumerate(PAIRS) if letter in pair) for letter in codes]
     data = volume.transpose(axes)
     affine = np.eye(4)
     affine[:3, :3] = 0
+    affine[:3, 3] = (-7.0, 11.0, 5.0)
     for place, (letter, axis) in enumerate(zip(codes, axes, strict=True)):
         if letter != PAIRS[axis][0]:
             data = np.flip(data, place)
+            row, sign = _WORLD[PAIRS[axis][0]]
+            affine[row, 3] += sign * spacing[axis] * (volume.shape[axis] - 1)
         row, sign = _WORLD[letter]
         affine[row, place] = sign * spacing[axis]
-    affine[:3, 3] = (-7.0, 11.0, 5.0)
     return np.ascontiguousarray(data), affine
 
 

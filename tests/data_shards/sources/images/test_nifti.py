@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_shards.sources.images.nifti import frame_count, is_nifti, read_nifti
+from data_shards.sources.images.nifti import frame_count, read_nifti
+from data_shards.sources.images.nifti_header import is_nifti
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality
 from tests.data_shards.sources.images.make import nifti, patched, reference, stored_as
@@ -202,7 +203,6 @@ def test_the_modality_is_the_one_that_is_given(tmp_path: Path):
         ({"dim": [1, 60, 1, 1, 1, 1, 1, 1]}, "it has 1 axes"),
         ({"dim": [9, 5, 4, 3, 1, 1, 1, 1]}, "it has 9 axes"),
         ({"dim": [3, 5, 4, 4, 1, 1, 1, 1]}, "cut short"),
-        ({"dim": [3, 5, 4, 2, 1, 1, 1, 1]}, "more bytes than its header describes"),
         ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, f"would take {2 * 32767**3} bytes"),
         ({"datatype": 3}, "unusable header|values"),
         ({"datatype": 1}, "unusable header|values"),

@@ -80,7 +80,7 @@ def test_without_codes_the_axes_stay_as_they_are_stored(tmp_path: Path):
     assert image.spacing_mm == (3.0, 2.0, 0.5)
 
 
-@pytest.mark.parametrize("step", [0.0, np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("step", [0.0, np.nan, np.inf])
 def test_without_codes_unusable_zooms_mean_an_unknown_spacing(tmp_path: Path, step: float):
     path = nifti(tmp_path / "v.nii", reference(), None, pixdim=[1, 1, step, 1, 0, 0, 0, 0])
     assert read_nifti(path).spacing_mm == ()

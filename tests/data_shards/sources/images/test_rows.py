@@ -282,7 +282,7 @@ def test_a_folder_in_the_table_is_its_dicom_series(tmp_path: Path):
     (root / "empty").mkdir()
     made = source(root, [("path", "subject"), ("scan", "a"), ("empty", "b")])
     assert made.sample(0).image.pixels.shape == (1, 5, 6, 7) and made.sample(0).attributes == {"age_years": 90.0}
-    with pytest.raises(DataError, match="row 2 of the table: 0 DICOM series in place of one"):
+    with pytest.raises(DataError, match="row 2 of the table: 0 DICOM images in place of one"):
         made.sample(1)
 
 
@@ -290,7 +290,7 @@ def test_two_series_in_one_folder_are_refused(tmp_path: Path):
     root = tmp_path / "root"
     stack(root / "scan")
     save(header(np.zeros((9, 9), np.uint8), SeriesInstanceUID="1.9"), root / "scan" / "x.dcm")
-    with pytest.raises(DataError, match="row 1 of the table: 2 DICOM series in place of one"):
+    with pytest.raises(DataError, match="row 1 of the table: 2 DICOM images in place of one"):
         source(root, [("path",), ("scan",)]).sample(0)
 
 

@@ -22,9 +22,11 @@ def test_both_planar_configurations_give_channels_first(planar: int, frames: int
     dataset = header(pixels if frames > 1 else pixels[0], PlanarConfiguration=planar)
     if planar:
         dataset.PixelData = np.moveaxis(pixels, -1, 1).tobytes()
-    image = read(save(dataset, tmp_path / "a"))
-    expected = np.moveaxis(pixels, -1, 0)
-    assert image.spacing_mm == () and np.array_equal(image.pixels, expected if frames > 1 else expected[:, 0])
+    series, unused = find_series([save(dataset, tmp_path / "a")])
+    assert not unused and len(series) == frames  # colours are no slices: each frame is a plane of its own
+    for number, each in enumerate(series):
+        image = read_series(each)
+        assert image.spacing_mm == () and np.array_equal(image.pixels, np.moveaxis(pixels[number], -1, 0))
 
 
 def test_ybr_full_is_converted_as_the_standard_says(tmp_path: Path) -> None:

@@ -60,16 +60,8 @@ def test_a_missing_slice_is_named_with_its_gap(row: tuple, column: tuple, tmp_pa
     paths = stack(tmp_path, row, column)
     series, _ = find_series(paths[:2] + paths[3:])
     gap = float(abs(np.cross(row, column)) @ np.array(SPACING[::-1]))
-    said = rf"slices \d and \d of {len(paths) - 1} lie {2 * gap:.3f} mm apart, .* {gap:.3f}"
+    said = rf"slices \d and \d of {len(paths) - 1} lie {2 * gap:.3f} mm apart, .* {gap:.3f}: a slice is missing"
     with pytest.raises(DataError, match=said):
-        read_series(series[0])
-
-
-def test_gaps_may_differ_by_one_percent_and_not_by_two(tmp_path: Path) -> None:
-    paths = stack(tmp_path / "a", change=lambda number, dataset: moved(dataset, (0, 0, 0.02 * (number == 2))))
-    assert read(paths).spacing_mm[0] == pytest.approx(3.0, abs=0.02)
-    series, _ = find_series(stack(tmp_path / "b", change=lambda number, d: moved(d, (0, 0, 0.06 * (number == 2)))))
-    with pytest.raises(DataError, match="apart"):
         read_series(series[0])
 
 
@@ -125,4 +117,4 @@ def test_directions_that_are_no_directions_are_refused(tmp_path: Path) -> None:
     for number, wrong in enumerate(([1, 0, 0, 1, 0, 0], [1, 0, 0, 0, 2, 0], [1, 0, 0, 0, 1])):
         paths = stack(tmp_path / str(number), ImageOrientationPatient=wrong)
         series, unused = find_series(paths)
-        assert not series and all("ImageOrientationPatient" in reason for _, reason in unused)
+        assert not series and all("ImageOrientationPatient" in reason for _, reason, _ in unused)

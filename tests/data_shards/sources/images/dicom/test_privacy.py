@@ -71,7 +71,7 @@ def everything(paths: Sequence[Path]) -> tuple[int, list[bytes]]:
     images, said = 0, []
     assert all(map(is_dicom, paths))
     series, unused = find_series(paths)
-    said += [reason.encode() for _, reason in unused] + [repr(each).encode() for each in series]
+    said += [reason.encode() for _, reason, _ in unused] + [repr(each).encode() for each in series]
     for each in series:
         for voi in (False, True):
             try:

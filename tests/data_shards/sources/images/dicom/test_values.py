@@ -133,8 +133,8 @@ def test_slope_zero_is_refused_at_its_slice(tmp_path: Path) -> None:
 
 def test_an_image_that_claims_more_than_the_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     dataset = header(np.zeros((4, 4), np.uint16), Rows=65535, Columns=65535)
-    series, ((_, reason),) = find_series([save(dataset, tmp_path / "a")])
+    series, ((_, reason, _),) = find_series([save(dataset, tmp_path / "a")])
     assert not series and "8589672450 bytes" in reason
     dataset = header(np.zeros((4, 4), np.uint16), NumberOfFrames=2**31 - 1)
-    series, ((_, reason),) = find_series([save(dataset, tmp_path / "b")])
+    series, ((_, reason, _),) = find_series([save(dataset, tmp_path / "b")])
     assert not series and "bytes" in reason

@@ -1,0 +1,129 @@
+"""Masks: class ids, and whether their voxels are those of their image.
+
+A mask is drawn voxel by voxel on its image. Its header may say something else: a tool that saves an array without the
+affine of the image writes another one, and turning each by its own header would move the drawing. So the two headers
+are compared before either is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from data_shards.sample import MASK, Image
+from data_shards.sources.images.channels import is_grey
+from data_shards.sources.images.nifti import header_of
+from data_shards.sources.images.nifti_header import Header
+from data_shards.sources.images.orientation import Grid, canonical_grid
+from data_shards.sources.images.study import Place
+from data_shards.support.errors import DataError
+
+MaskHeader = Literal["refuse", "image", "mask"]
+
+# Headers hold float32 and are rounded by every tool; a mask that lies a tenth of a voxel off is on the same voxels.
+TOLERANCE_VOXELS = 0.1
+
+_OTHER_HEADER = "its header places it elsewhere than that of {name}: it lies on the voxels of {name} one by one"
+_NO_HEADER = "it does not say where its voxels lie: it lies on the voxels of {name} one by one"
+_UNCOMPARED = "it does not say where its voxels lie: its axes are taken for those of {name} after turning"
+_ONE_ONLY = "it is on the voxels of {name} and not on those of {others}"
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Which header says where the voxels of an image lie, where it is not the image's own.
+
+    Attributes:
+        headers: by image name.
+        notes: what the owner of the mask has to know.
+    """
+
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def placing_of(root: Path, places: Mapping[str, Place], rule: MaskHeader) -> Placing:
+    """Compare the header of the mask of a study with those of its images.
+
+    Args:
+        root: of the archive.
+        places: the images of the study by name, with the mask.
+        rule: which header counts where they disagree: that of the ``image``, that of the ``mask``, or none.
+
+    Raises:
+        DataError: the mask lies elsewhere than every image and the rule is ``refuse``, or a header cannot be read.
+    """
+    mask = places.get(MASK)
+    if mask is None or len(places) == 1:
+        return Placing()
+    grids = {name: _grid(root, place) for name, place in places.items()}
+    own, images = grids.pop(MASK), grids
+    placed = {name: grid for name, grid in images.items() if grid is not None}
+    name = next(iter(placed or images))
+    header = header_of(root / mask.path) if mask.kind == "nifti" else None
+    other = header_of(root / places[name].path) if places[name].kind == "nifti" else None
+    alike = header is not None and other is not None and header.shape == other.shape
+    if own is None or not placed:
+        if own is None and not placed:
+            return Placing()
+        note = _NO_HEADER if alike else _UNCOMPARED
+        return Placing({MASK: other} if alike and other is not None else {}, (note.format(name=name),))
+    distances = {each: own.voxels_from(grid) for each, grid in placed.items()}
+    if not (far := [each for each, distance in distances.items() if distance > TOLERANCE_VOXELS]):
+        return Placing()
+    if len(far) < len(distances):
+        near = next(each for each in distances if each not in far)
+        return Placing({}, (_ONE_ONLY.format(name=near, others=", ".join(far)),))
+    if not alike or header is None or other is None:
+        return _refused(own, placed[name], distances[name], name, option="")
+    if rule == "refuse":
+        option = "; mask_header: image lays it on the voxels of the image one by one, mask_header: mask turns the image"
+        return _refused(own, placed[name], distances[name], name, option=option)
+    note = (_OTHER_HEADER.format(name=name),)
+    if rule == "image":
+        return Placing({MASK: other}, note)
+    return Placing({each: header for each, place in places.items() if each != MASK and place.kind == "nifti"}, note)
+
+
+def as_mask(image: Image) -> Image:
+    """Class ids as uint8, from whatever dtype the drawing tool wrote; equal channels are one.
+
+    Raises:
+        DataError: a value is no class id.
+    """
+    values = image.pixels[:1] if is_grey(image.pixels) else image.pixels
+    if len(values) != 1:
+        raise DataError(f"a mask has one channel of class ids; this one has {len(values)} channels of colours")
+    with np.errstate(invalid="ignore"):
+        ids = values.astype(np.uint8)
+    if not np.array_equal(ids, values):
+        raise DataError("a mask has one channel of whole numbers from 0 to 255")
+    return replace(image, pixels=np.ascontiguousarray(ids))
+
+
+def _grid(root: Path, place: Place) -> Grid | None:
+    """Where the voxels lie; None where the file does not say it."""
+    if place.kind == "dicom" and place.series is not None:
+        from data_shards.sources.images.dicom.placing import grid_of
+
+        return grid_of(place.series)
+    if place.kind != "nifti":
+        return None
+    header = header_of(root / place.path)
+    return None if header.affine is None else canonical_grid(header.shape, header.affine)
+
+
+def _refused(own: Grid, grid: Grid, distance: float, name: str, *, option: str) -> Placing:
+    if own.shape != grid.shape:
+        apart = f"{_by(own.shape)} voxels, that of {name} {_by(grid.shape)}"
+    else:
+        apart = f"its voxels up to {distance:.3g} voxels away from those of {name}"
+    raise DataError(f"mask: header and image disagree, by its affine it has {apart} (depth, height, width){option}")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
