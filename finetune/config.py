@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.sources.tables.cells import MISSING, Spellings
 from data_shards.support.documents import Document
 from data_shards.vocabulary import Modality, Organ, word
 
@@ -19,12 +20,16 @@ class ImagesConfig(Document):
         size: side in pixels to resize the images of a folder to.
         organ: entry of :class:`~data_shards.vocabulary.Organ`, by name: what the images of a folder show.
         modality: entry of :class:`~data_shards.vocabulary.Modality`, by name: how they were made.
+        missing: spellings of no label in the table, beside the empty cell.
+        show_paths: results and messages have names of files; only where these identify nobody.
     """
 
     csv: Path | None = None
     size: int | None = Field(default=None, ge=4, le=1024)
     organ: str = Organ.unknown.name
     modality: str = Modality.unknown.name
+    missing: Spellings = MISSING
+    show_paths: bool = False
 
     @field_validator("organ")
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from data_shards.sources.adni.facts import plain
+from data_shards.sources.tables.roles import plain
 
 _BASELINES = {"sc", "scmri", "bl", "screening", "screeningmri", "baseline", "v01", "v02", "v03", "m0", "m00", "m000"}
 _ADNI2_MONTHS = {"v04": 3, "v05": 6} | {

@@ -13,12 +13,12 @@ from data_shards.sources.adni.facts import (
     image_id_of,
     is_withdrawn,
     modality_of,
-    plain,
     ptid_of,
     sex_of,
 )
 from data_shards.sources.adni.left_out import LeftOut
 from data_shards.sources.adni.table import Table
+from data_shards.sources.tables.roles import plain
 
 
 @dataclass(frozen=True)

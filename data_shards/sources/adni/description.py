@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from data_shards.sources.adni.facts import Facts, plain
+from data_shards.sources.adni.facts import Facts
+from data_shards.sources.tables.roles import plain
 
 Preference = Literal["processed", "original"]
 KINDS = ("mri", "pet", "pet_fdg", "pet_av45", "pet_pib", "pet_fbb", "pet_tau")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from data_shards.sources.adni.facts import plain
+from data_shards.sources.tables.roles import plain
 
 CLASSES = {0: "CN", 1: "MCI", 2: "Dementia"}
 Filling = Literal["drop", "forward", "backward", "nearest"]

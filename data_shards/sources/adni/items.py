@@ -10,10 +10,11 @@ import numpy as np
 from data_shards.sample import subject_hash
 from data_shards.sources.adni.diagnosis import diagnosis_of
 from data_shards.sources.adni.export import Export
-from data_shards.sources.adni.facts import plain, shown_age
 from data_shards.sources.adni.options import Options
 from data_shards.sources.adni.study import DAYS_IN_MONTH, DAYS_IN_YEAR
 from data_shards.sources.adni.visits import Visit
+from data_shards.sources.privacy import kept_age
+from data_shards.sources.tables.roles import plain
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _attributes(visit: Visit, month: int | None, export: Export) -> dict[str, fl
     sexes = [exam.sex for exam in exams] + [scan.facts.sex for scan in visit.scans]
     age, sex = _age(visit, export), next((sex for sex in sexes if sex is not None), None)
     attributes = {
-        "age_years": None if age is None else round(shown_age(age), 2),
+        "age_years": None if age is None else round(kept_age(age), 2),
         "sex": sex,
         "month": month,
     }

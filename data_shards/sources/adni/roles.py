@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data_shards.sources.adni.facts import plain
+from data_shards.sources.tables.roles import plain
 
 _LOOKED_AT = 50
 

@@ -14,13 +14,13 @@ from data_shards.sources.adni.facts import (
     date_of,
     is_withdrawn,
     number_of,
-    plain,
     ptid_of,
     rid_of,
     sex_of,
 )
 from data_shards.sources.adni.left_out import LeftOut
 from data_shards.sources.adni.table import Table
+from data_shards.sources.tables.roles import plain
 
 DAYS_IN_YEAR = 365.25
 DAYS_IN_MONTH = DAYS_IN_YEAR / 12

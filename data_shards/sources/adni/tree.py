@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from data_shards.sources.adni.facts import Facts, date_of, image_id_of, is_withdrawn, modality_of, ptid_of
 from data_shards.sources.adni.left_out import LeftOut
 from data_shards.sources.images.folder import list_files, outside
+from data_shards.sources.tables.csv_file import SUFFIXES
 
 _NIFTI = (".nii", ".nii.gz")
 _IMAGES = (*_NIFTI, ".dcm")
@@ -64,12 +65,12 @@ def read_tree(root: Path, *, show_paths: bool) -> Tree:
         lower = path.casefold()
         if os.path.islink(root / path) and (outside(root, path) or (root / path).is_dir()):
             tree.left_out.append(LeftOut(item, "a link to a folder or out of the root", ptid))
-        elif lower.endswith(".csv"):
+        elif lower.endswith(SUFFIXES):
             tree.tables[path] = item
         elif lower.endswith(".xml"):
             tree.sidecars[path] = item
         elif not lower.endswith(_IMAGES):
-            tree.left_out.append(LeftOut(item, "neither NIfTI, DICOM, CSV nor XML by its ending", ptid))
+            tree.left_out.append(LeftOut(item, "neither NIfTI, DICOM, CSV, TSV nor XML by its ending", ptid))
         else:
             reason = _problem(path)
             if reason:

@@ -12,12 +12,13 @@ from data_shards.card import DatasetCard
 from data_shards.sample import MASK, Image, Sample, subject_hash
 from data_shards.sources.base import Source, register_source
 from data_shards.sources.images.folder import studies_of_folder
-from data_shards.sources.images.labels import encode_labels
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.rows import studies_of_table
 from data_shards.sources.images.study import Place, Study, with_frames
 from data_shards.sources.images.summary import dimensionality, split_rule, warnings_of
 from data_shards.sources.splits import split_by_subject
+from data_shards.sources.tables.cells import MISSING
+from data_shards.sources.tables.labels import Reading, encode_labels
 from data_shards.support.errors import DataError
 from data_shards.support.salt import read_salt
 from data_shards.vocabulary import Modality, Organ, Task
@@ -53,9 +54,16 @@ class Images(Source):
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
             raise DataError(f"{config.root}: no image in this folder{first}")
-        self._labels = encode_labels(self._studies, found.label_names, task=Task[config.task], classes=config.classes)
+        # The name of a folder is never empty: what looks like a missing value there is a class.
+        missing = config.missing if config.missing is not None else () if config.label == "folder" else MISSING
+        self._labels = encode_labels(
+            [study.label for study in self._studies],
+            [study.name for study in self._studies],
+            found.label_names,
+            Reading(Task[config.task], config.classes, missing, config.missing_columns, found.decimal_comma),
+        )
         self.skipped = found.skipped
-        self.warnings = [*found.warnings, *warnings_of(self._studies, config)]
+        self.warnings = [*found.warnings, *self._labels.warnings, *warnings_of(self._studies, config)]
         self.card = self._make_card()
 
     @classmethod

@@ -68,12 +68,16 @@ class Study:
 
 @dataclass
 class Found:
-    """What a listing found; see :class:`~data_shards.sources.base.Source` for ``skipped`` and ``warnings``."""
+    """What a listing found; see :class:`~data_shards.sources.base.Source` for ``skipped`` and ``warnings``.
+
+    ``decimal_comma``: see :class:`~data_shards.sources.tables.roles.Table`.
+    """
 
     studies: list[Study] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
+    decimal_comma: bool = False
 
 
 def with_frames(studies: Iterable[Study], root: Path) -> list[Study]:

@@ -126,7 +126,7 @@ def _header(position: int, parsed: Parsed) -> _Header:
         patient=patient,
         modality=modality,
         burned_in=describe.burned_in(dataset),
-        age_years=describe.age_in_years(elements.text(dataset, "PatientAge")),
+        age_years=describe.age_of_patient(elements.text(dataset, "PatientAge")),
         instance=elements.text(dataset, "SOPInstanceUID"),
         group=(patient, *identity, kind, *size, *alone),
         planes=planes,

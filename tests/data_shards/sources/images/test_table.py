@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from data_shards.sources.table import Columns, read_table
+from data_shards.sources.tables.roles import Columns, read_table
 from data_shards.support.errors import DataError
 
 SECRET = "DoeJane"
