@@ -96,7 +96,7 @@ class ForeignFields(Document):
         """What may be wrong with a sample that has these suffixes and no image."""
         if any(suffix.endswith(f".{image}") for suffix in suffixes for image in self.images):
             return (
-                "; its names have several dots, and a key ends at the first: dots_in_keys=true ends it at the last, for "
+                "; its names have several dots and a key ends at the first: dots_in_keys=true ends it at the last, for "
                 "keys such as DICOM UIDs"
             )
         return ""
