@@ -62,10 +62,8 @@ def read_table(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images")
-    content = read_roles(table, Columns(), ROLES)
+    content = read_roles(table, Columns(label=("label",)), ROLES)
     try:
-        if not content.label_names:
-            raise DataError("column 'label' is missing")
         _check(content.rows)
         named = [_name(row, show_paths) for row in content.rows]
         reading = Reading(missing=missing, decimal_comma=content.decimal_comma)

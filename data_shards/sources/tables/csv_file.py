@@ -92,7 +92,9 @@ def read_csv(path: Path) -> CsvFile:
             records = _records(itertools.chain(start, lines), delimiter)
             records = itertools.islice(records, skipped, None)
             filled = ((number, cells) for number, cells in records if any(cells))
-            _, header = next(filled)
+            _, header = next(filled, (0, []))
+            if not header:  # a quote that opens before the line that says the separator
+                raise DataError("the table is empty")
             rows, numbers = [], []
             for number, cells in filled:
                 while len(cells) > len(header) and not cells[-1]:

@@ -11,7 +11,19 @@ AGES = (
     "age", "Age", "AGE", "PatientAge", "patient_age", "PATIENT_AGE", "Patient's Age", "PTAGE", "Age at scan", "ageAtScan",
     "AGEatScan", "age_months", "agemonths", "Age (years)", "subject age", "mriAge", "Alter", "Âge", "edad", "age2",
 )  # fmt: skip
-NO_AGES = ("dosage", "stage", "image", "average", "page", "coverage", "agent", "language", "voltage", "cartilage", "ageing")
+NO_AGES = (
+    "dosage",
+    "stage",
+    "image",
+    "average",
+    "page",
+    "coverage",
+    "agent",
+    "language",
+    "voltage",
+    "cartilage",
+    "ageing",
+)
 IDENTIFYING = (
     "PatientID", "patient_id", "patient no", "MRN", "subject-id", "AccessionNumber", "ptid", "patient name", "zip", "dob",
     "PatientBirthDate", "birth date", "Year of birth", "birthYear", "StudyDate", "acq_date", "DateOfDeath", "born",

@@ -108,7 +108,9 @@ def test_labels_that_fit_nothing_are_refused(root: Path, cells: list[str], optio
 
 def test_label_columns_that_are_half_empty_are_refused(root: Path):
     rows = [("path", "a", "b"), ("p0.png", 1, 0), ("p1.png", 1, "")]
-    assert "row 3 of the table: some label columns say nothing and others do" in refusal(root, rows, columns={"label": ["a", "b"]})
+    assert "row 3 of the table: some label columns say nothing and others do" in refusal(
+        root, rows, columns={"label": ["a", "b"]}
+    )
 
 
 def test_several_label_columns_of_one_class_are_refused(root: Path):
