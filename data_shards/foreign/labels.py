@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.sources.privacy import kept_value
-from data_shards.sources.tables.cells import MISSING, flag, is_missing, number, whole_number
+from data_shards.sources.privacy import kept_number, kept_value
+from data_shards.sources.tables.cells import MISSING, flag, is_missing, whole_number
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 
@@ -86,4 +86,4 @@ class ForeignLabels:
         if text in by_name:
             return by_name[text]
         whole = whole_number(text)
-        return kept_value(whole if whole is not None else number(text), self.name)
+        return kept_value(whole, self.name) if whole is not None else kept_number(text, self.name)

@@ -66,7 +66,7 @@ class ForeignFields(Document):
     @model_validator(mode="after")
     def _nobody_is_identified(self) -> ForeignFields:
         for name, place in (("label", self.label), *self.attributes.items()):
-            reason = identifies(name) or identifies(place)
+            reason = identifies(name) or identifies(place.rpartition(":")[2])
             if reason:
                 raise ValueError(f"{place!r} for {name} is {reason}")
         return self

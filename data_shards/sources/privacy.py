@@ -70,8 +70,9 @@ def identifies(name: str) -> str:
 
     An age may be kept, see :func:`kept_age`.
     """
-    words = set(words_of(name)) | {"".join(words_of(name))}
-    if words & _BIRTH or words == {"birth"} or ("birth" in words and words & _WHEN):
+    apart = words_of(name)
+    words = {*apart, "".join(apart)}
+    if words & _BIRTH or set(apart) - _PERSON == {"birth"} or ("birth" in words and words & _WHEN):
         return "a birth date; keep the age instead"
     if any(_DATE.fullmatch(word) for word in words):
         return "a date; keep the time since another event instead"

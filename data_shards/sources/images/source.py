@@ -14,7 +14,7 @@ from data_shards.sources.base import Source, register_source
 from data_shards.sources.images.folder import studies_of_folder
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.rows import studies_of_table
-from data_shards.sources.images.study import Place, Study, with_frames
+from data_shards.sources.images.study import Place, Study, check_splits, with_frames
 from data_shards.sources.images.summary import dimensionality, split_rule, warnings_of
 from data_shards.sources.splits import split_by_subject
 from data_shards.sources.tables.cells import MISSING
@@ -53,6 +53,7 @@ class Images(Source):
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
             raise DataError(f"{config.root}: no image in this folder{first}")
+        check_splits(self._studies)
         # The name of a folder is never empty: what looks like a missing value there is a class.
         missing = config.missing if config.missing is not None else () if config.label == "folder" else MISSING
         self._labels = encode_labels(

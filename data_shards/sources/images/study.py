@@ -80,6 +80,20 @@ class Found:
     decimal_comma: bool = False
 
 
+def check_splits(studies: Iterable[Study]) -> None:
+    """Refuse a subject in two of the splits that a table or folders give, before any pixel is read.
+
+    Raises:
+        DataError: names an image of the subject in each, and not the subject.
+    """
+    homes: dict[str, Study] = {}
+    for study in studies:
+        home = homes.setdefault(study.subject, study)
+        if home.split != study.split:
+            given = [f"{each.name} in split {each.split or 'none'}" for each in (home, study)]
+            raise DataError(f"{' and '.join(given)} are of one subject; a subject is in one split")
+
+
 def with_frames(studies: Iterable[Study], root: Path) -> list[Study]:
     """One study for each volume of the NIfTI files that hold several; they share the subject and all else.
 

@@ -26,7 +26,7 @@ NO_AGES = (
 )
 IDENTIFYING = (
     "PatientID", "patient_id", "patient no", "MRN", "subject-id", "AccessionNumber", "ptid", "patient name", "zip", "dob",
-    "PatientBirthDate", "birth date", "Year of birth", "birthYear", "StudyDate", "acq_date", "DateOfDeath", "born",
+    "PatientBirthDate", "patient.birth", "birth", "birth date", "Year of birth", "birthYear", "StudyDate", "acq_date", "DateOfDeath", "born",
 )  # fmt: skip
 HARMLESS = ("weight", "birth_weight", "slice_id", "subject_count", "candidate", "score", "months", "age", "name_length")
 

@@ -308,3 +308,11 @@ def test_frames_of_several_images_are_refused(tmp_path: Path):
     nifti(root / "v.nii", np.zeros((4, 4, 2, 3), np.uint8), np.eye(4))
     rows = [("path", "study", "image"), ("v.nii", "s", "a"), ("p.png", "s", "b")]
     assert "row 2 of the table: frames: all is for studies of one image" in refusal(root, rows, frames="all")
+
+
+def test_a_subject_of_two_splits_is_refused_by_its_rows_before_anything_is_read(root: Path):
+    rows = [("path", "subject", "split"), ("p0.png", "DoeJane", "train"), ("none.png", "DoeJane", "val")]
+    assert refusal(root, rows) == (
+        "row 2 of the table in split train and row 3 of the table in split val are of one subject; "
+        "a subject is in one split"
+    )
