@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.table import machine
 
-NAMES = ("readers", "volumes", "writing", "scaling", "gradients", "perceivers", "utilisation")
+NAMES = ("readers", "volumes", "writing", "shards", "scaling", "gradients", "perceivers", "utilisation")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

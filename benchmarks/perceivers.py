@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.steps import measure
+from benchmarks.perceiver_io import PerceiverDecoder, PerceiverEncoder
 from benchmarks.readers import PEERS
 from benchmarks.table import Table
-from pretrain.backbone.perceiver_io import PerceiverDecoder, PerceiverEncoder
 
 REPEATS = 5
 PRECISIONS = ("fp32", "bf16")

@@ -73,7 +73,9 @@ def main(words: list[str]) -> int:
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.utilisation", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.utilisation", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--model", default="medformer_base", metavar="NAME")
     parser.add_argument(
         "--size", nargs="+", type=int, action="append", metavar="PIXELS", help="may be repeated; 224, and 96 96 96"

@@ -1,8 +1,9 @@
 """Which version had which alias, and since when.
 
-MLflow only knows who has an alias now. Each move is therefore written down as a tag of its own on the registered
-model: nothing is read, changed and written back, so that two who promote at the same time cannot lose an entry, and
-no tag grows.
+MLflow only knows who has an alias now, and has no way to change it only if it is still what one has seen. So each move
+is first written down as a tag of its own on the registered model: nothing is read, changed and written back, two who
+promote at the same time cannot lose an entry, and no tag grows. The moves have an order that everybody reads in the
+same way, and the newest one says where the alias belongs: whoever promotes puts it there until the two agree.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import datetime
 import getpass
 import json
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 _PREFIX = "medformer.alias"
 
@@ -25,8 +26,10 @@ class AliasMove:
         alias: the alias that moved.
         version: the version it was given to.
         previous: the version that had it before, or None.
-        time: when, ISO 8601 in UTC.
+        time: when, ISO 8601 in UTC, by the clock of who moved it.
         user: who moved it, as the operating system knows them.
+        number: one more than that of any move that was seen when it was made; those with equal numbers were made at
+            the same time, and their times decide. A clock that is wrong cannot put a move before one it came after.
     """
 
     alias: str
@@ -34,25 +37,44 @@ class AliasMove:
     previous: str | None
     time: str
     user: str
+    number: int = 0
 
 
-def new_move(alias: str, version: str, previous: str | None) -> AliasMove:
-    """A promotion that happens now."""
+def new_move(alias: str, version: str, previous: str | None, before: Sequence[AliasMove]) -> AliasMove:
+    """A promotion that happens now, after the moves that are known."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    return AliasMove(alias, version, previous, now, _user())
+    return AliasMove(alias, version, previous, now, _user(), 1 + max((move.number for move in before), default=0))
 
 
 def as_tag(move: AliasMove) -> tuple[str, str]:
-    """The key and value of the tag that records a move; keys sort by time."""
+    """The key and value of the tag that records a move."""
     stamp = move.time.replace("+00:00", "Z").replace(":", "-")
     key = f"{_PREFIX}/{stamp}/{uuid.uuid4().hex[:8]}"
     return key, json.dumps(vars(move), sort_keys=True)
 
 
 def read_moves(tags: Mapping[str, str]) -> tuple[AliasMove, ...]:
-    """The moves recorded in the tags of a registered model, oldest first."""
-    keys = sorted(key for key in tags if key.startswith(f"{_PREFIX}/"))
-    return tuple(AliasMove(**json.loads(tags[key])) for key in keys)
+    """The moves recorded in the tags of a registered model, in their order.
+
+    What each came after follows from the order: of two that were made at the same time, the later one did not see the
+    other. Only a version that no earlier move gave to the alias stays as it was seen: it got there by other means.
+    """
+    recorded = {key: AliasMove(**json.loads(text)) for key, text in tags.items() if key.startswith(f"{_PREFIX}/")}
+    moves: list[AliasMove] = []
+    given: dict[str, list[str]] = {}
+    for key in sorted(recorded, key=lambda key: (recorded[key].number, key)):
+        move = recorded[key]
+        before = given.setdefault(move.alias, [])
+        if before and (move.previous is None or move.previous in before):
+            move = replace(move, previous=before[-1])
+        moves.append(move)
+        before.append(move.version)
+    return tuple(moves)
+
+
+def newest(moves: Sequence[AliasMove], alias: str) -> AliasMove | None:
+    """The last move of an alias."""
+    return next((move for move in reversed(moves) if move.alias == alias), None)
 
 
 def _user() -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.interruptions import Interruptions, StopAsked
 from cluster.progress import ShownProgress
-from cluster.ray_runtime import STOP_FILE, RayRuntime
-from cluster.ray_train import FAILURE_FILE, WorkerGroup, run_on_workers
+from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime
+from cluster.ray_train import run_on_workers
 from cluster.reference import check_name
 from cluster.registry import Registry
 from cluster.tracking import TrackedRun
+from cluster.worker_group import WorkerGroup
 from data_shards.support.documents import digest, resolved
-from data_shards.support.errors import ConfigError, MedformerError
+from data_shards.support.errors import ConfigError
+from pretrain import preflight
 from pretrain.config import ClusterConfig, PretrainConfig
+from pretrain.resumption import finished_bundle
 
 
 def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
@@ -30,7 +33,7 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
 
     Returns:
         The model bundle, or None when the run was asked to stop before its end. The bundle is also registered when
-        ``config.cluster.model_name`` is set.
+        ``config.cluster.model_name`` is set; that of a run that had finished before is only returned.
 
     Raises:
         MedformerError: whatever has to be put right first, in one line: a folder that exists, a cluster or a tracking
@@ -43,6 +46,19 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
         check_name(place.model_name)
     if out.exists() and not resume:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
+    with Interruptions() as interruptions:
+        try:
+            preflight.check(config, place.workers, resume=resume)
+            if resume and (finished := finished_bundle(config)) is not None:
+                print(f"finished already, nothing is trained or registered; the model is in {finished}")
+                return finished
+            return _launch(config, interruptions)
+        except StopAsked:
+            return None
+
+
+def _launch(config: PretrainConfig, interruptions: Interruptions) -> Path | None:
+    out, place = config.out, config.cluster
     registry = Registry(place.tracking_uri)
     with _new_unless_trained(out):
         (out / STOP_FILE).unlink(missing_ok=True)
@@ -56,30 +72,34 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
             warn=_warn,
         )
         with tracked, ShownProgress(out, config.schedule.epochs, config.schedule.max_steps):
-            bundle = run_on_workers(_Pretraining(config), worker_group(place), out)
+            bundle = run_on_workers(_Pretraining(config), worker_group(place), out, interruptions=interruptions)
             tracked.stopped = bundle is None
     if bundle is None:
         return None
     if place.model_name is not None:
-        published = registry.publish(Path(bundle), place.model_name, run_id=tracked.run_id)
-        print(f"registered {published.name}:{published.version} in {registry.store.uri}")
+        _register(registry, Path(bundle), place.model_name, tracked.run_id)
     return Path(bundle)
 
 
-def worker_group(place: ClusterConfig) -> WorkerGroup:
-    """The workers of a configuration, with what it leaves open decided by this machine."""
-    import torch
+def _register(registry: Registry, bundle: Path, name: str, run_id: str) -> None:
+    """Publish; whatever comes between, say how it is made up for: a run that has ended is not resumed for it."""
+    try:
+        published = registry.publish(bundle, name, run_id=run_id)
+    except BaseException:
+        _warn(f"the model is not registered; 'medformer models publish {bundle} --name {name}' does it")
+        raise
+    print(f"registered {published.name}:{published.version} in {registry.store.uri}")
 
-    gpus = place.gpus_per_worker
-    if gpus is None:
-        gpus = int(torch.cuda.device_count() >= place.workers)
-    threads = place.threads_per_worker or max(1, (os.cpu_count() or 1) // place.workers)
+
+def worker_group(place: ClusterConfig) -> WorkerGroup:
+    """The workers of a configuration; what it leaves open is decided by what the cluster has."""
     return WorkerGroup(
         address=place.address,
         workers=place.workers,
-        threads_per_worker=threads,
-        gpus_per_worker=gpus,
+        threads_per_worker=place.threads_per_worker,
+        gpus_per_worker=place.gpus_per_worker,
         max_failures=place.max_failures,
+        wait_s=place.wait_s,
         dashboard=place.dashboard,
     )
 
@@ -110,7 +130,7 @@ def _new_unless_trained(out: Path) -> Iterator[None]:
         raise ConfigError(f"{out} cannot be made: {error.strerror or error}") from error
     try:
         yield
-    except MedformerError:
+    except BaseException:  # Ctrl-C too
         worth_keeping = ("metrics.jsonl", FAILURE_FILE)
         if new and not any((out / name).exists() for name in worth_keeping):
             shutil.rmtree(out, ignore_errors=True)

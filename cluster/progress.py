@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cluster.metrics_file import MetricsFile
-from cluster.ray_runtime import ATTEMPT_FILE
+from cluster.ray_runtime import read_attempt
 from data_shards.support.progress import Progress
 
 _INTERVAL_S = 0.5
@@ -28,8 +28,8 @@ class ShownProgress:
         self._epochs = epochs
         self._max_steps = max_steps
         self._file = MetricsFile(out / "metrics.jsonl")
-        self._attempt_file = out / ATTEMPT_FILE
-        self._attempt = self._read_attempt()
+        self._out = out
+        self._attempt = read_attempt(out)
         self._step = max((point.step for point in self._file.new_points()), default=0)
         self._progress = Progress(None, "steps", "pretraining", initial=self._step)
         self._begun = False
@@ -56,7 +56,7 @@ class ShownProgress:
                 return
 
     def _show(self) -> None:
-        attempt = self._read_attempt()
+        attempt = read_attempt(self._out)
         if attempt is not None and attempt != self._attempt:
             if self._begun:
                 print(f"workers were lost and started again (attempt {attempt})", file=sys.stderr, flush=True)
@@ -74,6 +74,3 @@ class ShownProgress:
             figures = {point.key: point.value for point in points if point.key in _SHOWN}
             self._progress.advance(step - self._step, **figures)
             self._step = step
-
-    def _read_attempt(self) -> int | None:
-        return int(self._attempt_file.read_text()) if self._attempt_file.exists() else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.digests import FileDigest
 from cluster.errors import RegistryError
 from cluster.store import first_line
+from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import sync_tree
 
 
@@ -19,8 +21,8 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
     """Download ``files`` into ``destination``.
 
     They are collected in a hidden folder beside it, which becomes ``destination`` by one rename when every SHA-256 is
-    right. A pull that was interrupted leaves the hidden folder, and the next one keeps the files in it that are
-    complete. A ``destination`` that already holds exactly these files is returned as it is.
+    right. A pull that was interrupted, or that filled the disk, leaves the hidden folder, and the next one keeps the
+    files in it that are complete. A ``destination`` that already holds exactly these files is returned as it is.
 
     Args:
         tracking_uri: the store.
@@ -30,8 +32,8 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
         reference: what the user called the model, for messages.
 
     Raises:
-        RegistryError: ``destination`` is taken, another pull into it is running, a file cannot be fetched, or it is
-            not what was published; nothing is left behind then.
+        RegistryError: ``destination`` is taken, another pull into it is running, the disk has no room, a file cannot be
+            fetched, or it is not what was published; nothing is left behind then.
     """
     destination = destination.absolute()
     if destination.exists():
@@ -42,8 +44,10 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
     try:
         with _locked(partial, destination):
             _discard_others(partial, files)
+            missing = [name for name, digest in files.items() if not digest.matches(partial / name)]
+            _require_room(partial, missing, files, reference, destination)
             for name, digest in files.items():
-                if not digest.matches(partial / name):
+                if name in missing:
                     _download(tracking_uri, f"{location.rstrip('/')}/{name}", partial)
                 if not digest.matches(partial / name):
                     shutil.rmtree(partial, ignore_errors=True)
@@ -54,8 +58,36 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
             sync_tree(partial)
             os.replace(partial, destination)
     except OSError as error:
-        raise RegistryError(f"cannot pull {reference} into {destination}: {error.strerror or error}") from error
+        rest = _kept(partial, files)
+        raise RegistryError(f"cannot pull {reference} into {destination}: {error.strerror or error}{rest}") from error
     return destination
+
+
+def _require_room(
+    partial: Path, missing: Sequence[str], files: Mapping[str, FileDigest], reference: str, destination: Path
+) -> None:
+    """See that what is missing fits on the disk, before it is fetched: that may take long."""
+    # A file that is there and wrong is replaced, so that its room counts as free.
+    replaced = sum(path.stat().st_size for name in missing if (path := partial / name).is_file())
+    needed, free = sum(files[name].size_bytes for name in missing), shutil.disk_usage(partial).free + replaced
+    if needed > free:
+        rest = _kept(partial, files)
+        raise RegistryError(
+            f"cannot pull {reference} into {destination}: {FULL}: {needed} bytes are needed, {free} are free{rest}"
+        )
+
+
+def _kept(partial: Path, files: Mapping[str, FileDigest]) -> str:
+    """Drop what is half there, and say what of an unfinished pull the next one goes on with."""
+    if not partial.is_dir():
+        return ""
+    for path in partial.iterdir():
+        if path.is_file() and (path.name not in files or path.stat().st_size != files[path.name].size_bytes):
+            path.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
+        return ""
+    return f"; the files that are complete are kept in {partial}, and the next pull goes on from them"
 
 
 def _download(tracking_uri: str, artifact_uri: str, folder: Path) -> None:
@@ -65,6 +97,8 @@ def _download(tracking_uri: str, artifact_uri: str, folder: Path) -> None:
     try:
         download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri)
     except (MlflowException, OSError) as error:
+        if is_full_disk(error):
+            raise OSError(errno.ENOSPC, FULL) from error
         raise RegistryError(f"cannot fetch {artifact_uri}: {first_line(error)}") from error
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster import defaults
 from cluster.errors import ClusterError
 from cluster.store import first_line
+from cluster.worker_group import WorkerGroup
 
 # The packages of this source tree, wherever it is: workers import them too.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -24,66 +22,44 @@ _PROBE_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
-def connected(address: str | None, *, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[None]:
+def connected(group: WorkerGroup) -> Iterator[None]:
     """Ray, for the length of a block.
 
     Args:
-        address: of a running cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``); the default is
-            ``$RAY_ADDRESS``, which Ray sets in its jobs, else a Ray of our own on this machine that ends with the
-            block.
-        cpus: how many threads the workers need together; a Ray of our own gives as many, even if the machine has
-            fewer cores.
-        gpus: how many GPUs they need together.
-        dashboard: whether a Ray of our own shows its dashboard.
+        group: its ``address`` is that of a running cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``); None is a
+            Ray of our own on this machine that ends with the block. It gives as many CPUs as the workers need, even if
+            the machine has fewer cores.
 
     Raises:
-        ClusterError: the cluster does not answer, or this machine has fewer GPUs than asked for.
+        ClusterError: the cluster does not answer, or Ray does not start.
     """
-    defaults.apply()
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS")
-    with _signal_handlers_kept():
-        try:
-            if address:
-                _attach(address)
-            else:
-                _start(cpus, gpus, dashboard)
-            yield
-        finally:
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Put back the handlers that Ray replaces by its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        if group.address is not None:
+            _attach(group.address)
+        else:
+            _start(group)
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        ray.shutdown()
 
 
-def _start(cpus: int, gpus: int, dashboard: bool) -> None:
+def _start(group: WorkerGroup) -> None:
     import ray
 
-    _check_gpus(gpus)
-    ray.init(
-        address="local",
-        num_cpus=max(cpus, os.cpu_count() or 1),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=dashboard,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(group.workers * (group.threads_per_worker or 1), os.cpu_count() or 1),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=group.dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+        )
+    except Exception as error:  # Ray raises plain ones: its processes have 30 s, too little on a machine that is busy
+        raise ClusterError(f"Ray did not start on this machine: {first_line(error)}") from error
 
 
 def _attach(address: str) -> None:
@@ -118,15 +94,6 @@ def _probe(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"Ray cluster {address} does not answer: {error}") from None
-
-
-def _check_gpus(gpus: int) -> None:
-    if gpus == 0:
-        return
-    import torch
-
-    if torch.cuda.device_count() < gpus:
-        raise ClusterError(f"{gpus} GPUs asked for, this machine has {torch.cuda.device_count()}")
 
 
 def _python_path() -> str:

@@ -12,6 +12,8 @@ from data_shards.support.files import write_atomic
 
 STOP_FILE = "stop"
 ATTEMPT_FILE = "attempt"
+FAILURE_FILE = "failure.txt"
+_LOOK_S = 1.0
 _STOP_CHECK_S = 2.0
 _MOST_CALLS_BETWEEN_CHECKS = 1000
 
@@ -27,7 +29,7 @@ class RayRuntime:
         world_size: how many workers there are.
         attempt: 0 the first time that workers start in the run's folder, 1 after the first restart, and so on; the
             same on every rank.
-        device: the GPU that Ray gave this worker, else the CPU.
+        device: the GPU that Ray gave this worker; the CPU when it was given none, even where the machine has some.
     """
 
     def __init__(self, out: Path) -> None:
@@ -36,6 +38,7 @@ class RayRuntime:
         Args:
             out: the folder of the run, on storage that every worker shares.
         """
+        import ray
         from ray import train
         from ray.train.collective import broadcast_from_rank_zero
         from ray.train.torch import get_device
@@ -44,13 +47,15 @@ class RayRuntime:
         self.rank: int = context.get_world_rank()
         self.local_rank: int = context.get_local_rank()
         self.world_size: int = context.get_world_size()
-        self.device: torch.device = get_device()
+        # Ray's own answer for a worker without GPUs is the first one that torch sees.
+        self.device: torch.device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
         self.attempt: int = broadcast_from_rank_zero(_next_attempt(out) if self.rank == 0 else None)
         self._stop_file = out / STOP_FILE
-        self._stopping = self._preempted = False
+        self._asked = self._preempted = False
         self._calls_left = 1
-        self._calls_between_checks = 1
-        self._last_check = time.monotonic()
+        self._longest_s = 0.0
+        self._last_call_s = time.monotonic()
+        self._last_look_s = -_LOOK_S
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing to do: the engine's ``metrics.jsonl`` is followed by the process that started the training."""
@@ -68,26 +73,31 @@ class RayRuntime:
     def stop_requested(self) -> bool:
         """Whether a machine is about to be taken away, or a file ``stop`` lies in the run's folder.
 
-        Every rank calls this equally often and gets the same answer. The ranks confer about every two seconds, after
-        a number of calls that rank 0 chooses from the time between calls; in between the call costs nothing.
+        Every rank calls this equally often. Rank 0 looks for the file, once a second at most, and alone says so: the
+        engine lets all ranks stop with it. Of preemptions Ray tells only ranks that all ask together. They do so about
+        every two seconds, after a number of calls that rank 0 chooses by the longest time between two of them; so the
+        answer takes longer only while calls become more than twice as slow. In between a call costs nothing.
         """
+        now = time.monotonic()
+        self._longest_s = max(self._longest_s, now - self._last_call_s)
+        self._last_call_s = now
+        if self.rank == 0 and now - self._last_look_s >= _LOOK_S:
+            self._last_look_s = now
+            self._asked = self._asked or self._stop_file.exists()
         self._calls_left -= 1
-        if self._calls_left > 0 or self._stopping:
-            return self._stopping
+        if self._calls_left <= 0 and not self._preempted:
+            self._confer()
+        return self._asked or self._preempted
+
+    def _confer(self) -> None:
         from ray import train
         from ray.train.collective import broadcast_from_rank_zero
 
-        now = time.monotonic()
-        seconds_per_call = (now - self._last_check) / self._calls_between_checks
-        wanted = min(_MOST_CALLS_BETWEEN_CHECKS, max(1, int(_STOP_CHECK_S / max(seconds_per_call, 1e-9))))
         self._preempted = train.get_preemption_info() is not None
-        asked, self._calls_between_checks = broadcast_from_rank_zero(
-            (self._stop_file.exists(), wanted) if self.rank == 0 else None
-        )
-        self._stopping = self._preempted or asked
-        self._calls_left = self._calls_between_checks
-        self._last_check = now
-        return self._stopping
+        calls = max(1, min(_MOST_CALLS_BETWEEN_CHECKS, int(_STOP_CHECK_S / max(self._longest_s, 1e-9))))
+        self._calls_left = broadcast_from_rank_zero(calls if self.rank == 0 else None)
+        self._longest_s = 0.0
+        self._last_call_s = time.monotonic()
 
     def wait_if_preempted(self) -> None:
         """Do not come back from a stop for a preemption: Ray ends this worker and starts the group elsewhere.
@@ -98,9 +108,15 @@ class RayRuntime:
             time.sleep(1)
 
 
+def read_attempt(out: Path) -> int | None:
+    """The newest start of workers in the run's folder, or None before the first."""
+    path = out / ATTEMPT_FILE
+    return int(path.read_text()) if path.exists() else None
+
+
 def _next_attempt(out: Path) -> int:
     """Count the starts of workers in the run's folder: a new process, or a new driver, cannot know of the others."""
-    path = out / ATTEMPT_FILE
-    attempt = int(path.read_text()) + 1 if path.exists() else 0
-    write_atomic(path, f"{attempt}\n")
+    last = read_attempt(out)
+    attempt = 0 if last is None else last + 1
+    write_atomic(out / ATTEMPT_FILE, f"{attempt}\n")
     return attempt

@@ -1,158 +1,183 @@
-"""Running one function on a group of workers with Ray Train, through the loss of workers."""
+"""Running one function on a group of workers with Ray Train, from a process that Ray cannot hold up.
+
+Ray lives in a process of its own (:mod:`cluster.ray_process`): while it starts, attaches or waits for machines it
+does not listen to signals, and a start that is interrupted takes its process down with it. The process of the user
+stays free to answer Ctrl-C and SIGTERM at once, and ends the other one with all that it has started.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import signal
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
 
+from cluster import defaults
 from cluster.errors import ClusterError
-from cluster.ray_cluster import connected
-from cluster.ray_runtime import STOP_FILE, RayRuntime
-from cluster.store import first_line
-from data_shards.support.errors import MedformerError
-from data_shards.support.files import write_atomic
+from cluster.interruptions import Interruptions
+from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime, read_attempt
+from cluster.session import end_session
+from cluster.worker_group import Ended, News, Placed, Waiting, WorkerGroup
 
-# A collective that a rank never joins ends the attempt after this time; torch's own default is 30 minutes.
-_COLLECTIVE_TIMEOUT_S = 600
-# How often Ray may wait in vain for the machines (each time RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S). Default: for ever.
-_START_ATTEMPTS = 3
-FAILURE_FILE = "failure.txt"
+_ROOT = Path(__file__).resolve().parent.parent
+# Without -P the current folder could hide packages; what the user has on the path comes through the connection.
+_START = "import sys; sys.path.insert(0, sys.argv[2]); from cluster.ray_process import main; main(int(sys.argv[1]))"
+_LISTEN_S = 0.2
+_TOLD_EVERY_S = 30.0
+# So long nothing is said: Ray takes its time to start, and workers that are replaced wait for a moment.
+_QUIET_S = {"ray": 30.0, "machines": 3.0}
+_FAREWELL_S = 5.0
 
-
-@dataclass(frozen=True)
-class WorkerGroup:
-    """How many workers, what each gets, and how many losses the run survives.
-
-    Attributes:
-        address: of a running Ray cluster; None for one on this machine.
-        workers: processes that train together.
-        threads_per_worker: CPU threads of each.
-        gpus_per_worker: GPUs of each; 0 trains on the CPU.
-        max_failures: how often the group is started again after it lost a worker.
-        dashboard: whether a Ray of our own shows its dashboard.
-    """
-
-    address: str | None = None
-    workers: int = 1
-    threads_per_worker: int = 1
-    gpus_per_worker: int = 0
-    max_failures: int = 3
-    dashboard: bool = False
+Say = Callable[[str], None]
 
 
-def run_on_workers(body: Callable[[RayRuntime], Any], group: WorkerGroup, out: Path) -> Any:
+def run_on_workers(
+    body: Callable[[RayRuntime], Any],
+    group: WorkerGroup,
+    out: Path,
+    *,
+    interruptions: Interruptions | None = None,
+) -> Any:
     """Call ``body`` on every worker; start all of them again when one is lost.
 
     ``torch.distributed`` is set up (gloo, with GPUs nccl) and the environment variables of ``torchrun`` are set
-    before ``body`` is called.
+    before ``body`` is called. What is waited for is told on standard error, every 30 s.
 
     Args:
         body: what to run; importable by the workers, or defined in the main program.
         group: the workers.
         out: the folder of the run, absolute, on storage that the workers share.
+        interruptions: the signal handlers of the caller; None for some of our own.
 
     Returns:
         What ``body`` returned on rank 0.
 
     Raises:
         MedformerError: an error of ours that ``body`` raised on any rank, as it was; it ends the run at once.
-        ClusterError: the cluster is not there or does not give the workers, or the run failed more than
-            ``max_failures`` times; ``failure.txt`` in ``out`` then has the traceback.
-        KeyboardInterrupt: the user interrupted the run.
-
-    SIGTERM to this process makes :meth:`RayRuntime.stop_requested` true.
+        ClusterError: the cluster is not there, or cannot hold the workers (both numbers are told), or the run failed
+            more than ``max_failures`` times; ``failure.txt`` in ``out`` then has the traceback.
+        KeyboardInterrupt: Ctrl-C. The workers are ended.
+        StopAsked: SIGTERM while nothing was trained; later it makes :meth:`RayRuntime.stop_requested` true.
     """
-    resources = {"CPU": group.threads_per_worker}
-    if group.gpus_per_worker:
-        resources["GPU"] = group.gpus_per_worker
-    failure_path = out / FAILURE_FILE
-    failure_path.unlink(missing_ok=True)
-    cpus, gpus = group.workers * group.threads_per_worker, group.workers * group.gpus_per_worker
-    with connected(group.address, cpus=cpus, gpus=gpus, dashboard=group.dashboard):
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"body": body, "out": str(out), "threads": group.threads_per_worker, "cwd": os.getcwd()},
-            torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
-            scaling_config=ScalingConfig(
-                num_workers=group.workers, use_gpu=group.gpus_per_worker > 0, resources_per_worker=resources
-            ),
-            run_config=RunConfig(
-                name="train",
-                storage_path=str(out / "ray"),
-                failure_config=FailureConfig(
-                    max_failures=group.max_failures, controller_failure_limit=_START_ATTEMPTS - 1
-                ),
-                callbacks=[_EndOnOurErrors()],
-                worker_runtime_env={"env_vars": _worker_environment(group)},
-                logging_config=LoggingConfig(log_level="CRITICAL"),
-            ),
-        )
-        _stop_on_sigterm(out / STOP_FILE)
-        try:
-            return trainer.fit().return_value
-        except TrainingFailedError as error:
-            raise _readable(error, group, failure_path) from error
-        except SystemExit:
-            # Ray's answer to Ctrl-C.
-            raise KeyboardInterrupt from None
+    (out / FAILURE_FILE).unlink(missing_ok=True)
+    defaults.apply()
+    group = replace(group, address=group.address or os.environ.get("RAY_ADDRESS") or _address_in_use())
+    if group.address is None:
+        group = on_this_machine(group, torch.cuda.device_count())
+    with contextlib.ExitStack() as stack:
+        if interruptions is None:
+            interruptions = stack.enter_context(Interruptions())
+        stack.enter_context(interruptions.noted())
+        connection, process = stack.enter_context(_ray_process(body, group, out))
+        return _attend(connection, process, out, interruptions)
 
 
-class _EndOnOurErrors(UserCallback):
-    """Ends the run when a worker raised an error of ours: what a user has to put right does not mend by itself.
+def _attend(
+    connection: Connection, process: subprocess.Popen[bytes], out: Path, interruptions: Interruptions
+) -> object:
+    """Listen to Ray's process and to signals until the run is over; returns its value."""
+    news: News = Waiting("ray", "Ray to start")
+    told = _Told()
+    attempt = read_attempt(out)
+    while not isinstance(news, Ended):
+        if isinstance(news, Waiting):
+            attempt = read_attempt(out)
+        told.of(news)
+        if (number := interruptions.take()) is not None:
+            trains = isinstance(news, Placed) and read_attempt(out) != attempt
+            if not trains or number != signal.SIGTERM:
+                interruptions.end(number)
+            (out / STOP_FILE).touch()
+        if connection.poll(_LISTEN_S):
+            try:
+                news = pickle.loads(connection.recv_bytes())
+            except EOFError:
+                status = process.wait(_FAREWELL_S)
+                how = f"by signal {-status}" if status < 0 else f"with status {status}"
+                raise ClusterError(f"the process that runs Ray was ended {how}; is there enough memory?") from None
+    if news.error is not None:
+        raise news.error
+    return news.value
 
-    Ray Train starts the workers again after any exception of theirs, but not after one of its own controller, where
-    this is called.
+
+class _Told:
+    """Says what is waited for: not at once, then every 30 s."""
+
+    def __init__(self) -> None:
+        self._on: str | None = None
+        self._due_s = 0.0
+
+    def of(self, news: News) -> None:
+        now_s = time.monotonic()
+        on = news.on if isinstance(news, Waiting) else None
+        if on is not None and on != self._on:
+            self._due_s = now_s + _QUIET_S[on]
+        self._on = on
+        if isinstance(news, Waiting) and now_s >= self._due_s:
+            print(f"waiting for {news.reason}", file=sys.stderr, flush=True)
+            self._due_s = now_s + _TOLD_EVERY_S
+
+
+@contextlib.contextmanager
+def _ray_process(
+    body: Callable[[RayRuntime], Any], group: WorkerGroup, out: Path
+) -> Iterator[tuple[Connection, subprocess.Popen[bytes]]]:
+    """Ray's process in a session of its own, which Ctrl-C on the terminal does not reach; nothing of it is left."""
+    from ray import cloudpickle  # the one that sends functions to workers too: by value when the main program has them
+
+    ours, theirs = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _START, str(theirs.fileno()), str(_ROOT)],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        theirs.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which whoever listens is told
+            ours.send(sys.path)
+            ours.send_bytes(cloudpickle.dumps((body, group, out)))
+        yield ours, process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_FAREWELL_S)
+    finally:
+        ours.close()
+        process.kill()
+        process.wait()
+        end_session(process.pid)
+
+
+def _address_in_use() -> str | None:
+    """The cluster that this process is connected to already, as in a notebook."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address) if ray.is_initialized() else None
+
+
+def on_this_machine(group: WorkerGroup, gpus: int) -> WorkerGroup:
+    """The group with its GPUs decided, for a Ray of our own: Ray also counts those that torch cannot use.
+
+    Args:
+        group: the workers.
+        gpus: how many torch can use here.
+
+    Raises:
+        ClusterError: more are asked for.
     """
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for rank in sorted(worker_exceptions):
-            if isinstance(worker_exceptions[rank], MedformerError):
-                raise worker_exceptions[rank]
-
-
-def _work(config: dict[str, Any]) -> Any:
-    """The training function of Ray Train, on every worker."""
-    torch.set_num_threads(config["threads"])
-    if os.path.isdir(config["cwd"]):
-        os.chdir(config["cwd"])  # Relative paths mean what they meant to the user, where the folder is there.
-    return config["body"](RayRuntime(Path(config["out"])))
-
-
-def _stop_on_sigterm(stop_file: Path) -> None:
-    """Let the run write a checkpoint and end when Slurm or Kubernetes is about to end this process."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: stop_file.touch())
-
-
-def _worker_environment(group: WorkerGroup) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": str(group.threads_per_worker)}
-    if not group.gpus_per_worker:
-        # DeepSpeed otherwise guesses from what is installed.
-        environment["DS_ACCELERATOR"] = "cpu"
-    return environment
-
-
-def _readable(error: TrainingFailedError, group: WorkerGroup, failure_path: Path) -> MedformerError:
-    """What Ray Train gave up on, in one line."""
-    cause = getattr(error, "controller_failure", None)
-    if isinstance(cause, MedformerError):
-        return cause
-    write_atomic(failure_path, f"{error}\n")
-    failures = getattr(error, "worker_failures", {})
-    if failures:
-        rank = min(failures)
-        summary = f"{type(failures[rank]).__name__}: {first_line(failures[rank])}"
-        return ClusterError(
-            f"the run failed for good after {group.max_failures} restarts; rank {rank}: {summary}; see {failure_path}"
-        )
-    wanted = f"{group.workers} workers with {group.threads_per_worker} CPUs and {group.gpus_per_worker} GPUs each"
-    return ClusterError(f"Ray could not run {wanted}: {first_line(cause or error)}; see {failure_path}")
+    if group.gpus_per_worker is None:
+        return replace(group, gpus_per_worker=int(gpus >= group.workers))
+    asked = group.workers * group.gpus_per_worker
+    if asked > gpus:
+        raise ClusterError(f"{asked} GPUs asked for, this machine has {gpus}")
+    return group

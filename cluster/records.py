@@ -56,11 +56,25 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class Promotion:
+    """What came of giving an alias to a version.
+
+    Attributes:
+        move: as it was recorded.
+        holds: the newest move of the alias: another one, if somebody else moved it at the same time.
+    """
+
+    move: AliasMove
+    holds: AliasMove
+
+
+@dataclass(frozen=True)
 class ModelDetails:
     """Everything about one name: versions newest first, moves of aliases oldest first.
 
     Attributes:
-        unrecorded: aliases whose present version is not the last one recorded, because they were moved by other means.
+        unrecorded: aliases whose present version is not the last one recorded: they were moved by other means, or a
+            promotion was cut off between the record and the alias.
     """
 
     name: str

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.digests import decode, digest_bundle, encode
 from cluster.errors import RegistryError
-from cluster.history import AliasMove, as_tag, new_move, read_moves
+from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
 from cluster.pull import fetch
-from cluster.records import ModelDetails, ModelSummary, PublishedModel
+from cluster.records import ModelDetails, ModelSummary, Promotion, PublishedModel
 from cluster.reference import check_alias, check_name, check_version, parse_reference
 from cluster.store import Store, first_line
+from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.errors import nearest
 from data_shards.support.files import read_json
 
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 EXPERIMENT = "medformer-models"
 _DIGESTS = "medformer.files"
 _ARCHITECTURE = "medformer.architecture"
+# How often an alias is put right; each time is needed only when somebody else moved it meanwhile.
+_MOST_MOVES = 100
+# How often, and how long apart, an alias that does not agree with its history is looked at again.
+_LOOKS, _LOOK_S = 5, 0.2
 
 
 class Registry:
@@ -52,12 +59,12 @@ class Registry:
         check_name(name)
         files = digest_bundle(bundle)
         architecture = str(read_json(bundle / "config.json", RegistryError).get("architecture", "unknown"))
-        with _store_errors(f"cannot publish {bundle} as {name!r}"):
-            self._ensure_model(name)
+        with _store_errors(f"cannot publish {bundle} as {name!r} in {self.store.uri}"):
             for published in self._versions(name):
                 if published.files == files:
                     return published
             location, model_id = self._upload(bundle, name, run_id)
+            self._ensure_model(name)
             with self.store.as_default():
                 created = self._client.create_model_version(
                     name,
@@ -68,7 +75,7 @@ class Registry:
                 )
             return self._published(created, {})
 
-    def promote(self, name: str, version: str, alias: str) -> AliasMove:
+    def promote(self, name: str, version: str, alias: str) -> Promotion:
         """Give ``alias`` to a version; the version that had it loses it, and the move is written down.
 
         Raises:
@@ -77,13 +84,18 @@ class Registry:
         check_alias(alias)
         model = self._model(name)
         found = self.resolve(f"{name}:{check_version(version)}")
-        move = new_move(alias, found.version, _aliases(model).get(alias))
+        before = read_moves(model.tags)
+        move = new_move(alias, found.version, _aliases(model).get(alias), before)
         key, value = as_tag(move)
         with _store_errors(f"cannot promote {name}:{version}"):
             # First the record: an alias never moves without one.
             self._client.set_registered_model_tag(name, key, value)
-            self._client.set_registered_model_alias(name, alias, found.version)
-        return move
+        with _store_errors(f"the promotion of {name}:{version} is recorded but may not have taken effect; try again"):
+            moves = self._follow_history(name, alias)
+        holds = newest(moves, alias) or move
+        # As it stands in the history, where it may have come after a move that was not seen.
+        recorded = next((each for each in moves if replace(each, previous=move.previous) == move), move)
+        return Promotion(recorded, holds)
 
     def list(self) -> tuple[ModelSummary, ...]:
         """Every model, by name."""
@@ -108,24 +120,32 @@ class Registry:
             RegistryError: there is no such model; the nearest name is given.
         """
         model = self._model(check_name(name))
-        aliases = _aliases(model)
-        history = read_moves(model.tags)
-        last = {move.alias: move.version for move in history}
+        for _ in range(_LOOKS):
+            aliases, history = _aliases(model), read_moves(model.tags)
+            known = sorted({*aliases, *(move.alias for move in history)})
+            unrecorded = [alias for alias in known if not _agree(aliases, history, alias)]
+            if not unrecorded:
+                break
+            time.sleep(_LOOK_S)  # A promotion may be between its record and its alias.
+            model = self._model(name)
         with _store_errors(f"cannot show {name!r}"):
             return ModelDetails(
                 name=name,
                 versions=self._versions(name, aliases),
                 aliases=aliases,
                 history=history,
-                unrecorded=tuple(alias for alias, version in aliases.items() if last.get(alias) != version),
+                unrecorded=tuple(unrecorded),
             )
 
     def resolve(self, reference: str) -> PublishedModel:
         """The version that ``name@alias`` or ``name:version`` stands for.
 
         Raises:
-            RegistryError: there is no such model, alias or version; the nearest one is given.
+            RegistryError: there is no such model, alias or version; the nearest one is given. The name alone is
+                answered with the aliases there are.
         """
+        if not set(reference) & {"@", ":"}:
+            raise self.which_version(reference)
         wanted = parse_reference(reference)
         model = self._model(wanted.name)
         aliases = _aliases(model)
@@ -140,6 +160,17 @@ class Registry:
                 return published
         known = ", ".join(published.version for published in versions) or "none"
         raise RegistryError(f"model {wanted.name!r} has no version {number}; valid: {known}")
+
+    def which_version(self, name: str) -> RegistryError:
+        """What to answer when a model is named without saying which version: the ways to say it.
+
+        Raises:
+            RegistryError: there is no such model; the nearest name is given.
+        """
+        details = self.show(name)
+        ways = [f"{name}@{alias} (version {version})" for alias, version in details.aliases.items()]
+        ways += [f"{name}:{published.version}" for published in details.versions[:1]]
+        return RegistryError(f"model {name!r}: which version? {' or '.join(ways) or 'it has none yet'}")
 
     def pull(self, reference: str, destination: Path) -> Path:
         """Copy a model bundle out of the registry; see :func:`cluster.pull.fetch`.
@@ -157,6 +188,22 @@ class Registry:
         published = self.resolve(reference)
         return fetch(self.store.uri, published.location, published.files, destination, reference)
 
+    def _follow_history(self, name: str, alias: str) -> tuple[AliasMove, ...]:
+        """Put the alias where its newest move says, until both are seen to agree; returns the history.
+
+        Whoever moves an alias last looks once more afterwards, and sees all that was recorded before: so however many
+        promote at the same time, the last of them leaves agreement.
+        """
+        for _ in range(_MOST_MOVES):
+            model = self._client.get_registered_model(name)
+            moves = read_moves(model.tags)
+            if _agree(_aliases(model), moves, alias):
+                return moves
+            last = newest(moves, alias)
+            assert last is not None, "a move was recorded"
+            self._client.set_registered_model_alias(name, alias, last.version)
+        raise RegistryError(f"{name}@{alias} is moved again and again by others")
+
     def _upload(self, bundle: Path, name: str, run_id: str | None) -> tuple[str, str]:
         """Store the files as a logged model; returns where they are and its id."""
         from mlflow.entities import LoggedModelStatus
@@ -165,12 +212,14 @@ class Registry:
         model = self._client.create_logged_model(
             experiment, name=name, source_run_id=run_id, model_type="medformer-backbone"
         )
-        status = LoggedModelStatus.FAILED
         try:
             self._client.log_model_artifacts(model.model_id, str(bundle))
-            status = LoggedModelStatus.READY
-        finally:
-            self._client.finalize_logged_model(model.model_id, status)
+        except BaseException:
+            self.store.discard(model.artifact_location)
+            with contextlib.suppress(Exception):  # the first error counts, and may be the reason for a second one
+                self._client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            raise
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return model.artifact_location, model.model_id
 
     def _ensure_model(self, name: str) -> None:
@@ -239,6 +288,11 @@ def _aliases(model: RegisteredModel) -> dict[str, str]:
     return {alias: str(version) for alias, version in sorted(model.aliases.items())}
 
 
+def _agree(aliases: Mapping[str, str], moves: Sequence[AliasMove], alias: str) -> bool:
+    last = newest(moves, alias)
+    return last is not None and aliases.get(alias) == last.version
+
+
 def _iso(timestamp_ms: int) -> str:
     return datetime.datetime.fromtimestamp(timestamp_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
 
@@ -251,4 +305,4 @@ def _store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"{doing}: {first_line(error)}") from error
+        raise RegistryError(f"{doing}: {FULL if is_full_disk(error) else first_line(error)}") from error

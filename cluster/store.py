@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
+from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PROBE_TIMEOUT_S = 10.0
+_SQLITE = "sqlite:///"
 
 
 class Store:
@@ -41,12 +44,12 @@ class Store:
             RegistryError: the server does not answer, or the database cannot be opened.
         """
         defaults.apply()
-        self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _embedded_uri()
+        self.uri = _resolved(tracking_uri)
         # Beside the database, so that the two move together; a server decides for itself.
         self._artifacts: Path | None = None
-        if self.uri.startswith("sqlite:///"):
-            database = Path(self.uri.removeprefix("sqlite:///")).absolute()
-            self.uri = f"sqlite:///{database}"
+        if self.uri.startswith(_SQLITE):
+            database = Path(self.uri.removeprefix(_SQLITE)).absolute()
+            self.uri = f"{_SQLITE}{database}"
             self._artifacts = database.parent / "artifacts"
             with _readable(f"the model store {database}"):
                 database.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +74,11 @@ class Store:
                     if found is None:
                         raise error
             return str(found.experiment_id)
+
+    def discard(self, location: str) -> None:
+        """Remove files that were half written, where this process can: a server looks after its own."""
+        if self._artifacts is not None and location.startswith("file:"):
+            shutil.rmtree(urllib.request.url2pathname(urllib.parse.urlparse(location).path), ignore_errors=True)
 
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
@@ -105,13 +113,20 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise RegistryError(f"{what}: {first_line(error)}") from error
+        raise RegistryError(f"{what}: {FULL if is_full_disk(error) else first_line(error)}") from error
     except OSError as error:
         raise RegistryError(f"{what}: {error.strerror or error}") from error
 
 
-def _embedded_uri() -> str:
-    return f"sqlite:///{home_folder() / 'medformer.db'}"
+def is_there(tracking_uri: str | None = None) -> bool:
+    """Whether connecting would find a store; false where an embedded one would have to be made first."""
+    uri = _resolved(tracking_uri)
+    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).is_file()
+
+
+def _resolved(tracking_uri: str | None) -> str:
+    embedded = f"{_SQLITE}{home_folder() / 'medformer.db'}"
+    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded
 
 
 def _probe(uri: str) -> None:
@@ -130,7 +145,9 @@ def _client(uri: str) -> MlflowClient:
     from mlflow.utils.file_utils import ExclusiveFileLock
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if not uri.startswith("sqlite:///"):
+    # A database that refuses is an error of ours in one line, not a traceback before it.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    if not uri.startswith(_SQLITE):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Two processes that make the tables of a new database at once would trip over each other.
     with ExclusiveFileLock(f"{uri.removeprefix('sqlite:///')}.lock"):

@@ -31,6 +31,7 @@ _PARAM_LENGTH = 6000  # mlflow.utils.validation.MAX_PARAM_VAL_LENGTH
 _INTERVAL_S = 2.0
 _PAUSE_AFTER_LOSS_S = 30.0
 _FAREWELL_S = 20.0
+_INTERRUPTED_FAREWELL_S = 2.0
 
 
 class TrackedRun:
@@ -79,6 +80,7 @@ class TrackedRun:
         self._warn = warn
         self._interval_s = interval_s
         self.stopped = False
+        self._status = "KILLED"
         self._stop = threading.Event()
         self._lost = False
         self._unsent: list[Metric] = []
@@ -101,14 +103,11 @@ class TrackedRun:
         status = "KILLED" if self.stopped else "FINISHED"
         if kind is not None:
             status = "FAILED" if issubclass(kind, Exception) else "KILLED"
+        self._status = status
         self._stop.set()
-        self._thread.join(_FAREWELL_S)
-        if self._lost or self._thread.is_alive():
-            return  # Said already; asking a lost server again would only take time.
-        try:
-            self._store.client.set_terminated(self.run_id, status)
-        except Exception as problem:  # Tracking never decides how a training ends.
-            self._warn(f"tracking: the end of the run could not be recorded: {first_line(problem)}")
+        # Who interrupts a run does not wait for a slow server; the thread ends with the process.
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self._thread.join(_INTERRUPTED_FAREWELL_S if interrupted else _FAREWELL_S)
 
     def _follow(self) -> None:
         while True:
@@ -128,7 +127,15 @@ class TrackedRun:
                     self._warn("tracking: the server is back, and has what it missed")
                 self._lost = False
             if stopping:
+                if not self._lost:  # Otherwise said already; asking a lost server again would only take time.
+                    self._record_the_end()
                 return
+
+    def _record_the_end(self) -> None:
+        try:
+            self._store.client.set_terminated(self.run_id, self._status)
+        except Exception as problem:  # Tracking never decides how a training ends.
+            self._warn(f"tracking: the end of the run could not be recorded: {first_line(problem)}")
 
     def _copy(self) -> None:
         """Send what is new in the file; what could not be sent is kept for the next time."""

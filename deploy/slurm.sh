@@ -30,7 +30,7 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
   sleep 15
 fi
 
-RAY_ADDRESS="$address" medformer pretrain "$@" --resume &
+RAY_ADDRESS="$address" medformer pretrain "$@" cluster.wait_s=300 --resume &
 driver=$!
 trap 'kill -TERM "$driver"' TERM
 status=0

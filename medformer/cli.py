@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from data_shards.support.errors import MedformerError, nearest
 from medformer import __version__
@@ -66,9 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that takes options only as they are written; those of subcommands are made by this class too.
+
+    An abbreviation would stop working, or come to mean something else, with the next option that begins like it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """The parser with the options of the ``chosen`` command; the others are only listed."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="medformer",
         description="Pretrain medical-imaging foundation models; adapt them to few labels.",
         epilog="'medformer COMMAND --help' explains a command. Not for clinical use.",

@@ -4,28 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from data_shards.support.errors import ConfigError, nearest
 
 
 @contextlib.contextmanager
-def local_model(reference: str, tracking_uri: str | None = None) -> Iterator[str]:
+def local_model(reference: str, tracking_uri: str | None = None, *, networks: Sequence[str] = ()) -> Iterator[str]:
     """A local folder or name for ``reference``; a registered model is pulled into a folder that lives for the block.
 
     Args:
         reference: a folder, ``name@alias`` or ``name:version`` of the registry, or the name of a network.
         tracking_uri: the registry's store; None for the default.
+        networks: names of networks that are taken as well.
 
     Yields:
-        The folder, or ``reference`` itself when it is not one of the registry.
+        The folder, or ``reference`` itself when it is the name of a network.
 
     Raises:
-        RegistryError: the registry has no such model.
+        RegistryError: the registry has no such model; or it has the name, and the aliases to choose from are told.
+        ConfigError: it is none of the three.
     """
-    if Path(reference).is_dir() or not set(reference) & {"@", ":"}:
+    if Path(reference).is_dir() or reference in networks:
         yield reference
         return
+    if not set(reference) & {"@", ":"}:
+        raise _unknown(reference, tracking_uri, networks)
     from cluster.registry import Registry  # only here: a local folder needs no registry software
 
     with tempfile.TemporaryDirectory(prefix="medformer-") as folder:
         yield str(Registry(tracking_uri).pull(reference, Path(folder) / "model"))
+
+
+def _unknown(name: str, tracking_uri: str | None, networks: Sequence[str]) -> Exception:
+    """What to say of a word that is neither a folder nor a network: most likely it is a model without its version."""
+    models: list[str] = []
+    with contextlib.suppress(ModuleNotFoundError):  # without registry software nothing is registered
+        from cluster.errors import RegistryError
+        from cluster.registry import Registry
+        from cluster.store import is_there
+
+        with contextlib.suppress(RegistryError):  # a server that is away has no say in a word that need not be its own
+            if is_there(tracking_uri):
+                registry = Registry(tracking_uri)
+                models = [model.name for model in registry.list()]
+                if name in models:
+                    return registry.which_version(name)
+    network = ", nor the name of a network" if networks else ""
+    hint = nearest(name, [*models, *networks]) if models or networks else ""
+    return ConfigError(f"{name}: neither the folder of a model bundle nor a model of the registry{network}{hint}")

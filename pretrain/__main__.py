@@ -13,7 +13,7 @@ from data_shards.support.errors import MedformerError
 
 def main(argv: list[str] | None = None) -> int:
     """Run the engine in the plain runtime; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__, allow_abbrev=False)
     parser.add_argument("config", type=Path, help="the YAML document of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values of the document")
     parser.add_argument(
@@ -34,9 +34,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from pretrain.config import PretrainConfig
     from pretrain.engine import run
+    from pretrain.resumption import check_resumption, finished_bundle
     from pretrain.runtime import TorchRuntime
 
     config = load(PretrainConfig, arguments.config, arguments.overrides)
+    if arguments.resume:
+        check_resumption(config, int(os.environ.get("WORLD_SIZE", "1")))
+        if (finished := finished_bundle(config)) is not None:
+            if os.environ.get("RANK", "0") == "0":
+                print(f"finished already: {finished}")
+            return 0
     if threads := config.cluster.threads_per_worker:
         torch.set_num_threads(threads)
     runtime = TorchRuntime()

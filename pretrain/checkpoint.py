@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from data_shards.support.disk import FULL, is_filled, is_full_disk
 from data_shards.support.errors import CheckpointError, MedformerError
 from data_shards.support.files import read_json, sha256_of, sync_tree, write_json
 
@@ -132,16 +133,21 @@ class CheckpointStore:
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _DISK_ERRORS):
                 raise  # A worker was lost: that is for the surroundings to mend, by a restart.
+            full = is_full_disk(error) or (isinstance(error, RuntimeError) and is_filled(partial))
             shutil.rmtree(partial, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise MedformerError(f"cannot write checkpoint {final}: {reason}") from error
+            reason = FULL if full else getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise MedformerError(f"cannot write checkpoint {final}: {reason}{self._what_stays()}") from error
         except MedformerError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise MedformerError(f"cannot write checkpoint {final}: {error}") from error
+            raise MedformerError(f"cannot write checkpoint {final}: {error}{self._what_stays()}") from error
         if leader:
             for old in self.complete()[: -self.keep]:
                 self._remove(old.folder)
         dist.barrier()
+
+    def _what_stays(self) -> str:
+        last = self.latest()
+        return "" if last is None else f"; {last.folder.name} stays, and --resume goes on from it"
 
     def _remove(self, folder: Path) -> None:
         # Hidden first: what a kill leaves of it must not look complete.

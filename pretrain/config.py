@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -193,9 +194,11 @@ class ClusterConfig(Document):
     Attributes:
         address: of a Ray cluster; None starts one on this machine.
         workers: training processes.
-        threads_per_worker: CPU threads of each; None shares the cores of the machine evenly.
-        gpus_per_worker: 0 or 1; None takes a GPU when there is one.
+        threads_per_worker: CPU threads of each; None takes as many as the cluster has for every worker.
+        gpus_per_worker: 0 or 1; None takes one when the cluster has one for every worker.
         max_failures: restarts after a lost worker or node.
+        wait_s: how long machines that have not joined the cluster yet are waited for, in seconds; an autoscaler is
+            given its time in any case.
         experiment: MLflow experiment.
         tracking_uri: MLflow server; None for the store on this machine.
         model_name: name under which the model is registered; None registers nothing.
@@ -207,6 +210,7 @@ class ClusterConfig(Document):
     threads_per_worker: Count | None = None
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 3
+    wait_s: Annotated[float, Field(ge=0)] = 0.0
     experiment: str = "pretraining"
     tracking_uri: str | None = None
     model_name: str | None = None
@@ -274,17 +278,22 @@ def run_digest(config: PretrainConfig) -> str:
 
     The folders of the datasets may have moved: their content is in the state of the sample stream.
     """
-    content = resolved(config)
+    return hashlib.sha256(json.dumps(run_content(resolved(config)), sort_keys=True).encode()).hexdigest()
+
+
+def run_content(content: dict[str, Any]) -> dict[str, Any]:
+    """What of a resolved document a resumed run must have in common with the one it goes on from."""
+    kept = copy.deepcopy(content)
     for key in PLACE_KEYS:
-        _remove(content, key.split("."))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        _remove(kept, key.split("."))
+    return kept
 
 
 def _remove(content: Any, path: list[str]) -> None:
     if isinstance(content, list):
         for inner in content:
             _remove(inner, path)
-    elif len(path) > 1:
-        _remove(content[path[0]], path[1:])
-    else:
+    elif isinstance(content, dict) and len(path) > 1:
+        _remove(content.get(path[0]), path[1:])
+    elif isinstance(content, dict):
         content.pop(path[0], None)

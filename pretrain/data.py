@@ -37,7 +37,7 @@ def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runt
     """
     data, reading = config.data, config.data.reading
     for dataset in datasets:
-        _check(dataset, config, runtime.world_size)
+        check_dataset(dataset, config, runtime.world_size)
     return SampleStream(
         datasets,
         batch_size=data.batch_size,
@@ -54,7 +54,12 @@ def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runt
     )
 
 
-def _check(dataset: ShardedDataset, config: PretrainConfig, world_size: int) -> None:
+def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: int) -> None:
+    """See that the engine can train on a dataset.
+
+    Raises:
+        ConfigError: as for :func:`open_stream`.
+    """
     shape = dataset.image_shape
     if shape is None or len(shape) not in (3, 4) or np.dtype(dataset.layout.dtype) != np.uint8:
         raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W or C,D,H,W of one size in split train")

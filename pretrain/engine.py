@@ -17,17 +17,20 @@ from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
 from data_shards.support.progress import Progress
+from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
-from pretrain.config import PLACE_KEYS, PretrainConfig, run_digest
+from pretrain.config import PretrainConfig, run_digest
 from pretrain.data import open_datasets, open_stream
-from pretrain.health import HealthMonitor, embedding_spread
+from pretrain.health import HealthMonitor, embedding_spread, watched_embedding
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.collectives import all_gather_rows
-from pretrain.optim import create_schedule
+from pretrain.optim import create_schedule, grow_state
+from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime
 from pretrain.sharding import gradient_norm, initialise, zero_stage
+from pretrain.stopping import StopVote
 from pretrain.view_factory import ViewFactory
 
 T = TypeVar("T")
@@ -74,7 +77,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     # Rank 0 chooses: a shared file system may show the others an older state of the folder.
     checkpoint = _on_rank_zero(runtime, lambda: _intact(store.latest())) if resume else None
     if checkpoint is not None:
-        step = _restore(checkpoint, engine, stream, config, runtime)
+        step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
     _on_rank_zero(runtime, lambda: _prepare_output(config, store))
     make_views = ViewFactory(config, runtime.device)
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health)
@@ -84,34 +87,33 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     shown: dict[str, float] = {}
 
     module.train()
-    with progress:
+    with progress, StopVote() as vote:
         while step < total_steps:
             asked_s = time.perf_counter()
             batch = next(batches)
             waited_s = time.perf_counter() - asked_s
 
             step += 1
-            last = step == total_steps
-            save = last or step % config.checkpoint.every_steps == 0
-            observe = save or step % config.log_every_steps == 0
-
             schedule.step_update(step)
             views = make_views(batch)
             loss, parts = engine(views)
+            vote.cast(runtime.stop_requested())
             engine.backward(loss)
+            stop = vote.outcome()  # One rank that is asked to stop takes the others with it.
+
+            last = step == total_steps
+            save = stop or last or step % config.checkpoint.every_steps == 0
+            observe = save or step % config.log_every_steps == 0
             norm = gradient_norm(module) if observe and stage == 0 else None
             engine.step()
             module.after_step(step / total_steps)
             meter.add({"loss": loss, **parts}, batch.global_size, waited_s)
 
-            stop = False
             if observe:
-                embedding_BD = views.embeddings(module.backbone)[0].detach()
+                embedding_BD = watched_embedding(views, module.backbone)
                 own = embedding_spread(all_gather_rows(embedding_BD, views.rows))
                 own["grad_norm"] = engine.get_global_grad_norm() if norm is None else norm
-                own["stop"] = float(runtime.stop_requested())
                 metrics = meter.reduce(own)
-                stop = metrics.pop("stop") > 0  # One rank that is asked to stop takes the others with it.
                 metrics["lr"] = float(optimizer.param_groups[0]["lr"])
                 metrics["epoch"] = step / stream.batches_per_epoch
                 if log:
@@ -120,7 +122,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 monitor.check(metrics, step)  # Before the checkpoint, so that a broken state is never saved.
                 shown = {name: metrics[name] for name in ("loss", "images_per_s", "data_wait")}
             progress.advance(1, **shown)
-            if save or stop:
+            if save:
                 _save(store, engine, stream, config, runtime, step)
             if stop and not last:
                 return None
@@ -174,6 +176,7 @@ def _save(
         "zero_stage": zero_stage(config),
         "stream": stream.state_dict(),
         "config_sha256": run_digest(config),
+        "vocabulary": _vocabulary(),
     }
     with store.write(step, runtime.attempt, state) as folder:
         engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
@@ -181,19 +184,26 @@ def _save(
     runtime.checkpoint_saved(store.path(step, runtime.attempt), step)
 
 
+def _vocabulary() -> dict[str, int]:
+    """Entries of each collection: so many rows the tables of the network have."""
+    return {name: len(entries) for name, entries in COLLECTIONS.items()}
+
+
 def _restore(
-    checkpoint: Checkpoint, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime
+    checkpoint: Checkpoint,
+    engine: Any,
+    optimizer: torch.optim.Optimizer,
+    stream: SampleStream,
+    config: PretrainConfig,
+    runtime: Runtime,
 ) -> int:
     state = checkpoint.state()
-    if state["config_sha256"] != run_digest(config):
+    check_same_run(checkpoint, state, config, runtime.world_size)
+    if state.get("vocabulary", _vocabulary()) != _vocabulary() and state["zero_stage"] > 0:
         raise CheckpointError(
-            f"{checkpoint.folder} was written by a run with another configuration; a resumed run may only change "
-            f"{', '.join(PLACE_KEYS)} (compare {config.out / 'config.yaml'})"
-        )
-    if state["world_size"] != runtime.world_size and state["zero_stage"] > 0:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds optimizer state that ZeRO stage {state['zero_stage']} split over "
-            f"{state['world_size']} workers; go on with as many, not {runtime.world_size}"
+            f"{checkpoint.folder} is from before an entry joined the vocabulary, and holds optimizer state that ZeRO "
+            f"stage {state['zero_stage']} split over the workers as the tables were then; end the run with the version "
+            "of Medformer that began it"
         )
     try:
         path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=ENGINE_TAG)
@@ -202,6 +212,7 @@ def _restore(
         raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
     if path is None:
         raise CheckpointError(f"{checkpoint.folder}: DeepSpeed found no state in it")
+    grow_state(optimizer)
     stream.load_state_dict(state["stream"])
     restore_rng(checkpoint, runtime.rank, config.seed)
     return int(state["step"])

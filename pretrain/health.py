@@ -9,7 +9,24 @@ import torch
 from torch import Tensor
 
 from data_shards.support.errors import TrainingError
+from pretrain.backbone import Medformer
+from pretrain.backbone.modes import evaluating
 from pretrain.config import HealthConfig
+from pretrain.objectives import Views
+
+
+def watched_embedding(views: Views, backbone: Medformer) -> Tensor:
+    """The embeddings ``B, D`` of the first view, looked at without leaving a trace in the run.
+
+    Those that an objective has trained on, where there are any. Otherwise they are made in evaluation mode, and no
+    buffer, random generator or gradient is touched: how often a run is looked at does not change what it learns.
+    """
+    trained_on = views.embedded(backbone)
+    if trained_on is not None:
+        return trained_on[0].detach()
+    devices = {images.device for images in views.images if images.device.type == "cuda"}
+    with evaluating(backbone), torch.random.fork_rng(devices), torch.no_grad():
+        return views.embeddings(backbone)[0]
 
 
 def embedding_spread(embedding_BD: Tensor) -> dict[str, float]:

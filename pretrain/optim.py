@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from torch import Tensor
 
 from data_shards.support.errors import ConfigError, nearest
 from pretrain.config import OptimizerConfig, ScheduleConfig
@@ -40,6 +41,20 @@ def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage
         return create_optimizer_v2(groups, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer: {config.name} refuses its arguments: {error}") from None
+
+
+def grow_state(optimizer: torch.optim.Optimizer) -> None:
+    """Fit a state that was just loaded to parameters that have gained rows since, as the vocabulary grew.
+
+    What the optimizer remembers of the new rows is zero, as it is of an entry that was in no batch yet.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, Tensor) or value.ndim != parameter.ndim or not value.ndim:
+                continue
+            missing = len(parameter) - len(value)
+            if missing > 0 and value.shape[1:] == parameter.shape[1:]:
+                state[name] = torch.cat([value, value.new_zeros(missing, *value.shape[1:])])
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, total_steps: int) -> CosineLRScheduler:

@@ -38,7 +38,11 @@ class Runtime(Protocol):
         """Take note that a checkpoint is complete; called on every rank."""
 
     def stop_requested(self) -> bool:
-        """Whether this worker should write a checkpoint and end."""
+        """Whether this worker should write a checkpoint and end.
+
+        Called in every step, equally often on every rank, and must be cheap. One rank that says so is enough: the
+        engine lets all of them stop after the same step.
+        """
 
 
 class TorchRuntime:

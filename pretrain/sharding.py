@@ -58,7 +58,10 @@ def initialise(module: PretrainModule, config: PretrainConfig, runtime: Runtime)
     # DeepSpeed would compile a shared-memory all-reduce for inference here: a minute, a C++ compiler, and no use to us.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if config.precision == "bf16":
-        document.setdefault("torch_autocast", {"enabled": True, "dtype": "bfloat16"})
+        # DeepSpeed would average the gradients of the modules that it takes for safe in bfloat16, too: all convolutions
+        # and linear maps. With none of them every gradient is averaged in its own precision, float32.
+        autocast = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+        document.setdefault("torch_autocast", autocast)
     deepspeed.init_distributed(
         dist_backend="nccl" if runtime.device.type == "cuda" else "gloo", verbose=False, dist_init_required=False
     )

@@ -51,6 +51,16 @@ def test_packages_import_only_the_floors_below() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_contributing_draws_the_rooms_of_data_shards_as_the_contract_does() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["id"] == "rooms-of-data-shards")
+    folders = {path.parent.name for path in (ROOT / "data_shards").glob("*/__init__.py")}
+    rooms = [[room for room in layer.split(" | ") if room in folders] for layer in layers]
+    rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    drawn = [re.findall("`([a-z]+)`", row) for row in rows]
+    assert [row for row in drawn if row and set(row) <= folders] == [room for room in rooms if room]
+
+
 def test_data_engine_and_finetuning_import_without_ray_mlflow_and_deepspeed() -> None:
     packages = ("data_shards", "pretrain", "finetune")
     absent = {"ray", "mlflow", "deepspeed", "sklearn", "lightly", "transformers"}

@@ -98,7 +98,9 @@ def fetch(folder: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks; the exit status is pytest's."""
-    parser = argparse.ArgumentParser(description="timm's own model checks on the models of Medformer")
+    parser = argparse.ArgumentParser(
+        description="timm's own model checks on the models of Medformer", allow_abbrev=False
+    )
     parser.add_argument("--sdist", type=Path, help="timm-VERSION.tar.gz; the default is to fetch it by pip")
     options, rest = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory(prefix="timm-checks-") as name:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.foreign.facts import PICKLED, PICKLED_REFUSED, fact
 from data_shards.foreign.labels import ForeignLabels
 from data_shards.format.tar_walk import TarWalk, WalkedMember
 from data_shards.sources.privacy import identifies, kept_number, kept_value
@@ -25,14 +24,17 @@ _MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")
 # An image of 2 GiB and its header, the same limit as when it is decoded; a label or a description is far smaller.
 _IMAGE_BYTES = (2 << 30) + (16 << 10)
 _FACT_BYTES = 16 << 20
+# Members that hold the number of a class, or its name.
+_CLASS_NUMBERS = ("cls", "cls2", "index", "inx", "id")
 _LONGEST_WORD = 1000
 
 
 class ForeignFields(Document):
     """Where the parts of a sample are.
 
-    A fact is found at ``SUFFIX`` or ``SUFFIX:PATH``: the member of that suffix, which holds a number, a list of numbers
-    or JSON, and the keys that lead to it in the JSON, with dots between them.
+    A fact is found at ``SUFFIX`` or ``SUFFIX:PATH``: the member of that suffix, decoded as webdataset decodes it
+    (``cls``, ``txt``, ``json``, ``npy``, ``ten``, ``mp`` and so on; others are read as JSON), and the keys that lead to
+    it in a mapping, with dots between them. Pickled members are refused.
     """
 
     images: dict[str, str] = Field(
@@ -59,6 +61,8 @@ class ForeignFields(Document):
     @classmethod
     def _readable(cls, images: dict[str, str]) -> dict[str, str]:
         for suffix in images:
+            if suffix.rpartition(".")[2] in PICKLED:
+                raise ValueError(f"a {suffix} member {PICKLED_REFUSED}")
             if suffix.rpartition(".")[2] not in ("npy", *_PICTURE_SUFFIXES):
                 raise ValueError(f"suffix {suffix!r}: images are read from npy, {', '.join(_PICTURE_SUFFIXES)}")
         return images
@@ -166,24 +170,31 @@ class ForeignSample:
             raise DataError(f"{self.where}: {place}: {error}") from None
 
     def _value(self, place: str, *, words: bool = False) -> Any:
-        """What is at a place; with ``words`` text that is no JSON is taken as it stands."""
+        """What is at a place; with ``words`` that of a label may be no number."""
         suffix, _, path = place.partition(":")
         member = self.members.get(suffix)
         if member is None:
             return None
         try:
-            text = member.content.decode("utf-8")
-        except UnicodeDecodeError:
-            raise DataError(f"{self.where}: its {suffix} member is neither a finite number nor JSON") from None
-        try:
-            value = json.loads(text, parse_float=_finite, parse_constant=_finite)
-        except (ValueError, RecursionError):
-            if words and not path and len(text) <= _LONGEST_WORD:
-                return text
-            raise DataError(f"{self.where}: its {suffix} member is neither a finite number nor JSON") from None
+            value = fact(suffix, member.content)
+        except DataError as error:
+            word = _word(suffix, member.content) if words and not path else None
+            if word is None:
+                raise DataError(f"{self.where}: its {suffix} member {error}") from None
+            return word
         for key in path.split(".") if path else ():
             value = value.get(key) if isinstance(value, dict) else None
         return value
+
+
+def _word(suffix: str, content: bytes) -> str | None:
+    """The text of a member that should hold the number of a class, such as ``benign``; None when it is none."""
+    if suffix.rpartition(".")[2] not in _CLASS_NUMBERS or len(content) > _LONGEST_WORD:
+        return None
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def foreign_samples(walk: TarWalk, fields: ForeignFields) -> Iterator[ForeignSample]:
@@ -225,10 +236,3 @@ def split_name(name: str) -> tuple[str, str]:
     """Key and suffix of a member; both are empty when it belongs to no sample."""
     match = _MEMBER.fullmatch(name)
     return (match[1], match[2].lower()) if match else ("", "")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value

@@ -7,20 +7,24 @@ already parsed) and repeats what a training batch needs of the ``.json`` member.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from data_shards.sample import Sample
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.files import write_atomic
 
 MAX_AXES = 4
+# Magic, version and length of the header that follows, as version 1.0 of the .npy format has them (NEP 1).
+_HEADER_START = 10
 
 
 class Codec(IntEnum):
@@ -207,15 +211,49 @@ def read_index(path: Path, samples: int) -> np.ndarray:
     """The records of an index, memory-mapped.
 
     Raises:
-        DataError: the file is not an index of ``samples`` samples.
+        DataError: the file cannot be read, or is not an index of ``samples`` samples.
     """
     try:
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path}: not a readable offset index: {error}") from None
-    if records.shape != (samples,) or records.dtype.names != Layout().dtype.names:
-        raise DataError(f"{path}: not an offset index of {samples} samples")
-    return records
+        with open(path, "rb") as file:
+            return map_index(file, str(path), samples)
+    except OSError as error:
+        raise_out_of_files(error)
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def map_index(file: BinaryIO, name: str, samples: int) -> np.ndarray:
+    """The records of an index that is open, memory-mapped; the map has a descriptor of its own.
+
+    Args:
+        file: open at its start.
+        name: its address, for messages.
+        samples: how many it lists.
+
+    Raises:
+        DataError: the file is not an index of ``samples`` samples.
+        OSError: it cannot be mapped.
+    """
+    try:
+        header = file.read(_HEADER_START)
+        header += file.read(int.from_bytes(header[-2:], "little"))
+        shape, dtype = _parsed(header)
+        if shape != (samples,) or dtype.names != Layout().dtype.names:
+            raise DataError(f"{name}: not an offset index of {samples} samples")
+        return np.memmap(file, dtype, "r", len(header), shape)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise DataError(f"{name}: not a readable offset index: {error}") from None
+
+
+@functools.lru_cache(64)
+def _parsed(header: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an ``.npy`` file; those of one dataset have equal headers, and reading one takes long."""
+    stream = io.BytesIO(header)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("another version of the .npy format than we write")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    if fortran_order and len(shape) > 1:
+        raise ValueError("columns first")
+    return shape, dtype
 
 
 def _blank(count: int, layout: Layout) -> np.ndarray:

@@ -11,6 +11,7 @@ from pydantic import field_validator
 
 from data_shards.card import DatasetCard
 from data_shards.sample import SPLITS
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.documents import Document, parse, resolved
 from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import write_json
@@ -153,6 +154,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"{folder}: not a folder of shards: no {FILE_NAME}") from None
     except OSError as error:
+        raise_out_of_files(error)
         raise DataError(f"{path}: not a readable manifest: {error.strerror or error}") from None
     return parse_manifest(document, str(path))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -80,6 +81,7 @@ class TarWalk:
                 size = os.fstat(file.fileno()).st_size
                 yield from self._members(file, size)
         except OSError as error:
+            raise_out_of_files(error)
             raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from None
 
     def _members(self, file: BinaryIO, size: int) -> Iterator[WalkedMember]:

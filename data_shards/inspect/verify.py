@@ -10,14 +10,14 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from data_shards.format import tar
+from data_shards.format.index import read_index
 from data_shards.format.manifest import Manifest, ShardEntry, read_manifest
-from data_shards.reading.open_shard import verified_index
-from data_shards.sample import Image, Sample
+from data_shards.reading.members import image_names, sample_of
 from data_shards.storage.local import LocalFolder
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.files import sha256_of
 from data_shards.support.progress import Progress
-from data_shards.vocabulary import Modality, Organ, Task
 
 
 def verify(folder: Path, progress: Progress | None = None) -> list[str]:
@@ -49,9 +49,14 @@ def _verify_shard(folder: Path, shard: ShardEntry, split: str, manifest: Manifes
     storage = LocalFolder(folder)
     try:
         storage.local(shard.index, size=shard.index_bytes, sha256=shard.index_sha256)
-        records = verified_index(folder / shard.index, shard, str(folder / shard.index))
+        if sha256_of(folder / shard.index) != shard.index_sha256:
+            raise DataError(f"{folder / shard.index}: damaged: its SHA-256 is not the one in the manifest")
+        records = read_index(folder / shard.index, shard.samples)
     except DataError as error:
         findings.append(str(error))
+    except OSError as error:
+        raise_out_of_files(error)
+        findings.append(f"{folder / shard.index}: cannot be read: {error.strerror or error}")
     path = folder / shard.file
     try:
         storage.local(shard.file, size=shard.bytes, sha256=shard.sha256)
@@ -60,6 +65,7 @@ def _verify_shard(folder: Path, shard: ShardEntry, split: str, manifest: Manifes
     except DataError as error:
         findings.append(str(error))
     except OSError as error:
+        raise_out_of_files(error)
         return [*findings, f"{path}: cannot be read: {error.strerror or error}"]
     if records is None or not path.is_file():
         return [*findings, f"{path}: damaged; without its index no sample can be named"]
@@ -79,11 +85,11 @@ def _damaged_samples(
     position = 0
     for number, record in enumerate(records):
         key = record["key"].decode()
-        payloads = {name: _payload(file, record["images"][name]) for name in _names(record)}
+        payloads = {name: _payload(file, record["images"][name]) for name in image_names(record)}
         if any(len(payload) < record["images"][name]["bytes"] for name, payload in payloads.items()):
             findings.append(f"{path}: cut off in sample {key}; {len(records) - number} samples are lost")
             break
-        expected = b"".join(map(tar.content, tar.members(_sample(record, payloads, split, attributes))))
+        expected = b"".join(map(tar.content, tar.members(sample_of(record, payloads, split, attributes))))
         failed = _failed(record, payloads)
         file.seek(position)
         if failed:
@@ -101,7 +107,7 @@ def _damaged_pixels(path: Path, file: BinaryIO, records: np.ndarray) -> list[str
     """
     findings = []
     for number, record in enumerate(records):
-        payloads = {name: _payload(file, record["images"][name]) for name in _names(record)}
+        payloads = {name: _payload(file, record["images"][name]) for name in image_names(record)}
         if any(len(payload) < record["images"][name]["bytes"] for name, payload in payloads.items()):
             findings.append(f"{path}: cut off in sample number {number}; {len(records) - number} samples are lost")
             break
@@ -115,31 +121,6 @@ def _failed(record: np.void, payloads: dict[str, bytes]) -> str:
     return ", ".join(name for name in payloads if crc32(payloads[name]) != record["images"][name]["crc32"])
 
 
-def _names(record: np.void) -> list[str]:
-    """The images that the study of a record has."""
-    return [name for name in record["images"].dtype.names if record["images"][name]["bytes"]]
-
-
 def _payload(file: BinaryIO, slot: np.void) -> bytes:
     file.seek(int(slot["offset"]))
     return file.read(int(slot["bytes"]))
-
-
-def _sample(record: np.void, payloads: dict[str, bytes], split: str, attributes: Sequence[str]) -> Sample:
-    images = {}
-    for name, payload in payloads.items():
-        slot = record["images"][name]
-        pixels = np.frombuffer(payload, slot["dtype"].decode()).reshape(slot["shape"][slot["shape"] > 0])
-        spacing_mm = tuple(float(value) for value in slot["spacing_mm"] if not np.isnan(value))
-        images[name] = Image(pixels, Modality(int(slot["modality"])), spacing_mm)
-    values = dict(zip(attributes, record["attributes"].tolist(), strict=True))
-    return Sample(
-        key=record["key"].decode(),
-        images=images,
-        organ=Organ(int(record["organ"])),
-        subject=record["subject"].decode(),
-        split=split,
-        label=record["label"] if record["labelled"] else None,
-        task=Task(int(record["task"])),
-        attributes={name: value for name, value in values.items() if not np.isnan(value)},
-    )

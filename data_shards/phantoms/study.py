@@ -12,7 +12,7 @@ from data_shards.phantoms.grid import Grid
 from data_shards.phantoms.modalities import Scan
 from data_shards.phantoms.noise import Shading
 from data_shards.phantoms.population import Population
-from data_shards.phantoms.recipe import PROJECTION, SLICES, VOLUME, BodyRecipe
+from data_shards.phantoms.recipes import PROJECTION, SLICES, VOLUME, Recipe
 from data_shards.phantoms.subject import Body, Subject
 from data_shards.sample import MASK, Image
 
@@ -48,7 +48,7 @@ class Studies:
     """
 
     name: str
-    recipe: BodyRecipe
+    recipe: Recipe
     population: Population
     size: int
     heights: tuple[float, ...]

@@ -11,11 +11,10 @@ from data_shards.phantoms.clutter import draw_clutter
 from data_shards.phantoms.difficulty import Difficulty
 from data_shards.phantoms.grid import Grid, Warp
 from data_shards.phantoms.lesions import LesionKind, draw_lesions
-from data_shards.phantoms.population import Population
+from data_shards.phantoms.population import Population, Variation
 from data_shards.phantoms.scene import Anatomy, Sampler, Structure, paint
 from data_shards.phantoms.shapes import coverage
 from data_shards.phantoms.tissues import Table
-from data_shards.phantoms.variation import Variation
 from data_shards.phantoms.waves import Waves
 from data_shards.vocabulary import Organ
 

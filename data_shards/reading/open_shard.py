@@ -5,16 +5,15 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from pathlib import Path
 
 import numpy as np
 from isal.isal_zlib import crc32
 
-from data_shards.format.index import read_index
 from data_shards.format.manifest import ShardEntry
+from data_shards.reading.verified import verified_index
 from data_shards.storage import Lease, Storage
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
-from data_shards.support.files import sha256_of
 
 
 class OpenShard:
@@ -27,13 +26,19 @@ class OpenShard:
     Args:
         storage: where the shard lies.
         entry: what the manifest says of it.
-        trusted: whether its index was verified before and cannot have changed since.
+        cached: whether its files are brought into a cache.
+
+    Attributes:
+        entry: as given.
+        descriptors: how many files it may hold open: the map of the index, the tar and the map of the tar, and for
+            cached files two leases.
     """
 
-    def __init__(self, storage: Storage, entry: ShardEntry, *, trusted: bool = False) -> None:
+    def __init__(self, storage: Storage, entry: ShardEntry, *, cached: bool = False) -> None:
         self.entry = entry
+        self.descriptors = 5 if cached else 3
         self._storage = storage
-        self._trusted = trusted
+        self._cached = cached
         self._lock = threading.Lock()
         self._index: _Index | None = None
         self._tar: _Tar | None = None
@@ -49,11 +54,12 @@ class OpenShard:
 
         Raises:
             DataError: the index is missing, damaged or cut off.
+            OutOfFiles: it cannot be opened because too many files are open; so for every other method.
         """
         index = self._index
         if index is None:
             with self._lock:
-                index = self._index = self._index or _Index(self._storage, self.entry, trusted=self._trusted)
+                index = self._index = self._index or _Index(self._storage, self.entry, cached=self._cached)
         index.check()
         return index.records
 
@@ -120,12 +126,11 @@ class OpenShard:
 class _Index:
     """The verified and mapped index of a shard."""
 
-    def __init__(self, storage: Storage, entry: ShardEntry, *, trusted: bool) -> None:
+    def __init__(self, storage: Storage, entry: ShardEntry, *, cached: bool) -> None:
         self._name = storage.describe(entry.index)
         self._size = entry.index_bytes
         self._lease = storage.local(entry.index, size=entry.index_bytes, sha256=entry.index_sha256)
-        path = self._lease.path
-        mapped = read_index(path, entry.samples) if trusted else verified_index(path, entry, self._name)
+        mapped = verified_index(self._lease.path, entry, self._name, cached=cached)
         self._mapping = mapped.base
         self.records = np.asarray(mapped)
 
@@ -147,6 +152,7 @@ class _Tar:
         try:
             self.descriptor = os.open(self._lease.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
+            raise_out_of_files(error)
             raise DataError(f"{self._name}: cannot be read: {error.strerror or error}") from None
 
     def mapped(self) -> np.ndarray:
@@ -155,6 +161,7 @@ class _Tar:
             try:
                 mapping = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
+                raise_out_of_files(error)
                 raise DataError(f"{self._name}: cannot be mapped: {error}") from None
             self._content = np.frombuffer(mapping, np.uint8)
             self._mapping = mapping
@@ -172,26 +179,6 @@ def checksums(pieces: np.ndarray) -> np.ndarray:
     content = pieces.data.cast("B")
     size = pieces.shape[1]
     return np.array([crc32(content[start : start + size]) for start in range(0, len(content), size)], np.uint32)
-
-
-def verified_index(path: Path, entry: ShardEntry, name: str) -> np.ndarray:
-    """The records of a shard, memory-mapped.
-
-    Args:
-        path: the index on this node.
-        entry: what the manifest says of it.
-        name: its address, for messages.
-
-    Raises:
-        DataError: the index is missing or is not the one that the manifest lists.
-    """
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
-    if found != entry.index_sha256:
-        raise DataError(f"{name}: damaged: its SHA-256 is not the one in the manifest")
-    return read_index(path, entry.samples)
 
 
 def _check_mapping(mapping: mmap.mmap, size: int, name: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_shards.format.manifest import FILE_NAME, Manifest, parse_manifest, read_manifest, split_entry
 from data_shards.reading.buffers import Buffers
+from data_shards.reading.members import Members, members_of
 from data_shards.reading.open_shard import OpenShard
 from data_shards.reading.pixels import SMALL_BYTES, read_one, read_rows
 from data_shards.reading.pool import ShardPool
@@ -141,6 +142,18 @@ class ShardedDataset:
             columns.take(number, places)
         return self._records([], columns)
 
+    def members(self, indices: np.ndarray) -> Iterator[Members]:
+        """The files of the samples at ``indices`` one by one, as they stand in the shards: all images, and the rest.
+
+        Raises:
+            IndexError: a position is outside the split.
+            DataError: a shard or index is damaged.
+        """
+        positions = self._positions(indices)
+        for position, number in zip(positions.tolist(), self._shard_of(positions).tolist(), strict=True):
+            row = position - self._shards.first_position(number)
+            yield members_of(self._shards[number], row, self.split, self.attributes, adopted=self.manifest.adopted)
+
     def prefetch(self, indices: np.ndarray) -> None:
         """Start to bring these samples near: remote shards to this node, large local images into memory.
 
@@ -201,7 +214,7 @@ class ShardedDataset:
 
     def _marks(self) -> Iterator[np.ndarray]:
         for number in range(len(self.entry.shards)):
-            yield self._shards.records_of(self._shards[number], number)["images"][self.image]["bytes"] > 0
+            yield self._shards[number].records["images"][self.image]["bytes"] > 0
 
     def _shard_of(self, positions: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._shards.ends, positions, side="right")
@@ -230,12 +243,6 @@ class ShardedDataset:
         return ", ".join(sorted(self.entry.images))
 
 
-def load_split(folder: Path, split: str) -> Records:
-    """Every sample of a split, in index order."""
-    dataset = ShardedDataset(folder, split)
-    return dataset.read(np.arange(len(dataset)))
-
-
 class _Columns:
     """The index records of a batch, gathered shard by shard.
 
@@ -251,7 +258,7 @@ class _Columns:
     def take(self, number: int, places: np.ndarray) -> tuple[OpenShard, np.ndarray]:
         """Copy those of one shard to their places; returns the shard and the copies."""
         shard = self._shards[number]
-        records = self._shards.records_of(shard, number)
+        records = shard.records
         plain = f"V{records.itemsize}"
         if self._dtype is None:
             self._dtype, self._bytes_B = records.dtype, np.empty(len(self._positions), plain)

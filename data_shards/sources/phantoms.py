@@ -11,10 +11,9 @@ from pydantic import Field
 from data_shards.card import DatasetCard
 from data_shards.phantoms.difficulty import difficulty as difficulty_at
 from data_shards.phantoms.population import Population
-from data_shards.phantoms.recipe import SLICES, VOLUME, BodyRecipe, FlatRecipe
-from data_shards.phantoms.recipes import RECIPES as RECIPES
-from data_shards.phantoms.study import Drawn, Studies
-from data_shards.sample import Image, Sample, subject_hash
+from data_shards.phantoms.recipes import RECIPES, SLICES, VOLUME, Recipe
+from data_shards.phantoms.study import Studies
+from data_shards.sample import Sample, subject_hash
 from data_shards.sources.base import Source, register_source
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError, nearest
@@ -44,19 +43,18 @@ class PhantomsConfig(Document):
     subjects: int | None = Field(default=None, description="how many subjects, all splits together")
     images_per_subject: int | None = Field(default=None, description="visits, or slices of a slice set")
     slices: tuple[float, ...] | None = Field(default=None, description="positions in mm, for slice sets")
-    difficulty: float | None = Field(default=None, description=f"0 easy to 1 hard, for scans; {DIFFICULTY} if absent")
-    masks: bool = Field(default=False, description="add the mask of the lesions, for scans")
+    difficulty: float = Field(default=DIFFICULTY, description="0 easy to 1 hard")
+    masks: bool = Field(default=False, description="add the mask of the lesions")
     dtype: Stored = Field(default="uint8", description="uint8, or native: CT int16, MRI uint16, PET and X-ray float32")
 
 
 @register_source("phantoms")
 class Phantoms(Source):
-    """Synthetic organ images with labels. Every image depends on set, options, subject and image number alone.
+    """Synthetic scans with labels. Every image depends on set, options, subject and image number alone.
 
-    Labels are int64 vectors of length 1. Flat pictures are uint8 ``C,H,W`` with 1 or 3 channels and unknown spacing.
-    Scans are ``1,H,W`` or ``1,D,H,W`` with spacing, and have the attributes ``age_years``, ``lesion_mm3`` (all lesions
-    of the subject together) and, for slices, ``slice_mm``. The label of a scan is what that image shows: a slice beside
-    the lesion has label 0.
+    Images are ``1,H,W`` or ``1,D,H,W`` with spacing. Labels are int64 vectors of length 1 and say what the image shows:
+    a slice beside the lesion has label 0. Attributes are ``age_years``, ``lesion_mm3`` (all lesions of the subject
+    together) and, for slices, ``slice_mm``.
 
     Args:
         name: one of :data:`RECIPES`.
@@ -84,7 +82,7 @@ class Phantoms(Source):
         subjects: int | None = None,
         images_per_subject: int | None = None,
         slices: Sequence[float] | None = None,
-        difficulty: float | None = None,
+        difficulty: float = DIFFICULTY,
         masks: bool = False,
         dtype: Stored = "uint8",
     ) -> None:
@@ -98,25 +96,18 @@ class Phantoms(Source):
             self.images_per_subject = _number_of_slices(name, recipe, slices, images_per_subject)
         if min(self.size, self.subjects, self.images_per_subject) < 1:
             raise DataError(f"{name}: size, subjects and images_per_subject are positive numbers")
-        if isinstance(recipe, BodyRecipe):
-            level = DIFFICULTY if difficulty is None else difficulty
-            self._population = Population(f"{recipe.body.population}/{seed}")
-            self._studies = Studies(
-                name,
-                recipe,
-                self._population,
-                size,
-                tuple(map(float, slices)) if slices is not None else recipe.heights(self.images_per_subject),
-                difficulty_at(level),
-                masks,
-                native=_is_native(name, dtype),
-            )
-            self.card = _card(name, recipe, size, f"phantoms 2, seed {seed}, difficulty {level:g}")
-        else:
-            if difficulty is not None or masks or dtype != "uint8":
-                raise DataError(f"{name} holds flat pictures: it has no difficulty, no masks and no dtype but uint8")
-            self._population = Population(f"{name}/{seed}")
-            self.card = _card(name, recipe, size, f"phantoms 1, seed {seed}")
+        self._population = Population(f"{recipe.body.population}/{seed}")
+        self._studies = Studies(
+            name,
+            recipe,
+            self._population,
+            size,
+            tuple(map(float, slices)) if slices is not None else recipe.heights(self.images_per_subject),
+            difficulty_at(difficulty),
+            masks,
+            native=_is_native(name, dtype),
+        )
+        self.card = _card(name, recipe, size, f"phantoms 2, seed {seed}, difficulty {difficulty:g}")
 
     def __len__(self) -> int:
         return self.subjects * self.images_per_subject
@@ -125,11 +116,7 @@ class Phantoms(Source):
         """The sample at ``position``, without those before it."""
         subject, number = divmod(position, self.images_per_subject)
         recipe = self._recipe
-        drawn = (
-            self._studies.draw(subject, number)
-            if isinstance(recipe, BodyRecipe)
-            else self._draw_flat(recipe, subject, number)
-        )
+        drawn = self._studies.draw(subject, number)
         return Sample(
             key=f"{subject:06d}-{number:03d}",
             images=drawn.images,
@@ -141,12 +128,6 @@ class Phantoms(Source):
             attributes=drawn.attributes,
         )
 
-    def _draw_flat(self, recipe: FlatRecipe, subject: int, number: int) -> Drawn:
-        population = self._population
-        label = population.label(subject, dict(zip(recipe.classes, recipe.prevalence, strict=True)))
-        anatomy, view = population.random("anatomy", subject), population.random("view", subject, number)
-        return Drawn({"image": Image(recipe.draw(anatomy, view, label, self.size), recipe.modality)}, label, {})
-
     @classmethod
     def from_config(cls, config: Any) -> list[Source]:
         """One source for each of the sets of a :class:`PhantomsConfig`."""
@@ -154,10 +135,8 @@ class Phantoms(Source):
         return [cls(name, **options) for name in dict.fromkeys(config.sets)]
 
 
-def _number_of_slices(
-    name: str, recipe: FlatRecipe | BodyRecipe, slices: Sequence[float], images_per_subject: int | None
-) -> int:
-    if not isinstance(recipe, BodyRecipe) or recipe.form != SLICES:
+def _number_of_slices(name: str, recipe: Recipe, slices: Sequence[float], images_per_subject: int | None) -> int:
+    if recipe.form != SLICES:
         raise DataError(f"{name} is not a set of slices: it has no option slices")
     if images_per_subject not in (None, len(slices)):
         raise DataError(f"{name}: {len(slices)} slices were given and {images_per_subject} images_per_subject")
@@ -172,8 +151,8 @@ def _is_native(name: str, dtype: str) -> bool:
     return dtype == "native"
 
 
-def _card(name: str, recipe: FlatRecipe | BodyRecipe, size: int, version: str) -> DatasetCard:
-    volume = isinstance(recipe, BodyRecipe) and recipe.form == VOLUME
+def _card(name: str, recipe: Recipe, size: int, version: str) -> DatasetCard:
+    volume = recipe.form == VOLUME
     return DatasetCard(
         name=name,
         title=f"{recipe.title}, {'x'.join([str(size)] * (3 if volume else 2))}",

@@ -13,6 +13,7 @@ from pathlib import Path
 from data_shards.storage import locks
 from data_shards.storage.base import Lease, StoredFile
 from data_shards.storage.cache_folder import listing, make_room, path_of
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.files import sha256_of
 
@@ -54,6 +55,7 @@ class Cache:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
+            raise_out_of_files(error)
             raise DataError(f"cache {self.folder}: cannot be made: {error.strerror or error}") from None
 
     def lease(self, file: StoredFile, fetch: Fetch, what: str, *, wait: bool = True) -> Lease:
@@ -81,6 +83,7 @@ class Cache:
                 if patience.ended(self._bytes_so_far(file)):
                     raise DataError(f"{what}: {self._why(file, patience)}")
         except OSError as error:
+            raise_out_of_files(error)
             raise DataError(
                 f"{what}: {file.size} bytes cannot be stored in cache {self.folder}: {error.strerror or error}"
             ) from None
@@ -115,7 +118,9 @@ class Cache:
             fetch(descriptor)
             os.fsync(descriptor)
             path = path_of(self.folder, file, complete=True)
-            os.rename(partial, path)
+            # Under the lock: a listing meanwhile (readdir(3)) might meet neither name, and so make room too small.
+            with locks.exclusive(self.folder / _LOCK_NAME):
+                os.rename(partial, path)
             _touch(descriptor)
         except OSError:
             partial.unlink(missing_ok=True)  # a full disk: the beginning would only be in the way

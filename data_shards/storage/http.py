@@ -13,6 +13,7 @@ from collections.abc import Generator
 from typing import Any
 
 from data_shards.storage.faults import Interrupted, Mismatch, Refused
+from data_shards.support.descriptors import raise_out_of_files
 
 # A piece is handed on when it is this large or this old; what is not handed on is lost when the process is killed.
 _PIECE_BYTES = 1 << 20
@@ -66,6 +67,7 @@ def http_chunks(
     except (aiohttp.InvalidURL, aiohttp.TooManyRedirects) as error:
         raise Refused(f"the address leads nowhere ({type(error).__name__})") from None
     except (aiohttp.ClientError, OSError) as error:
+        raise_out_of_files(error)
         raise Interrupted(f"the connection failed ({type(error).__name__})") from None
     finally:
         if response is not None:

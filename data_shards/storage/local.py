@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.storage.base import Lease, StoredFile, plain_name
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 
 
@@ -32,6 +33,7 @@ class LocalFolder:
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
         except OSError as error:
+            raise_out_of_files(error)
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
         if len(content) > limit:
             raise DataError(f"{path}: more than {limit} bytes, expected a small file")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from data_shards.storage.faults import Interrupted, Refused
+from data_shards.support.descriptors import raise_out_of_files
 
 RANGE_BYTES = 8 << 20
 T = TypeVar("T")
@@ -63,5 +64,6 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     if isinstance(error, PermissionError):
         raise Refused("access is denied") from None
     if error is not None:
+        raise_out_of_files(error)
         raise Interrupted(f"the read failed ({type(error).__name__})") from None
     return result  # type: ignore[return-value]

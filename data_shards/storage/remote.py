@@ -12,6 +12,7 @@ from data_shards.storage.http import http_chunks
 from data_shards.storage.ranges import range_chunks
 from data_shards.storage.read_ahead import ReadAhead
 from data_shards.storage.transfer import Retries, download, read_small
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 
 
@@ -88,6 +89,7 @@ class CachedFolder:
                 f"{self.describe()}: the package that reads {kind}:// is not installed{_package_for(kind)}"
             ) from None
         except Exception as error:  # each file system checks its options in its own way
+            raise_out_of_files(error)
             raise DataError(f"{self.describe()}: fsspec cannot open this address ({type(error).__name__})") from None
 
 

@@ -20,7 +20,6 @@ Chunks = Callable[[int, int | None], Generator[bytes, None, None]]
 
 # An attempt that brings at least this much (or the end) does not count as fruitless.
 _PROGRESS_BYTES = 1 << 20
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,9 @@ def read_small(chunks: Chunks, limit: int, what: str, retries: Retries) -> bytes
 
 def _digest_of(descriptor: int) -> tuple[hashlib._Hash, int]:
     """The digest of what the file holds, and its size; the descriptor is left at the end."""
-    digest = hashlib.sha256()
-    got = os.lseek(descriptor, 0, os.SEEK_SET)
-    while piece := os.read(descriptor, _READ_BYTES):
-        digest.update(piece)
-        got += len(piece)
-    return digest, got
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256"), file.tell()
 
 
 def _write(descriptor: int, piece: bytes) -> None:

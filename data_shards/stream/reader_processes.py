@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_shards.support.descriptors import OutOfFiles, out_of_files, raise_out_of_files
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.support.orphans import end_with_parent
 
@@ -81,7 +82,7 @@ def read_in_processes(
             except NotInTime:
                 sound = False
                 raise DataError(f"the reader processes gave no batch within {timeout_s:g} s") from None
-            except DataError:
+            except (DataError, OutOfFiles):
                 sound = False
                 raise
             if answer is None:
@@ -145,6 +146,9 @@ def _next(answers: Any) -> Any:
         try:
             return next(answers, None)
         except (RuntimeError, OSError, EOFError) as error:
+            raise_out_of_files(error)
+            if "ancdata" in str(error):  # a descriptor that was sent found no place here (multiprocessing.reduction)
+                raise out_of_files() from error
             late = isinstance(error, RuntimeError) and "timed out" in str(error)
             # A broken connection may be noticed before the end of the process behind it.
             multiprocessing.connection.wait([worker.sentinel for worker in answers._workers], 0 if late else _LOOK_S)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from data_shards.order.lanes import Locality
-from data_shards.order.plan import BatchPlan, Share
+from data_shards.order.plan import BatchPlan
 from data_shards.reading.pixels import SMALL_BYTES
 from data_shards.reading.reader import ShardedDataset
-from data_shards.sample import MASK
 from data_shards.stream.batch import Batch
 from data_shards.stream.batch_reader import BatchReader, StreamState
+from data_shards.stream.identity import order_digest, share_of
 from data_shards.stream.prefetch import read_in_threads
 from data_shards.stream.reader_processes import check_shared_memory, read_in_processes
 from data_shards.support.errors import CheckpointError, ConfigError
@@ -97,7 +95,7 @@ class SampleStream:
         self._pin_memory = pin_memory
         self._lookahead = lookahead
         self._timeout_s = timeout_s
-        shares = [_share(dataset, by_shard=locality is not None) for dataset in datasets]
+        shares = [share_of(dataset, by_shard=locality is not None) for dataset in datasets]
         self._plan = BatchPlan(shares, batch_size=batch_size, seed=seed, weights=weights, locality=locality)
         self._read = BatchReader(datasets, self._plan, rank, world_size)
         self._batch_size = batch_size
@@ -105,7 +103,7 @@ class SampleStream:
             largest = max(dataset.image_bytes for dataset in datasets)
             batch_bytes = largest * -(-batch_size // world_size)
             self._lookahead = min(lookahead, -(-_ANNOUNCED_BYTES // batch_bytes)) if largest > SMALL_BYTES else 0
-        self._order = self._order_digest(batch_size, seed, locality)
+        self._order = order_digest(datasets, self._plan, batch_size, locality)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -174,18 +172,3 @@ class SampleStream:
         """The most that batches on their way from reader processes take."""
         sample = max(dataset.image_bytes for dataset in self.datasets)
         return sample * -(-self._batch_size // self.world_size) * (self._prefetch + self._readers)
-
-    def _order_digest(self, batch_size: int, seed: int, locality: Locality | None) -> str:
-        parts = [f"{dataset.manifest_digest}/{dataset.image}" for dataset in self.datasets]
-        names = [share.name for share in self._plan.shares]
-        lanes = None if locality is None else locality.model_dump()
-        content = [seed, batch_size, self._plan.turns, names, parts, lanes]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _share(dataset: ShardedDataset, *, by_shard: bool) -> Share:
-    """A name that tells it from the others, also one image of a folder of studies from another, and its samples."""
-    name = f"{dataset.card.name}/{dataset.split}"
-    if not set(dataset.entry.images) <= {dataset.image, MASK}:
-        name = f"{name}/{dataset.image}"
-    return Share(name, len(dataset), dataset.shard_samples() if by_shard else ())

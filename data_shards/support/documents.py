@@ -11,8 +11,12 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.files import write_atomic
+
+CONFIG_FILE = "config.yaml"
+"""Name of the resolved document beside every output."""
 
 
 class Document(BaseModel):
@@ -50,6 +54,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
+        raise_out_of_files(error)
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not a YAML document: {' '.join(str(error).split())}") from None
@@ -101,7 +106,7 @@ def digest(document: Document, *, without: Sequence[str] = ()) -> str:
 
 def write_resolved(document: Document, folder: Path) -> Path:
     """Write ``config.yaml`` with its hash in the first line into ``folder``; returns its path."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG_FILE
     body = yaml.safe_dump(resolved(document), sort_keys=False)
     write_atomic(path, f"# sha256 of the resolved configuration: {digest(document)}\n{body}")
     return path

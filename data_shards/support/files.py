@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import MedformerError
-
-_CHUNK_BYTES = 1 << 20
 
 
 def home_folder() -> Path:
@@ -28,11 +27,8 @@ def home_folder() -> Path:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
@@ -57,6 +53,7 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        raise_out_of_files(error)
         raise MedformerError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -79,6 +76,7 @@ def read_json(path: Path, error: type[MedformerError]) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError) as problem:
+        raise_out_of_files(problem)
         raise error(f"{path}: not readable JSON: {problem}") from None
     if not isinstance(document, dict):
         raise error(f"{path}: expected a JSON mapping, found {type(document).__name__}")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 
 # Decoded bytes of one image. A whole-body CT of 512 x 512 x 2000 voxels of 16 bits is half of it.
@@ -50,6 +51,7 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
+        raise_out_of_files(error)
         number = getattr(error, "errno", None)
         raise DataError(f"cannot be opened: {os.strerror(number) if number else type(error).__name__}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

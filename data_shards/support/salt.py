@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.files import home_folder
 
@@ -30,6 +31,7 @@ def read_salt(path: Path | None = None) -> str:
             _create(file)
         salt = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
+        raise_out_of_files(error)
         problem = getattr(error, "strerror", None) or "not text"
         raise DataError(f"{file}: the salt cannot be read or made: {problem}") from None
     if len(salt) < _SHORTEST:

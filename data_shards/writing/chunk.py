@@ -13,6 +13,7 @@ from data_shards.format import tar
 from data_shards.format.index import ImageEntry, Layout, Row, encode
 from data_shards.sample import MASK, SPLITS, Sample
 from data_shards.sources.base import Skipped, Source
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.writing.ledger import ENTRY, digest128
 from data_shards.writing.statistics import SplitCounts
@@ -158,6 +159,7 @@ def read_sample(source: Source, position: int) -> Sample:
 
     Raises:
         DataError: it cannot be read, or has values that are not finite; the message begins with the item's name.
+        OutOfFiles: too many files are open; the item may be sound.
     """
     name = source.name_of(position)
     try:
@@ -166,10 +168,12 @@ def read_sample(source: Source, position: int) -> Sample:
             if image.pixels.dtype.kind == "f" and not np.isfinite(image.pixels).all():
                 raise DataError(f"sample {sample.key}: image {image_name!r} has values that are not finite")
     except DataError as error:
+        raise_out_of_files(error)
         raise DataError(f"{name}: {_without_name(str(error), name)}") from error
     except MemoryError:
         raise DataError(f"{name}: not enough memory to read it") from None
     except Exception as error:
+        raise_out_of_files(error)
         # A decoder may raise anything on a damaged file, and its text may quote the file: only the kind is told.
         raise DataError(f"{name}: cannot be read ({type(error).__name__})") from error
     return sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from data_shards.format.manifest import ShardEntry
 from data_shards.support.files import sha256_of
 
 # Rows of a shard that is still open, for a build that is cut off.
-ROWS_SUFFIX = ".rows.npy"
-_BLOCK_BYTES = 1 << 20
+_ROWS_SUFFIX = ".rows.npy"
 
 
 class ShardWriter:
@@ -45,11 +44,9 @@ class ShardWriter:
         writer.stem, writer.size, writer.samples = state["stem"], state["bytes"], state["samples"]
         writer._folder = folder
         writer._path = folder / f"{writer.stem}.tar"
-        writer._digest = hashlib.sha256()
         os.truncate(writer._path, writer.size)
         with writer._path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                writer._digest.update(block)
+            writer._digest = hashlib.file_digest(file, "sha256")
         writer._file = writer._path.open("ab", buffering=0)
         writer._records = [(np.array(read_index(folder / state["rows"], writer.samples)), layout)]
         return writer
@@ -73,7 +70,7 @@ class ShardWriter:
 
         The rows go to a file of their own: the state before stays whole until the new one is noted.
         """
-        rows = f"{self.stem}.{self.samples}{ROWS_SUFFIX}"
+        rows = f"{self.stem}.{self.samples}{_ROWS_SUFFIX}"
         write_index(self._folder / rows, self._joined(layout))
         os.fsync(self._file.fileno())
         return {"stem": self.stem, "bytes": self.size, "samples": self.samples, "rows": rows}
@@ -118,6 +115,15 @@ class ClosedShard:
 
     entry: ShardEntry
     layout: Layout
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON types."""
+        return {"entry": self.entry.model_dump(), "layout": asdict(self.layout)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ClosedShard:
+        """What :meth:`to_json` wrote down."""
+        return cls(ShardEntry(**content["entry"]), Layout.from_json(content["layout"]))
 
     def finished(self, folder: Path, layout: Layout) -> ShardEntry:
         """Bring the index to the layout of the whole dataset; only now is it known how wide keys and labels are."""

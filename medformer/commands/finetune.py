@@ -71,13 +71,14 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def run_finetune(arguments: argparse.Namespace) -> int:
     """Fine-tune, write the results, print the scores."""
     from data_shards.support.documents import parse
+    from finetune.backbones import network_names
     from finetune.config import FinetuneConfig
     from finetune.runs import finetune
     from medformer.model_reference import local_model
 
     content = {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
     config = parse(FinetuneConfig, content, "medformer finetune")
-    with local_model(config.model, arguments.tracking_uri) as backbone:
+    with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone:
         result = finetune(config, backbone, arguments.out, overwrite=arguments.overwrite, say=print)
     record, train = result.record, result.train
     print(
@@ -85,10 +86,9 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     )
     if not train.official:
         print(f"note: not an official dataset: {train.note}")
+    if result.shortage:
+        print(f"note: {result.shortage}")
     for split, scores in result.scores.items():
-        print(
-            f"{split}: AUC {scores.auc.estimate:.3f} ({scores.auc.low:.3f} to {scores.auc.high:.3f}), "
-            f"ACC {scores.acc.estimate:.3f}, balanced ACC {scores.balanced_acc.estimate:.3f}, {scores.images} images"
-        )
+        print(f"{split}: {scores.told}")
     print(arguments.out)
     return 0

@@ -97,7 +97,13 @@ def run_show(arguments: argparse.Namespace) -> int:
         ]
         print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY"), moves)
     for alias in details.unrecorded:
-        print(f"note: {alias!r} was last moved by something other than medformer")
+        versions = [move.version for move in details.history if move.alias == alias]
+        recorded = f"the last move recorded gave it to {versions[-1]}" if versions else "no move of it is recorded"
+        now = f"version {details.aliases[alias]}" if alias in details.aliases else "gone"
+        print(
+            f"note: {alias!r} is {now}, but {recorded}: it was moved by something other than medformer, or a "
+            "promotion was cut off; promoting it again puts both right"
+        )
     return 0
 
 
@@ -116,7 +122,14 @@ def run_promote(arguments: argparse.Namespace) -> int:
     """Move an alias; print where it was and where it is."""
     registry = _registry(arguments)
     found = registry.resolve(arguments.reference)
-    move = registry.promote(found.name, found.version, arguments.alias)
+    promotion = registry.promote(found.name, found.version, arguments.alias)
+    move, holds = promotion.move, promotion.holds
+    if holds != move:
+        print(
+            f"{found.name}@{move.alias} went to version {move.version}, and then to version {holds.version}, by "
+            f"{holds.user}, who promoted at the same time"
+        )
+        return 0
     before = f", before: version {move.previous}" if move.previous else ""
     print(f"{found.name}@{move.alias} is now version {move.version}{before}")
     return 0
@@ -124,10 +137,8 @@ def run_promote(arguments: argparse.Namespace) -> int:
 
 def run_pull(arguments: argparse.Namespace) -> int:
     """Copy a model; print the folder."""
-    from cluster.reference import parse_reference
-
-    out = arguments.out or Path(parse_reference(arguments.reference).name)
-    print(_registry(arguments).pull(arguments.reference, out))
+    registry = _registry(arguments)
+    print(registry.pull(arguments.reference, arguments.out or Path(registry.resolve(arguments.reference).name)))
     return 0
 
 

@@ -25,7 +25,7 @@ from finetune.config import EvaluateConfig
 from finetune.report.page import write_page
 from finetune.report.terminal import render_terminal
 from finetune.runs import evaluate_bundle
-from medformer.demo.images import Chosen, choose
+from medformer.demo.images import Chosen, choose, keep_archives
 from medformer.demo.report import Findings, report
 from pretrain.config import PretrainConfig
 
@@ -69,8 +69,13 @@ def run(options: Options) -> Path:
 
     started_s = time.monotonic()
     out = options.out.expanduser().absolute()
+    if options.data is not None and options.data.expanduser().absolute().is_relative_to(out):
+        raise MedformerError(
+            f"{options.data} is inside the output folder {out}, which is replaced; choose another --out"
+        )
     chosen = choose(options.data, options.seed)
     _prepare(out, options.overwrite)
+    archives = keep_archives(chosen, out / "archives")
     for note in (*chosen.notes, *(f"{s.card.name} is not official: {s.card.note}" for s in _unofficial(chosen))):
         _say(note)
 
@@ -119,6 +124,8 @@ def run(options: Options) -> Path:
     _say("5/5 result page\n")
     print(render_terminal(data))
     minutes, seconds = divmod(round(time.monotonic() - started_s), 60)
+    if archives is not None:
+        print(f"\nThe archives it read are in {archives}: root={archives} for 'medformer shards build medmnist'.")
     print(f"\n{minutes} min {seconds} s in all. Result page: {page}")
     return page
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.backbone.plain import is_plain
 from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid, Spacing
 from pretrain.backbone.stems import create_stem, with_gradient
 
@@ -42,9 +43,7 @@ class ImageAdapter(nn.Module):
         features = self.stem(images)
         grid = Grid(tuple(features.shape[2:]), tuple(images.shape[2:]), self.stem.stride, self.stem.offset)
         content_BTC = features.flatten(2).transpose(1, 2)
-        weight = self.proj.weight[:, : content_BTC.shape[-1]]
-        position = self._at(grid.coordinates(spacing_mm, images.device), content_BTC.dtype)
-        return F.linear(content_BTC, weight) + position, grid
+        return self._tokens(content_BTC, grid.coordinates(spacing_mm, images.device)), grid
 
     def at(self, points_mm: Tensor) -> Tensor:
         """What tokens at these places would be without content: queries for anywhere.
@@ -60,16 +59,25 @@ class ImageAdapter(nn.Module):
         """
         if points_mm.ndim < 2 or points_mm.shape[-1] not in (2, 3):
             raise ValueError(f"points_mm has shape {tuple(points_mm.shape)}, ..., Q, 2 or ..., Q, 3 is expected")
-        return self._at(points_mm * (2 / REFERENCE_MM), self.proj.weight.dtype)
+        content = self.proj_depth.new_zeros(*points_mm.shape[:-1], len(self.proj_depth))
+        return self._tokens(content, points_mm * (2 / REFERENCE_MM))
 
-    def _at(self, coordinates: Tensor, dtype: torch.dtype) -> Tensor:
-        features = self.position(coordinates[..., -2:]).to(dtype)
-        bias: Tensor = self.proj.bias
-        if coordinates.shape[-1] == 2:
-            bias = with_gradient(bias, self.proj_depth)
-        tokens = F.linear(features, self.proj.weight[:, -self.position.channels :], bias)
-        if coordinates.shape[-1] == 3:
-            depth = coordinates[..., :1]
-            change = (self.depth(depth) - self.depth(torch.zeros_like(depth))).to(dtype)
-            tokens = tokens + F.linear(change, self.proj_depth)
-        return tokens
+    def _tokens(self, content: Tensor, coordinates: Tensor) -> Tensor:
+        """``proj`` of content ``..., T, dim`` joined with the features of its place, and what the depth adds."""
+        places = self.position(coordinates[..., -2:]).to(content.dtype)
+        planar = coordinates.shape[-1] == 2
+        depth = None if planar else self._depth(coordinates[..., :1], content.dtype)
+        if not is_plain(self.proj):
+            places = with_gradient(places, self.proj_depth) if planar else places
+            tokens: Tensor = self.proj(torch.cat([content, places.expand(*content.shape[:-1], -1)], dim=-1))
+            return tokens if depth is None else tokens + depth
+        # Places are the same for all images of a batch, or for all of a spacing: their part is computed once, and the
+        # content need not be copied to stand beside them.
+        of_content, of_places = self.proj.weight.split([content.shape[-1], places.shape[-1]], dim=1)
+        bias = with_gradient(self.proj.bias, self.proj_depth) if planar else self.proj.bias
+        position = F.linear(places, of_places, bias)
+        return F.linear(content, of_content) + (position if depth is None else position + depth)
+
+    def _depth(self, depth: Tensor, dtype: torch.dtype) -> Tensor:
+        change = (self.depth(depth) - self.depth(torch.zeros_like(depth))).to(dtype)
+        return F.linear(change, self.proj_depth)

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from pretrain.backbone.plain import is_plain
+
 
 def _has_bfloat16_products() -> bool:
     """Whether the CPU has instructions for products in bfloat16, and torch a library that uses them."""
@@ -82,8 +84,13 @@ class Attention(nn.Module):
         return self.proj(attended_BHQE.transpose(1, 2).flatten(2))
 
     def _absorbs(self, queries_BQC: Tensor, context_BKC: Tensor) -> bool:
-        """Whether it is cheaper to move the projections of keys and values to the side of the queries."""
-        if self.heads > 1 or 2 * context_BKC.shape[-1] > sum(self.widths) or torch.compiler.is_exporting():
+        """Whether the projections of keys and values can be moved to the side of the queries, and are cheaper there."""
+        if (
+            not is_plain(self.kv)
+            or self.heads > 1
+            or 2 * context_BKC.shape[-1] > sum(self.widths)
+            or torch.compiler.is_exporting()
+        ):
             return False
         return queries_BQC.shape[1] < context_BKC.shape[1]
 

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from data_shards.support.errors import MedformerError
 from pretrain.backbone.latents import COLLECTIONS
+from pretrain.backbone.modes import evaluating
 from pretrain.backbone.timm_model import TimmModel
 from pretrain.metadata import Metadata
 
@@ -68,13 +69,8 @@ def export_program(
             ``voxel_mm``.
     """
     graph, inputs, shapes = _traced(backbone, axes, channels, dense, spacing)
-    modes = [(module, module.training) for module in backbone.modules()]
-    try:
-        with torch.no_grad():
-            return torch.export.export(graph.eval(), inputs, dynamic_shapes=shapes)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(graph), torch.no_grad():
+        return torch.export.export(graph, inputs, dynamic_shapes=shapes)
 
 
 def export_onnx(

@@ -68,7 +68,7 @@ class LatentArray(nn.Module):
         self.shared = nn.Parameter(torch.randn(shared, dim) * 0.02)
         self.collections = nn.ParameterDict(
             {
-                name: nn.Parameter(_grown(torch.randn(_DRAWN[name], per_entry, dim) * 0.02, len(entries)))
+                name: nn.Parameter(grown(torch.randn(_DRAWN[name], per_entry, dim) * 0.02, len(entries)))
                 for name, entries in COLLECTIONS.items()
                 if per_entry
             }
@@ -76,9 +76,7 @@ class LatentArray(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         for name, parameter in self.collections.items():
-            rows = state_dict.get(f"{prefix}collections.{name}")
-            if rows is not None and rows.shape[1:] == parameter.shape[1:] and 0 < len(rows) < len(parameter):
-                state_dict[f"{prefix}collections.{name}"] = _grown(rows, len(parameter))
+            grow_rows(state_dict, f"{prefix}collections.{name}", parameter)
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, metadata: Metadata, kinds: Sequence[Kind]) -> Tensor:
@@ -122,6 +120,17 @@ def _shares(kinds: Sequence[Kind]) -> Tensor:
     return there_IB / there_IB.sum(dim=0).clamp(min=1)
 
 
-def _grown(rows: Tensor, entries: int) -> Tensor:
+def grow_rows(state_dict: dict[str, Any], name: str, parameter: Tensor) -> None:
+    """Give the tensor ``name`` of weights from before entries joined the vocabulary the rows of ``parameter``.
+
+    Every parameter with a row per vocabulary entry calls this from ``_load_from_state_dict``. A tensor that is not
+    there, or does not fit otherwise, is left for torch to refuse.
+    """
+    rows = state_dict.get(name)
+    if rows is not None and rows.shape[1:] == parameter.shape[1:] and 0 < len(rows) < len(parameter):
+        state_dict[name] = grown(rows, len(parameter))
+
+
+def grown(rows: Tensor, entries: int) -> Tensor:
     """Rows for all ``entries``; those that are missing are that of ``unknown``."""
-    return torch.cat([rows, rows[:1].expand(entries - len(rows), -1, -1)])
+    return torch.cat([rows, rows[:1].expand(entries - len(rows), *rows.shape[1:])])

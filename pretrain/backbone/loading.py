@@ -19,8 +19,8 @@ _FIRST = ("adapter.stem.first.weight", "adapter.stem.first.depth")
 _NEW_AS_ZEROS = ("adapter.proj_depth", "tags")
 _NEW_SUFFIX = ".depth"
 _HEAD = "head."
-# Their number of rows is that of the vocabulary, which grows; see LatentArray.
-_ROWS = "latents.collections."
+# Their number of rows is that of the vocabulary, which grows; see grow_rows.
+_ROWS = ("latents.collections.", "tags")
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -28,9 +28,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
 
     Takes the tensors out of the wrappers of training frameworks, and those of the backbone from among others; brings
     the first convolution to the model's number of channels (:func:`~pretrain.backbone.stems.channels_as`), adds as
-    zeros what only volumes and studies of several images use, when the file is from a network without them, and leaves
-    out a classifier that the model does not have. timm itself looks for nothing else that does not fit when the number
-    of classes differs, so this does.
+    zeros what only volumes and studies of several images use, when the file is from a network without them; lets tables
+    of a smaller vocabulary pass (:func:`~pretrain.backbone.latents.grow_rows` gives them their rows); and leaves out a
+    classifier that the model does not have. timm itself looks for nothing else that does not fit when the number of
+    classes differs, so this does.
 
     Args:
         state_dict: as it was read.
@@ -93,8 +94,13 @@ def _check(tensors: dict[str, Tensor], own: dict[str, Tensor], source: str) -> N
         if name not in tensors:
             raise CheckpointError(f"{source}: tensor {name} is missing; the file is of another model")
         found, expected = tensors[name].shape, tensor.shape
-        grown = name.startswith(_ROWS) and found[1:] == expected[1:] and 0 < found[0] <= expected[0]
-        if found != expected and not grown:
+        if name.startswith(_ROWS) and found[1:] == expected[1:] and found[0] > 0:
+            if found[0] > expected[0]:
+                raise CheckpointError(
+                    f"{source}: tensor {name} is of a vocabulary of {found[0]} entries, this version knows "
+                    f"{expected[0]}; the file is of a newer version of Medformer"
+                )
+        elif found != expected:
             raise CheckpointError(
                 f"{source}: tensor {name} has shape {tuple(found)}, the model expects {tuple(expected)}; the file is "
                 "of another model size"

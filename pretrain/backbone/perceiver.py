@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from data_shards.vocabulary import Modality
 from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
-from pretrain.backbone.latents import LatentArray
+from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
 from pretrain.backbone.position import Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
 from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
@@ -89,7 +89,7 @@ class Medformer(TimmModel):
         self.decoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
         self.norm = nn.LayerNorm(embed_dim)
         self.head_drop = nn.Dropout(drop_rate)
-        self.tags = nn.Parameter(torch.zeros(len(Modality), embed_dim))
+        self.tags = nn.Parameter(torch.zeros(len(COLLECTIONS["modality"]), embed_dim))
         self.encoders_again = nn.ModuleDict(
             {
                 str(n * depth // cross_attends): CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
@@ -99,6 +99,10 @@ class Medformer(TimmModel):
         self.apply(_initialise)
         nn.init.normal_(self.query, std=0.02)
         self.reset_classifier(num_classes, global_pool)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        grow_rows(state_dict, f"{prefix}tags", self.tags)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def features(
         self,

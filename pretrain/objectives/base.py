@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.plugins import load_plugins
 from pretrain.backbone import Medformer
 from pretrain.objectives.views import Views
 
 OBJECTIVES: dict[str, type[Objective]] = {}
+PLUGINS = "medformer.objectives"
+"""Group of the entry points by which other distributions add objectives."""
 
 
 class ObjectiveConfig(Document):
@@ -54,9 +57,18 @@ T = TypeVar("T", bound=type[Objective])
 
 
 def objective(name: str) -> Any:
-    """Class decorator: register an objective under ``name``."""
+    """Class decorator: register an objective under ``name``.
+
+    Raises:
+        ConfigError: another class has the name.
+    """
 
     def register(cls: T) -> T:
+        other = OBJECTIVES.get(name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):  # The same when reloaded.
+            raise ConfigError(
+                f"objective {name!r} of {cls.__module__} has the name of that of {other.__module__}; choose another"
+            )
         OBJECTIVES[name] = cls
         return cls
 
@@ -75,9 +87,14 @@ def create_objective(name: str, parameters: dict[str, Any], backbone: Medformer)
 def known(name: str) -> str:
     """``name`` itself when an objective is called so.
 
+    Those of other distributions (:data:`PLUGINS`) are imported when a name is asked for that is not here: what they
+    import from here is complete by then, and one that is broken is in nobody's way but its own.
+
     Raises:
         ConfigError: there is none; the nearest valid name is given.
     """
+    if name not in OBJECTIVES:
+        load_plugins(PLUGINS)
     if name not in OBJECTIVES:
         raise ConfigError(f"objectives: unknown objective {name!r}{nearest(name, OBJECTIVES)}")
     return name

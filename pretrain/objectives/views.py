@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.backbone import Medformer
 from pretrain.backbone.position import Spacing
@@ -30,7 +30,7 @@ class Views:
     metadata: tuple[Metadata, ...]
     rows: tuple[int, ...]
     spacing_mm: tuple[Spacing, ...]
-    _embeddings: dict[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    _embeddings: dict[tuple[nn.Module, bool, bool], tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def total_rows(self) -> int:
@@ -40,12 +40,18 @@ class Views:
     def embeddings(self, backbone: Medformer) -> tuple[Tensor, ...]:
         """The embedding ``B, D`` of each view.
 
-        Computed once per backbone, so that objectives that share views share the cost.
+        Computed once per network, gradient mode and training mode, so that objectives that share views share the
+        cost, and none gets what another has made without gradient or in evaluation.
         """
-        if id(backbone) not in self._embeddings:
+        key = (backbone, torch.is_grad_enabled(), backbone.training)
+        if key not in self._embeddings:
             embed = self._together if len({images.shape for images in self.images}) == 1 else self._one_by_one
-            self._embeddings[id(backbone)] = embed(backbone)
-        return self._embeddings[id(backbone)]
+            self._embeddings[key] = embed(backbone)
+        return self._embeddings[key]
+
+    def embedded(self, backbone: Medformer) -> tuple[Tensor, ...] | None:
+        """What :meth:`embeddings` has given an objective that trains ``backbone``; None when none has asked."""
+        return self._embeddings.get((backbone, True, True))
 
     def _together(self, backbone: Medformer) -> tuple[Tensor, ...]:
         metadata = Metadata(

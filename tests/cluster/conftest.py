@@ -42,7 +42,7 @@ class TrackingServer:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,13 @@ import pytest
 from cluster.registry import Registry
 from cluster.store import Store
 from data_shards.sources.phantoms import Phantoms
+from data_shards.support.documents import load, write_resolved
+from data_shards.support.files import write_json
 from data_shards.writing.writer import write_dataset
+from medformer.cli import main
+from pretrain.bundle import save_bundle
+from pretrain.config import PretrainConfig, run_digest
+from pretrain.module import create_backbone
 
 pytestmark = pytest.mark.cluster
 
@@ -64,7 +71,7 @@ class Driver:
         self.mark = uuid.uuid4().hex
         (folder / "driver.py").write_text(DRIVER)
         (folder / "run.yaml").write_text(CONFIG)
-        write_dataset(Phantoms("phantom-breast", subjects=40), folder / "shards")
+        write_dataset(Phantoms("phantom-knee-mri-2d", subjects=40, images_per_subject=2), folder / "shards")
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -108,12 +115,107 @@ def steps_in(path: Path) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data.datasets.0.path=nowhere"], "nowhere"),
+        (["data.batch_size=2"], "each needs two images of every batch"),
+        (["model.kwargs={depth: -1}"], "medformer_nano cannot be made"),
+        (["model.kwargs={dept: 1}"], "medformer_nano cannot be made"),
+        (["optimizer.kwargs={epsilon: 1}"], "adamw refuses its arguments"),
+        (["objectives.simclr.hidden=0"], "objectives"),
+        (["deepspeed={zero_optimization: {stage: 3}}"], "3 is not supported"),
+        (["cluster.tracking_uri=http://127.0.0.1:9"], "does not answer"),
+        (["out=/proc/out"], "/proc/out cannot be made"),
+    ],
+)
+def test_a_mistake_is_told_before_ray_starts_and_leaves_no_folder(
+    prepared: Path, words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
+    assert main(["pretrain", "run.yaml", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and len(error.splitlines()) == 1
+    assert not (prepared / "out").exists()
+
+
+def test_a_changed_key_is_named_with_both_values_before_ray_starts(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
+    stopped_run(prepared, bundle=False)
+    changes = ["optimizer.lr=0.5", "objectives.byol={tau: 0.9}", "seed=4", "log_every_steps=1"]
+    assert main(["pretrain", "run.yaml", "--resume", *changes]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(r" configuration \(objectives\.byol: nothing then, \{[^}]*'tau': 0\.9[^}]*\} now; ", error), error
+    assert "optimizer.lr: 0.001 then, 0.5 now; seed: 0 then, 4 now); a resumed run may only change out" in error
+
+
+def test_a_number_of_workers_that_zero_cannot_change_is_refused_before_ray_starts(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
+    stage = "deepspeed={zero_optimization: {stage: 1}}"
+    stopped_run(prepared, stage, bundle=False, zero_stage=1)
+    assert main(["pretrain", "run.yaml", "--resume", stage, "cluster.workers=3"]) == 2
+    assert "split over 2 workers; go on with as many, not 3" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_neither_trained_nor_registered_again(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
+    bundle = stopped_run(prepared, bundle=True)
+    before = {path: path.read_bytes() for path in bundle.iterdir()}
+    words = ["pretrain", "run.yaml", "--resume", "cluster.model_name=nano", "log_every_steps=1"]
+    assert main([*words, f"cluster.tracking_uri=sqlite:///{prepared / 'store.db'}"]) == 0
+    assert f"finished already, nothing is trained or registered; the model is in {bundle}" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in bundle.iterdir()} == before
+    assert not (prepared / "store.db").exists()
+    assert main([*words, "schedule.max_steps=80"]) == 2
+    assert "schedule.max_steps: 40 then, 80 now" in capsys.readouterr().err
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a document and its shards, as current folder."""
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    write_dataset(Phantoms("phantom-breast", subjects=40), tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def stopped_run(folder: Path, *words: str, bundle: bool, zero_stage: int = 0) -> Path:
+    """What a run leaves that a resumption looks at before it starts; returns where its bundle is."""
+    out = folder / "out"
+    config = load(PretrainConfig, folder / "run.yaml", words)
+    checkpoint = out / "checkpoints" / "step-00000005-attempt-0"
+    checkpoint.mkdir(parents=True)
+    write_resolved(config, out)
+    state = {"step": 5, "world_size": 2, "zero_stage": zero_stage, "config_sha256": run_digest(config)}
+    write_json(checkpoint / "state.json", state)
+    if bundle:
+        save_bundle(out / "bundle", create_backbone(config.model), config.model.name, {}, {}, {})
+    return out / "bundle"
+
+
 @pytest.mark.slow
-def test_a_mistake_in_the_data_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_ctrl_c_while_ray_starts_and_the_next_try_is_not_refused(tmp_path: Path) -> None:
     driver = Driver(tmp_path)
-    stdout = driver.finish(driver.start("data.datasets.0.path=nowhere"), status=2)
-    assert stdout.startswith("error: ") and "nowhere" in stdout and len(stdout.splitlines()) == 1
+    process = driver.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(2)
+    asked_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert time.monotonic() - asked_s < 10  # 5 s of ours, and the end of an interpreter with torch on a busy machine
     assert not (tmp_path / "out").exists()
+    again = driver.start("schedule.max_steps=5")
+    driver.finish(again)
 
 
 @pytest.mark.slow

@@ -81,6 +81,11 @@ def test_an_alias_moved_by_other_means_is_reported(registry: Registry, make_bund
     registry.promote(name, "1", "champion")
     registry.store.client.set_registered_model_alias(name, "champion", "2")
     assert registry.show(name).unrecorded == ("champion",)
+    assert registry.promote(name, "1", "champion").move.previous == "2"
+    registry.store.client.delete_registered_model_alias(name, "champion")
+    assert registry.show(name).unrecorded == ("champion",)
+    registry.promote(name, "2", "champion")
+    assert registry.show(name).unrecorded == ()
 
 
 def test_thirty_promotions_keep_thirty_entries(sqlite_uri: str, make_bundle: MakeBundle, name: str) -> None:
@@ -125,7 +130,8 @@ def test_what_is_not_there_is_named_with_the_nearest_that_is(
         (f"{name[:-1]}_@champion", f"did you mean '{name}'"),
         (f"{name}@champoin", "did you mean 'champion'"),
         (f"{name}:7", "no version 7; valid: 1"),
-        (name, "expected name@alias or name:version"),
+        (name, f"which version\\? {name}@champion \\(version 1\\) or {name}:1"),
+        (f"{name}x", f"no model '{name}x' .*did you mean '{name}'"),
         (f"{name}:zero", "expected a whole number"),
         ("Nano@champion", "lower-case"),
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from cluster.errors import RegistryError
 from cluster.metrics_file import MetricsFile, Point
 from cluster.store import Store
 from cluster.tracking import RUN_ID_FILE, TrackedRun, flatten
+from tests.cluster.conftest import TrackingServer
 
 PARAMS = {"seed": 3, "model": {"name": "medformer_nano"}, "data": {"sources": [{"path": "a"}, {"path": "b"}]}}
 
@@ -102,6 +105,18 @@ def test_an_interrupted_run_is_marked_as_killed(sqlite_uri: str, out: Path) -> N
     with pytest.raises(KeyboardInterrupt), run:
         fail_after(out, range(1, 3), KeyboardInterrupt())
     assert Store(sqlite_uri).client.get_run(run.run_id).info.status == "KILLED"
+
+
+def test_an_interruption_does_not_wait_for_a_server_that_hangs(new_tracking_server: TrackingServer, out: Path) -> None:
+    server = new_tracking_server
+    run = tracked(server.uri, out)
+    assert server.process is not None
+    os.killpg(server.process.pid, signal.SIGSTOP)
+    began_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), run:
+        fail_after(out, range(1, 3), KeyboardInterrupt())
+    assert time.monotonic() - began_s < 5
+    os.killpg(server.process.pid, signal.SIGCONT)
 
 
 def test_a_run_that_was_asked_to_stop_is_not_finished(sqlite_uri: str, out: Path) -> None:

@@ -11,6 +11,14 @@ import numpy as np
 from data_shards.format.index import write_index
 from data_shards.format.manifest import Manifest, ShardEntry, write_manifest
 from data_shards.format.tar import TRAILER
+from data_shards.reading.reader import ShardedDataset
+from data_shards.reading.records import Records
+
+
+def whole_split(folder: Path, split: str) -> Records:
+    """Every sample of a split, in index order."""
+    dataset = ShardedDataset(folder, split)
+    return dataset.read(np.arange(len(dataset)))
 
 
 def with_an_empty_shard(folder: Path, manifest: Manifest, *, places: Sequence[int]) -> Manifest:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
@@ -108,6 +110,35 @@ def test_what_is_neither_an_option_nor_an_override_is_refused(
         cli.main(words)
     assert end.value.code == 2
     assert capsys.readouterr().err.endswith(f"medformer: error: unrecognized arguments: {refused}\n")
+
+
+def parsers_below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from parsers_below(inner)
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_no_command_takes_an_abbreviated_option(name: str) -> None:
+    checked = 0
+    for parser in parsers_below(cli.build_parser(name)):
+        known = {option for action in parser._actions for option in action.option_strings}
+        for action in parser._actions:
+            action.required = False  # so that nothing but the abbreviation can be refused
+        for short in {option[:-1] for option in known if option.startswith("--")} - known - {"--"}:
+            assert parser.parse_known_args([short])[1] == [short], f"{parser.prog} takes {short}"
+            checked += 1
+    assert checked > 0
+
+
+def test_an_abbreviation_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["pretrain", "run.yaml", "--resum"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.endswith("medformer: error: unrecognized arguments: --resum\n")
 
 
 def raising(error: BaseException) -> object:

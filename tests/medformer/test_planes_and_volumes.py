@@ -14,20 +14,21 @@ from data_shards.writing.writer import write_dataset
 from finetune.estimator import FewLabelClassifier
 from medformer.cli import main
 from pretrain.bundle import load_bundle
+from tests.data_shards.made_sources import Coloured
 from tests.finetune.samples import TINY
 from tests.pretrain.runs import Run, document, write_document
 
 SETS = {
-    "planes": ("phantom-retina", 20),
-    "volumes": ("phantom-brain-mri", 12),
+    "planes": Coloured(size=20, subjects=80),
+    "volumes": Phantoms("phantom-brain-mri", size=12, subjects=80, images_per_subject=1),
 }
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("shards")
-    for name, (phantom, size) in SETS.items():
-        write_dataset(Phantoms(phantom, size=size, subjects=80, images_per_subject=1), folder / name)
+    for name, source in SETS.items():
+        write_dataset(source, folder / name)
     return {name: folder / name for name in SETS}
 
 
@@ -52,7 +53,7 @@ def test_what_was_pretrained_on_one_is_evaluated_on_the_other(
     assert main(["evaluate", str(bundles[learned]), "--data", str(shards[used]), "--out", str(out)]) == 0
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
     assert [row["representation"] for row in rows] == ["raw pixels"] * 2 + ["random network"] * 2 + ["pretrained"] * 2
-    assert {row["dataset"] for row in rows} == {SETS[used][0]}
+    assert {row["dataset"] for row in rows} == {SETS[used].card.name}
 
 
 @pytest.mark.parametrize("strategy", ["frozen", "full"])
@@ -63,7 +64,7 @@ def test_what_was_pretrained_on_one_is_fine_tuned_on_the_other(
     out = tmp_path / "out"
     words = ["finetune", "--model", str(bundles[learned]), "--data", str(shards[used]), "--out", str(out)]
     assert main([*words, "--strategy", strategy, "--per-class", "4"]) == 0
-    assert json.loads((out / "metrics.json").read_text())["dataset"] == SETS[used][0]
+    assert json.loads((out / "metrics.json").read_text())["dataset"] == SETS[used].card.name
     classifier = FewLabelClassifier.load(out / "classifier")
     before, after = load_bundle(bundles[learned]).backbone, classifier.predictor_.backbone
     first, then = (network.adapter.stem.first.depth.detach() for network in (before, after))

@@ -12,21 +12,22 @@ import torch
 from data_shards.sources.phantoms import Phantoms
 from data_shards.writing.writer import write_dataset
 from pretrain.runtime import TorchRuntime
+from tests.data_shards.made_sources import Coloured
 from tests.pretrain.runs import Run, document, write_document
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Greyscale phantoms, 28 x 28; 116 images to train on, so that global batches of 16 come in 14s and 15s."""
-    folder = tmp_path_factory.mktemp("shards") / "breast"
-    write_dataset(Phantoms("phantom-breast", subjects=80, images_per_subject=2), folder)
+    folder = tmp_path_factory.mktemp("shards") / "knee"
+    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=77, images_per_subject=2), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def colour_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards") / "retina"
-    write_dataset(Phantoms("phantom-retina", subjects=60, images_per_subject=1), folder)
+    folder = tmp_path_factory.mktemp("shards") / "colour"
+    write_dataset(Coloured(subjects=60), folder)
     return folder
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,15 @@ from torch import Tensor
 
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.sample_stream import SampleStream
+from data_shards.support.errors import CheckpointError
+from data_shards.vocabulary import Organ
+from pretrain.backbone.latents import COLLECTIONS
 from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives import Views
 from pretrain.optim import create_optimizer
+from pretrain.runtime import TorchRuntime
 from pretrain.view_factory import ViewFactory
 from tests.pretrain.runs import GroupRuntime, document
 
@@ -70,3 +77,58 @@ def trained_in_float64(rank: int, world_size: int, config: PretrainConfig, steps
         optimizer.step()
         module.after_step(step / steps)
     return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def resumed_under_zero(rank: int, world_size: int, shards: Path, out: Path) -> str:
+    """What a resumption under ZeRO 1 says once the vocabulary has grown."""
+    config = PretrainConfig.model_validate(zero_document(shards, out, 1))
+    assert run(config, GroupRuntime(stop_after=2)) is None
+    COLLECTIONS["organ"] = IntEnum("Organ", {**Organ.__members__, "later": len(Organ)})  # This process ends here.
+    try:
+        run(config, GroupRuntime(), resume=True)
+    except CheckpointError as error:
+        return str(error)
+    return "nothing"
+
+
+class SignalledRuntime(TorchRuntime):
+    """The plain surroundings, in which this process gets a real SIGTERM in a given step.
+
+    Args:
+        step: in which it comes; None for never.
+        before: whether it comes before this rank casts its vote in that step, or right after.
+    """
+
+    def __init__(self, step: int | None, before: bool) -> None:
+        super().__init__()
+        self.steps = 0
+        self.saved: list[int] = []
+        self._step, self._before = step, before
+
+    def stop_requested(self) -> bool:
+        self.steps += 1
+        if self.steps == self._step and self._before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        answer = super().stop_requested()
+        if self.steps == self._step and not self._before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+    def checkpoint_saved(self, folder: Path, step: int) -> None:
+        self.saved.append(step)
+
+
+SIGNAL_STEP = 5
+
+
+def stopped_by_signal(rank: int, world_size: int, shards: Path, folder: Path) -> list[tuple[int, list[int]]]:
+    """Steps that were begun, and those whose checkpoints were written, when rank 1 gets SIGTERM at two moments."""
+    found = []
+    for before in (True, False):
+        content = document(
+            shards, folder / f"before-{before}", log_every_steps=10**6, checkpoint={"every_steps": 10**6}
+        )
+        runtime = SignalledRuntime(SIGNAL_STEP if rank == 1 else None, before)
+        assert run(PretrainConfig.model_validate(content), runtime) is None
+        found.append((runtime.steps, runtime.saved))
+    return found

@@ -6,6 +6,7 @@ import json
 import math
 import resource
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pretrain.meter import MetricsFile
 from pretrain.objectives import OBJECTIVES, Views
 from pretrain.objectives.base import objective
 from tests.pretrain.runs import GroupRuntime, Run, document, write_document
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -314,3 +316,20 @@ def test_a_full_disk_is_told_from_it_for_small_and_large_files(numbers: int, tmp
     with pytest.raises(MedformerError, match="cannot write checkpoint"), CheckpointStore(tmp_path, 2).write(1, 0, {}):
         torch.save(torch.zeros(numbers), "/dev/full")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("numbers", [9, 4_000_000])
+def test_a_disk_that_is_full_is_named_with_what_stays(numbers: int, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2 << 20) as disk:
+        store = CheckpointStore(disk, 2)
+        with store.write(1, 0, {"step": 1}):
+            """A checkpoint without tensors."""
+        (disk / "other").write_bytes(bytes((2 << 20) - (160 << 10)))
+        # Small files take a page each.
+        with pytest.raises(MedformerError) as told, store.write(2, 0, {"step": 2}) as folder:
+            deque((torch.save(torch.zeros(numbers), folder / f"{number}.pt") for number in range(100)), maxlen=0)
+        assert str(told.value) == (
+            f"cannot write checkpoint {store.path(2, 0)}: No space left on device; step-00000001-attempt-0 stays, and "
+            "--resume goes on from it"
+        )
+        assert sorted(path.name for path in disk.iterdir()) == ["other", "step-00000001-attempt-0"]

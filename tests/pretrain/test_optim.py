@@ -11,7 +11,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from data_shards.support.errors import ConfigError
 from pretrain.config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
 from pretrain.module import PretrainModule, create_backbone
-from pretrain.optim import ELEMENTWISE, create_optimizer, create_schedule
+from pretrain.optim import ELEMENTWISE, create_optimizer, create_schedule, grow_state
 from pretrain.sharding import zero_stage
 
 # Bound to a GPU, or in need of a graph of the gradient.
@@ -81,6 +81,29 @@ def test_unknown_optimizer_names_the_nearest_and_wrong_arguments_are_refused() -
         OptimizerConfig(name="adamww")
     with pytest.raises(ConfigError, match="adamw refuses its arguments"):
         create_optimizer(module(), OptimizerConfig(kwargs={"momentun": 0.9}), 0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "momentum"])
+def test_rows_that_a_table_has_gained_are_remembered_as_those_that_were_in_no_batch(name: str) -> None:
+    """Also beside a parameter without axes, such as a temperature that is learned."""
+
+    def trained(rows: int, loaded: dict[str, object] | None = None) -> tuple[torch.Tensor, torch.optim.Optimizer]:
+        table = torch.nn.Parameter(torch.ones(rows, 2))
+        scalar = torch.nn.Parameter(torch.tensor(1.0))
+        optimizer = create_optimizer_v2([table, scalar], opt=name, lr=0.1, weight_decay=0.0)
+        if loaded is not None:
+            optimizer.load_state_dict(loaded)
+            grow_state(optimizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (table[:2].square().sum() * scalar).backward()
+            optimizer.step()
+        return table, optimizer
+
+    _, before = trained(3)
+    grown, _ = trained(5, before.state_dict())
+    again, _ = trained(3, before.state_dict())
+    assert torch.equal(grown[:3], again) and torch.equal(grown[3:], torch.ones(2, 2))
 
 
 def test_learning_rate_is_a_line_and_a_cosine() -> None:

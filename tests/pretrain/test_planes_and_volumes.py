@@ -92,10 +92,10 @@ def test_a_slice_is_read_as_a_plane_with_the_spacing_of_its_rows_and_columns(sol
         torch.testing.assert_close(found, backbone.features(images, metadata, spacing_mm).embedding_BD)
 
 
-def test_the_backbone_is_told_nothing_of_images_whose_spacing_is_not_known(shards: Path) -> None:
-    batch = first_batch(shards)
+def test_the_backbone_is_told_nothing_of_images_whose_spacing_is_not_known(colour_shards: Path) -> None:
+    batch = first_batch(colour_shards)
     assert batch.spacing_mm_BA.isnan().all()
-    assert ViewFactory(configuration(shards), torch.device("cpu"))(batch).spacing_mm == (None, None)
+    assert ViewFactory(configuration(colour_shards), torch.device("cpu"))(batch).spacing_mm == (None, None)
 
 
 def test_the_short_form_of_a_spacing_says_the_same() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverForImageClassificationFourier, PerceiverForMaskedLM
 from transformers.models.perceiver.modeling_perceiver import build_linear_positions, generate_fourier_features
 
-from pretrain.backbone.perceiver_io import PerceiverDecoder, PerceiverEncoder
+from benchmarks.perceiver_io import PerceiverDecoder, PerceiverEncoder
 from pretrain.backbone.position import FourierPosition
-from pretrain.backbone.published import FourierClassifier, MaskedLanguageModel, fourier_tokens, from_transformers
+from tests.pretrain.published import FourierClassifier, MaskedLanguageModel, fourier_tokens, from_transformers
 
 VISION = PerceiverConfig(
     num_latents=512,

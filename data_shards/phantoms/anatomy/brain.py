@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from data_shards.phantoms.population import Variation
 from data_shards.phantoms.scene import Anatomy, Structure
 from data_shards.phantoms.shapes import Grown, Intersection, Shape, Superquadric, Union, Vector, rotation, tube
-from data_shards.phantoms.variation import Variation
 from data_shards.phantoms.waves import Folded, Waves
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_shards.phantoms.population import Variation
 from data_shards.phantoms.scene import Anatomy, Structure
 from data_shards.phantoms.shapes import Grown, Intersection, Shape, Superquadric, Union, rotation, tube
-from data_shards.phantoms.variation import Variation
 
 
 def build(vary: Variation, age_years: float, detail: float) -> Anatomy:

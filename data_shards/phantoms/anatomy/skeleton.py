@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_shards.phantoms.population import Variation
 from data_shards.phantoms.scene import Structure
 from data_shards.phantoms.shapes import Grown, Shape, Superquadric, Union, tube
-from data_shards.phantoms.variation import Variation
 
 
 def spine(vary: Variation, y: float, low: float, high: float) -> list[Structure]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from data_shards.phantoms.anatomy.skeleton import ribs, spine
+from data_shards.phantoms.population import Variation
 from data_shards.phantoms.scene import Anatomy, Structure
 from data_shards.phantoms.shapes import Grown, Intersection, Shape, Superquadric, Union, rotation, tube
-from data_shards.phantoms.variation import Variation
 
 _BRANCHES = 12
 

@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from data_shards.sources.adni.codes import visit_code
-from data_shards.sources.adni.collection import Collection, Row, is_collection, read_collections
-from data_shards.sources.adni.description import image_name
-from data_shards.sources.adni.facts import Facts
-from data_shards.sources.adni.left_out import LeftOut
+from data_shards.sources.adni.facts import Facts, LeftOut, visit_code
 from data_shards.sources.adni.options import Options
-from data_shards.sources.adni.sidecar import read_sidecars
 from data_shards.sources.adni.study import Study, is_study, missing_columns, read_study
-from data_shards.sources.adni.table import read_table
-from data_shards.sources.adni.tree import Entry, Tree, read_tree
-from data_shards.sources.adni.visits import Scan, Visit, choose, join
+from data_shards.sources.adni.table import Collection, Row, is_collection, read_collections, read_table
+from data_shards.sources.adni.tree import Entry, Tree, read_sidecars, read_tree
+from data_shards.sources.adni.visits import Scan, Visit, choose, image_name, join
 from data_shards.sources.tables.csv_file import SUFFIXES
 from data_shards.support.errors import DataError
 

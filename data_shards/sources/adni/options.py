@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from data_shards.sources.adni.description import Preference
-from data_shards.sources.adni.diagnosis import Filling
-from data_shards.sources.adni.roles import MEASURES
+from data_shards.sources.adni.facts import Filling
+from data_shards.sources.adni.table import MEASURES
+from data_shards.sources.adni.visits import Preference
 from data_shards.sources.splits import Shares
 from data_shards.support.documents import Document
 from data_shards.support.errors import nearest

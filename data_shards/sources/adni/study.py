@@ -6,20 +6,22 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from data_shards.sources.adni import roles
-from data_shards.sources.adni.codes import Code, visit_code
-from data_shards.sources.adni.diagnosis import Filling, diagnosis_of, fill
 from data_shards.sources.adni.facts import (
+    Code,
+    Filling,
+    LeftOut,
     age_of,
     date_of,
+    diagnosis_of,
+    fill,
     is_withdrawn,
     number_of,
     ptid_of,
     rid_of,
     sex_of,
+    visit_code,
 )
-from data_shards.sources.adni.left_out import LeftOut
-from data_shards.sources.adni.table import Table
+from data_shards.sources.adni.table import MEASURES, STUDY, Table
 from data_shards.sources.tables.roles import plain
 
 DAYS_IN_YEAR = 365.25
@@ -35,7 +37,7 @@ class Exam:
         code: of its visit.
         date: when it was.
         joined: phase in which the subject joined, ``ADNI1``, ``ADNIGO``, ``ADNI2``, ``ADNI3`` ...
-        diagnosis: see :data:`~data_shards.sources.adni.diagnosis.CLASSES`.
+        diagnosis: see :data:`~data_shards.sources.adni.facts.CLASSES`.
         age_years: on that day.
         sex: 0 male, 1 female.
         measures: further numbers, by column.
@@ -92,10 +94,10 @@ def is_study(table: Table) -> bool:
 
 def missing_columns(table: Table) -> list[str]:
     """What a study table must have and this one has not."""
-    found = table.columns(roles.STUDY)
-    missing = [roles.STUDY[role].names[0].upper() for role in _NEEDED if role not in found]
+    found = table.columns(STUDY)
+    missing = [STUDY[role].names[0].upper() for role in _NEEDED if role not in found]
     return missing + [
-        " or ".join(roles.STUDY[role].names[0].upper() for role in either)
+        " or ".join(STUDY[role].names[0].upper() for role in either)
         for either in (("ptid", "rid"), ("diagnosis", "first_diagnosis"))
         if found.keys().isdisjoint(either)
     ]
@@ -112,7 +114,7 @@ def read_study(table: Table, measures: Sequence[str], filling: Filling) -> Study
     study = Study()
     names = [plain(name) for name in table.header]
     places = {f"measure {name}": names.index(plain(name)) for name in measures if plain(name) in names}
-    for item, cells in table.cells(table.columns(roles.STUDY) | places):
+    for item, cells in table.cells(table.columns(STUDY) | places):
         if cells is None:
             study.left_out.append(LeftOut(item, "more or fewer cells than the header"))
             continue
@@ -135,7 +137,7 @@ def _exam(cells: Mapping[str, str], measures: Sequence[str]) -> Exam:
     if diagnosis is None and code.month == 0 and not cells.get("diagnosis"):
         diagnosis = diagnosis_of(cells.get("first_diagnosis", ""))
     first_age, years = age_of(cells["first_age"]), number_of(cells.get("years", ""), -2, 100)
-    numbers = {name: number_of(cells.get(f"measure {name}", ""), *roles.MEASURES[name]) for name in measures}
+    numbers = {name: number_of(cells.get(f"measure {name}", ""), *MEASURES[name]) for name in measures}
     if years is None and code.month is not None:
         years = code.month / 12
     return Exam(

@@ -1,17 +1,33 @@
-"""The folder tree of an export: ``PTID/description/date/I123/ADNI_..._S45_I123.nii``."""
+"""What lies in the folder of an export: images by their paths, and the XML file that each can have.
+
+An image is ``PTID/description/date/I123/ADNI_..._S45_I123.nii``; XML files are below ``idaxs``.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
 
-from data_shards.sources.adni.facts import Facts, date_of, image_id_of, is_withdrawn, modality_of, ptid_of
-from data_shards.sources.adni.left_out import LeftOut
+from data_shards.sources.adni.facts import (
+    Facts,
+    LeftOut,
+    age_of,
+    date_of,
+    image_id_of,
+    is_withdrawn,
+    modality_of,
+    ptid_of,
+    sex_of,
+)
 from data_shards.sources.images.folder import list_files, outside
 from data_shards.sources.tables.csv_file import SUFFIXES
+from data_shards.support.descriptors import raise_out_of_files
+from data_shards.support.errors import DataError
+from data_shards.support.limits import open_regular
 
 _NIFTI = (".nii", ".nii.gz")
 _IMAGES = (*_NIFTI, ".dcm")
@@ -19,6 +35,8 @@ _NAME = re.compile(r"_S[0-9]+_I([0-9]{1,12})\.(?:nii|nii\.gz|dcm)", re.IGNORECAS
 _IMAGE_FOLDER = re.compile(r"I([0-9]{1,12})")
 _DATE_FOLDER = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_.*")
 _PARTS = re.compile(r"_(MR|PT|PET|CT)_(.*?)(?:_Br_|_br_raw_|_S[0-9]+_I[0-9]+\.)")
+MAX_SIDECAR_BYTES = 1 << 20
+_ENCODING = re.compile(r"""<\?xml[^>]*\bencoding\s*=\s*["']([^"']*)""")
 
 
 @dataclass(frozen=True)
@@ -141,3 +159,76 @@ def _facts(files: Sequence[str]) -> Facts:
         kind="Original" if "_br_raw_" in name else "",
         date=date_of(folders[dated[-1]]) if dated else None,
     )
+
+
+def read_sidecars(root: Path, paths: Mapping[str, str]) -> tuple[dict[int, Facts], list[LeftOut]]:
+    """Facts by image identifier, and which files are not used.
+
+    Args:
+        root: folder of the export.
+        paths: relative paths of XML files, and how messages call them.
+    """
+    found: dict[int, Facts] = {}
+    left_out = []
+    for path, item in paths.items():
+        try:
+            facts = _facts_of_xml(_read_xml(root / path))
+            if facts.image_id is None:
+                raise DataError("the XML file has no image identifier")
+        except DataError as error:
+            left_out.append(LeftOut(item, str(error), ptid_of(path)))
+            continue
+        if found.setdefault(facts.image_id, facts) != facts:
+            left_out.append(LeftOut(item, "the XML file contradicts another one of the same image", ptid_of(path)))
+    return found, left_out
+
+
+def _read_xml(path: Path) -> ElementTree.Element:
+    """The document, refused when it could make the parser read files, fetch addresses or grow."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(MAX_SIDECAR_BYTES + 1)
+        text = content[:MAX_SIDECAR_BYTES].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError("the XML file is not UTF-8") from None
+    except OSError as error:
+        raise_out_of_files(error)
+        raise DataError(f"the XML file cannot be read ({type(error).__name__})") from None
+    if len(content) > MAX_SIDECAR_BYTES:
+        raise DataError("the XML file is larger than 1 MiB")
+    encoding = _ENCODING.search(text)
+    foreign = encoding is not None and encoding.group(1).casefold() not in ("utf-8", "utf8", "us-ascii", "ascii")
+    if foreign or "\0" in text or re.search(r"<!\s*(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        raise DataError("the XML file has a document type, an entity or another encoding")
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError):
+        raise DataError("the XML file is not XML") from None
+
+
+def _facts_of_xml(top: ElementTree.Element) -> Facts:
+    texts: dict[str, str] = {}
+    for name, text in _texts(top):
+        texts.setdefault(name, text)
+    return Facts(
+        ptid=ptid_of(texts.get("subjectidentifier", "")),
+        image_id=image_id_of(texts.get("imageuid", "")),
+        description=texts.get("processeddatalabel", "") or texts.get("description", ""),
+        modality=modality_of(texts.get("modality", "")),
+        date=date_of(texts.get("dateacquired", "")),
+        visit=texts.get("visitidentifier", ""),
+        group=texts.get("researchgroup", ""),
+        sex=sex_of(texts.get("subjectsex", "")),
+        age_years=age_of(texts.get("subjectage", "")),
+        tracer=texts.get("radiopharmaceutical", ""),
+    )
+
+
+def _texts(top: ElementTree.Element) -> Iterator[tuple[str, str]]:
+    """Name and text of each element; an element ``protocol`` is called as its attribute ``term`` says."""
+    for element in top.iter():
+        name = str(element.tag).rpartition("}")[2]
+        if name == "protocol":
+            name = element.get("term", "")
+        if element.text and element.text.strip():
+            yield name.casefold(), element.text.strip()

@@ -30,8 +30,8 @@ class Images(Source):
 
     Listing reads the first bytes of every file and the headers of DICOM files; pixels are read one study at a time. A
     file that is no image is in ``skipped``, and so is a DICOM file whose header cannot be used; any other image that is
-    damaged is found when its sample is read. In messages file 17 is the 17th of all files that are not hidden, sorted by
-    relative path; series 3 the third DICOM series of several files in that order; row 17 of a table the one that a
+    damaged is found when its sample is read. In messages file 17 is the 17th of all files that are not hidden, sorted
+    by relative path; series 3 the third DICOM series of several files in that order; row 17 of a table the one that a
     spreadsheet counts so. Keys are salted hashes of relative paths, or of the study in a table.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import io
@@ -12,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_shards.sources.medmnist.sets import Published
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
-
-_CHUNK_BYTES = 1 << 20
 
 
 def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path:
@@ -30,7 +30,7 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
         if (place / file_name).is_file():
             return place / file_name
     looked_in = ", ".join(str(place) for place in places)
-    missing = f"{archive.stem}: no {file_name} in {looked_in}"
+    missing = f"{archive.stem}: no {file_name} in {looked_in}; root=FOLDER names another folder"
     if not download:
         raise DataError(missing)
     target = places[0] / file_name
@@ -44,7 +44,7 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
         with contextlib.suppress(OSError):
             for folder in made:
                 folder.rmdir()
-        raise DataError(f"{missing}, and it could not be downloaded from {archive.url}") from None
+        raise DataError(f"{missing}; and it could not be downloaded from {archive.url}") from None
     return target
 
 
@@ -65,11 +65,9 @@ def md5_of(path: Path, name: str) -> str:
     Raises:
         DataError: the file cannot be read.
     """
-    digest = hashlib.md5(usedforsecurity=False)
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            return hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     except OSError as error:
+        raise_out_of_files(error)
         raise DataError(f"{path}: the archive of {name} cannot be read: {error.strerror or error}") from None
-    return digest.hexdigest()

@@ -1,8 +1,9 @@
 """The arrays of a MedMNIST archive, without holding them in memory.
 
-The archives are compressed (deflate), so an image in the middle can be reached only by unpacking all before it: 12 GB
-for the largest. The image arrays are therefore unpacked once into a temporary folder, a mebibyte at a time, and images
-are read from there at any position, by any process.
+Archives are opened by :func:`numpy.load`, and labels are read with it. The image arrays are compressed (deflate): an
+image in the middle can be reached only by unpacking all before it, 12 GB for the largest, and no map of the archive is
+possible. They are therefore unpacked once into a temporary folder, a mebibyte at a time, and images are read from there
+at any position, by any process.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from data_shards.sample import SPLITS
 from data_shards.sources.medmnist.sets import Published
 from data_shards.storage import locks
+from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 
@@ -50,9 +53,8 @@ def read_labels(path: Path, archive: Published) -> dict[str, np.ndarray]:
         count, width = archive.samples[split], archive.label_width
         with _array(path, f"{split}_images", "uint8", (count, *archive.image_shape)):
             pass
-        with _array(path, f"{split}_labels", "integers", (count, width)) as (file, dtype):
-            content = file.read()
-        labels_NL = np.frombuffer(content, dtype).reshape(count, width)
+        with _array(path, f"{split}_labels", "integers", (count, width)) as (arrays, _):
+            labels_NL = arrays[f"{split}_labels"]
         largest = 1 if archive.task is Task.multilabel else len(archive.info["label"]) - 1
         if labels_NL.min() < 0 or labels_NL.max() > largest:
             found = f"{labels_NL.min()} to {labels_NL.max()}"
@@ -82,6 +84,7 @@ class UnpackedImages:
         try:
             self.folder, descriptor = _new_folder()
         except OSError as error:
+            raise_out_of_files(error)
             raise DataError(f"{path}: no temporary folder to unpack it: {error.strerror or error}") from None
         remove = weakref.finalize(self, _remove, self.folder, descriptor, os.getpid())
         try:
@@ -101,7 +104,7 @@ class UnpackedImages:
         for split in SPLITS:
             shape = (archive.samples[split], *self._shape)
             with (
-                _array(path, f"{split}_images", "uint8", shape) as (source, _),
+                _array(path, f"{split}_images", "uint8", shape) as (_, source),
                 open(self.folder / split, "wb", buffering=0) as target,
             ):
                 while chunk := source.read(_CHUNK_BYTES):
@@ -119,7 +122,8 @@ class UnpackedImages:
         size = math.prod(self._shape)
         try:
             image = np.fromfile(self.folder / split, np.uint8, count=size, offset=row * size)
-        except OSError:
+        except OSError as error:
+            raise_out_of_files(error)
             image = np.empty(0, np.uint8)
         if image.size != size:
             raise DataError(f"{self._name}: the temporary folder of the unpacked images is gone or damaged")
@@ -127,19 +131,21 @@ class UnpackedImages:
 
 
 @contextlib.contextmanager
-def _array(path: Path, key: str, kind: str, shape: tuple[int, ...]) -> Iterator[tuple[IO[bytes], np.dtype]]:
-    """The bytes of an array of the archive as a stream, and its dtype.
+def _array(path: Path, key: str, kind: str, shape: tuple[int, ...]) -> Iterator[tuple[NpzFile, IO[bytes]]]:
+    """The open archive, and the bytes of one of its arrays as a stream behind the header.
 
     The header of the array and its size in the archive are compared with what is expected before anything is unpacked,
     so a small file cannot unpack to a large one.
     """
     try:
-        with zipfile.ZipFile(path) as zipped:
+        if not zipfile.is_zipfile(path):  # numpy would read a single array whole before it says what it is
+            raise ValueError("not a zip file")
+        with np.load(path, allow_pickle=False) as arrays:
+            if key not in arrays:
+                names = ", ".join(arrays.files[:20])
+                raise DataError(f"{path}: no array {key!r}; the archive holds {names or 'nothing'}")
             name = f"{key}.npy"
-            if name not in zipped.namelist():
-                names = [other.removesuffix(".npy") for other in zipped.namelist()]
-                raise DataError(f"{path}: no array {key!r}; the archive holds {', '.join(names[:20]) or 'nothing'}")
-            with zipped.open(name) as file:
+            with arrays.zip.open(name) as file:
                 found, fortran, dtype = _header(file)
                 right = dtype == np.uint8 if kind == "uint8" else dtype.kind in "ui"
                 if found != shape or not right or fortran:
@@ -147,11 +153,12 @@ def _array(path: Path, key: str, kind: str, shape: tuple[int, ...]) -> Iterator[
                         f"{path}: array {key!r} is {dtype} of shape {found}{' in Fortran order' if fortran else ''}, "
                         f"expected {kind} of shape {shape}"
                     )
-                stored, expected = zipped.getinfo(name).file_size - file.tell(), math.prod(shape) * dtype.itemsize
+                stored, expected = arrays.zip.getinfo(name).file_size - file.tell(), math.prod(shape) * dtype.itemsize
                 if stored != expected:
                     raise DataError(f"{path}: array {key!r} unpacks to {stored} bytes, expected {expected}")
-                yield file, dtype
+                yield arrays, file
     except _UNREADABLE as error:
+        raise_out_of_files(error)
         raise DataError(f"{path}: not a readable npz archive (array {key!r}): {error}") from None
 
 

@@ -88,6 +88,11 @@ class MedMNIST(Source):
         self._ends = list(itertools.accumulate(self._archive.samples[split] for split in SPLITS))
         self._unpacked: UnpackedImages | None = None
 
+    @property
+    def archive(self) -> Path:
+        """The npz file that is read."""
+        return self._file
+
     def __len__(self) -> int:
         return self._ends[-1]
 

@@ -11,7 +11,7 @@ from data_shards.phantoms.clutter import draw_clutter
 from data_shards.phantoms.difficulty import Difficulty, difficulty
 from data_shards.phantoms.grid import AXIAL, Grid, Warp
 from data_shards.phantoms.lesions import LesionKind, draw_lesions
-from data_shards.phantoms.recipes import BODIES
+from data_shards.phantoms.recipes import RECIPES
 from data_shards.phantoms.shapes import Intersection, Superquadric
 from data_shards.phantoms.waves import Rough
 from data_shards.sample import MASK
@@ -19,7 +19,7 @@ from data_shards.sources.phantoms import Phantoms
 from data_shards.support.errors import DataError
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_mask_is_empty_exactly_where_the_label_says_no_lesion(name: str) -> None:
     source = Phantoms(name, size=20, subjects=8, images_per_subject=2, masks=True)
     seen = set()

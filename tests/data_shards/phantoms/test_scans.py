@@ -2,20 +2,17 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_shards.phantoms.recipes import BODIES
+from data_shards.phantoms.recipes import RECIPES
 from data_shards.phantoms.tissues import HOUNSFIELD
 from data_shards.sample import MASK, Sample
-from data_shards.sources.phantoms import Phantoms, PhantomsConfig
-from data_shards.support.errors import DataError
+from data_shards.sources.phantoms import Phantoms
 from data_shards.vocabulary import Dimensionality
-from data_shards.writing.writer import write_dataset
 
-NAMES = list(BODIES)
+NAMES = list(RECIPES)
 
 
 def content(sample: Sample) -> list[object]:
@@ -43,7 +40,7 @@ def test_another_process_draws_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_spacing_modality_and_dtypes_are_those_of_the_scan(name: str) -> None:
-    recipe = BODIES[name]
+    recipe = RECIPES[name]
     for dtype in ("uint8", "native"):
         sample = Phantoms(name, size=10, masks=True, dtype=dtype).sample(2)  # type: ignore[arg-type]
         for image_name, image in sample.images.items():
@@ -63,14 +60,14 @@ def test_a_slice_is_the_plane_of_its_volume(flat: str) -> None:
     depth = whole.sample(0).image.spacing_mm[0]
     height = -size * depth / 2 + depth * (place + 0.5)
     planes = Phantoms(flat, size=size, difficulty=0.1, masks=True, slices=[0.0, height])
-    table, compared = [BODIES[volume].looks["image"].table], 0
+    table, compared = [RECIPES[volume].looks["image"].table], 0
     for number in range(12):
         study, alone = whole._studies.subject(number), planes._studies.subject(number)
         # The two sets give other shares of their subjects a lesion: not every subject has the same in both.
         if study.label != alone.label or compared == 3:
             continue
         compared += 1
-        grid = BODIES[volume].grid(size)
+        grid = RECIPES[volume].grid(size)
         clean = study.paint(grid, 0, table)[0][0][place]
         assert alone.paint(grid.plane(height), 0, table)[0][0][0] == pytest.approx(clean, abs=1e-6)
         assert (alone.mask(grid.plane(height), 0)[0] == study.mask(grid, 0)[place]).all()
@@ -120,7 +117,7 @@ def test_a_radiograph_is_the_line_integral_of_the_ct_of_the_subject() -> None:
     source = Phantoms("phantom-chest-xray", size=24, difficulty=0.0, dtype="native")
     ct = Phantoms("phantom-chest-ct", size=24, difficulty=0.0)
     for number in range(3):
-        grid = BODIES["phantom-chest-xray"].grid(24)
+        grid = RECIPES["phantom-chest-xray"].grid(24)
         hounsfield = ct._studies.subject(number).paint(grid, 0, [HOUNSFIELD])[0][0]
         line = (0.02 * (1 + hounsfield / 1000)).sum(axis=0) * 260 / grid.shape[0]
         measured = source.sample(2 * number).image.pixels[0]
@@ -136,33 +133,3 @@ def test_older_subjects_have_wider_ventricles() -> None:
         ages.append(sample.attributes["age_years"])
         fluid.append((sample.image.pixels[0, 20:44, 22:42] < 350).mean())
     assert min(ages) >= 20 and max(ages) <= 89 and np.corrcoef(ages, fluid)[0, 1] > 0.5
-
-
-def test_a_config_makes_one_source_for_each_set() -> None:
-    config = PhantomsConfig(sets=("phantom-knee-mri", "phantom-retina"), size=8, subjects=2)
-    knee, retina = Phantoms.from_config(config)
-    assert knee.card.name == "phantom-knee-mri" and knee.card.dimensionality == "volumetric"
-    assert len(retina) == 4 and retina.card.dimensionality == "planar"
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"name": "phantom-retina", "difficulty": 0.2}, "no difficulty"),
-        ({"name": "phantom-brain-mri", "slices": [3.0]}, "not a set of slices"),
-        ({"name": "phantom-brain-mri", "difficulty": 1.5}, "from 0 to 1"),
-        ({"name": "phantom-brain-mri-2d", "slices": [float("nan")]}, "numbers in mm"),
-        ({"name": "phantom-brain-mri-2d", "slices": []}, "positive"),
-        ({"name": "phantom-brain-mri-2d", "slices": [1.0], "images_per_subject": 2}, "1 slices"),
-        ({"name": "phantom-brain-mri", "dtype": "int8"}, "uint8 or native"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        Phantoms(**options)  # type: ignore[arg-type]
-
-
-def test_scans_become_shards(tmp_path: Path) -> None:
-    source = Phantoms("phantom-brain-mri-pet", size=8, subjects=12, images_per_subject=1, masks=True)
-    manifest = write_dataset(source, tmp_path / "scans")
-    assert "synthetic" in manifest.card.note and manifest.card.classes[1] == "tumour"

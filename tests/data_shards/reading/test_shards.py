@@ -12,13 +12,13 @@ import torch
 
 from data_shards.format.manifest import read_manifest
 from data_shards.inspect.verify import verify
-from data_shards.reading.reader import ShardedDataset, load_split
+from data_shards.reading.reader import ShardedDataset
 from data_shards.sample import Image, Sample
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writing.writer import write_dataset
 from tests.data_shards.made_sources import Listed, card, toy_sample, toy_source
-from tests.data_shards.shards import with_an_empty_shard
+from tests.data_shards.shards import whole_split, with_an_empty_shard
 
 COUNTS = {"train": 30, "val": 7, "test": 9}
 PIXELS = np.arange(20, dtype=np.uint8).reshape(1, 4, 5)
@@ -61,7 +61,7 @@ def test_every_pixel_label_and_fact_comes_back(tmp_path: Path, shape: tuple[int,
         assert set(records.organ_B) == {Organ.brain} and set(records.modality_B) == {Modality.mri}
         assert set(records.task_B) == {Task.multiclass}
         assert records.spacing_mm_BA.tolist() == [[np.float32(0.7)] * (len(shape) - 1)] * count
-        assert (load_split(tmp_path / "toy", split).stacked[order] == records.stacked).all()
+        assert (whole_split(tmp_path / "toy", split).stacked[order] == records.stacked).all()
 
 
 def test_shards_close_by_bytes_and_split_evenly_into_files(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_shard_without_samples_is_stepped_over(tmp_path: Path) -> None:
     manifest = write_dataset(toy_source({"train": 6}), tmp_path / "toy", shard_bytes=5000)
     with_an_empty_shard(tmp_path / "toy", manifest, places=(0, 2, 2))
     dataset = ShardedDataset(tmp_path / "toy", "train")
-    truth = load_split(tmp_path / "toy", "train")
+    truth = whole_split(tmp_path / "toy", "train")
     assert [shard.samples for shard in dataset.entry.shards].count(0) == 3 and len(dataset) == 6
     assert truth.label_BL[:, 0].tolist() == [0, 1, 2, 0, 1, 2] and verify(tmp_path / "toy") == []
     assert dataset.read(np.array([], np.int64)).stacked.shape == (0, 1, 4, 5)

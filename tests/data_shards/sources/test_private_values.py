@@ -8,7 +8,8 @@ from data_shards.sources.privacy import age_in_years, identifies, is_age, kept_n
 from data_shards.support.errors import DataError
 
 AGES = (
-    "age", "Age", "AGE", "PatientAge", "patient_age", "PATIENT_AGE", "Patient's Age", "PTAGE", "Age at scan", "ageAtScan",
+    "age", "Age", "AGE", "PatientAge", "patient_age", "PATIENT_AGE", "Patient's Age", "PTAGE", "Age at scan",
+    "ageAtScan",
     "AGEatScan", "age_months", "agemonths", "Age (years)", "subject age", "mriAge", "Alter", "Âge", "edad", "age2",
 )  # fmt: skip
 NO_AGES = (
@@ -25,8 +26,9 @@ NO_AGES = (
     "ageing",
 )
 IDENTIFYING = (
-    "PatientID", "patient_id", "patient no", "MRN", "subject-id", "AccessionNumber", "ptid", "patient name", "zip", "dob",
-    "PatientBirthDate", "patient.birth", "birth", "birth date", "Year of birth", "birthYear", "StudyDate", "acq_date", "DateOfDeath", "born",
+    "PatientID", "patient_id", "patient no", "MRN", "subject-id", "AccessionNumber", "ptid", "patient name", "zip",
+    "dob", "PatientBirthDate", "patient.birth", "birth", "birth date", "Year of birth", "birthYear", "StudyDate",
+    "acq_date", "DateOfDeath", "born",
 )  # fmt: skip
 HARMLESS = ("weight", "birth_weight", "slice_id", "subject_count", "candidate", "score", "months", "age", "name_length")
 

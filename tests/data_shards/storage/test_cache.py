@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.storage import Cache, Lease, Storage, StoredFile, open_storage
+from data_shards.storage import Cache, Lease, Storage, StoredFile, locks, open_storage
 from data_shards.support.errors import DataError
 from tests.data_shards.storage import server as behaviour
 from tests.data_shards.storage.files import QUICK, complete, content_of, fetched, listed, partial_bytes
@@ -237,3 +237,24 @@ def test_only_the_user_can_read_the_copies(server: Server, files: list[StoredFil
     fetched(through(server, Cache(tmp_path / "new", 2 * SIZE)), files[0])
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "new").iterdir())
+
+
+def test_a_file_becomes_complete_only_under_the_lock_under_which_room_is_counted(tmp_path: Path) -> None:
+    # A listing that met neither the old nor the new name of a file would find too much room.
+    file = listed("0.tar", content_of(0, SIZE))
+    written, go = threading.Event(), threading.Event()
+
+    def fetch(descriptor: int) -> None:
+        os.write(descriptor, content_of(0, SIZE))
+        written.set()
+        assert go.wait(30)
+
+    thread = threading.Thread(target=lambda: Cache(tmp_path, 2 * SIZE).lease(file, fetch, "0.tar").release())
+    thread.start()
+    assert written.wait(30)
+    with locks.exclusive(tmp_path / "cache.lock"):
+        go.set()
+        time.sleep(0.3)
+        assert complete(tmp_path) == [] and partial_bytes(tmp_path) == [SIZE]
+    thread.join(30)
+    assert complete(tmp_path) == [file.sha256]

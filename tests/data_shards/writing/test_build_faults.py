@@ -57,10 +57,10 @@ write_dataset(Slow(), Path(sys.argv[1]), shard_bytes=100_000, overwrite=True)
     ("function", "count"),
     [
         ("data_shards.writing.shard_file/ClosedShard:finished", 4),
-        ("data_shards.writing.writer:write_manifest", 1),
-        ("data_shards.writing.journal:sync_tree", 1),
-        ("data_shards.writing.journal:put_in_place", 1),
-        ("data_shards.writing.journal:_delete", 2),
+        ("data_shards.writing.build:write_manifest", 1),
+        ("data_shards.writing.build_folder:sync_tree", 1),
+        ("data_shards.writing.build_folder:put_in_place", 1),
+        ("data_shards.writing.build_folder:_delete", 2),
     ],
 )
 def test_a_build_that_is_killed_while_it_ends_goes_on_and_ends_with_the_same_bytes(
@@ -129,7 +129,7 @@ def test_what_a_killed_process_left_half_written_does_not_come_into_the_dataset(
     with pytest.raises(DataError):
         write_dataset(Slow(damaged=(1300,)), tmp_path / "toy", shard_bytes=100_000)
     building = tmp_path / ".toy.building"
-    (building / ".build.json.0123abcd.partial").write_text("{")
+    (building / ".build.journal.0123abcd.partial").write_text("{")
     (building / "tmp1234").mkdir()
     (building / "tmp1234" / "0").write_bytes(b"")
     write_dataset(Slow(), tmp_path / "toy", shard_bytes=100_000)
@@ -181,15 +181,15 @@ def test_progress_counts_what_an_earlier_run_did_and_no_sample_twice(tmp_path: P
 def test_a_build_that_begins_while_another_one_ends_does_not_harm_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from data_shards.writing import journal
+    from data_shards.writing import build_folder
 
     def meeting(*arguments: Path) -> None:
-        monkeypatch.setattr(journal, "put_in_place", put_in_place)
+        monkeypatch.setattr(build_folder, "put_in_place", put_in_place)
         with pytest.raises(MedformerError, match="another process is building it"):
             write_dataset(Slow(samples=60), tmp_path / "toy")
         put_in_place(*arguments)
 
-    monkeypatch.setattr(journal, "put_in_place", meeting)
+    monkeypatch.setattr(build_folder, "put_in_place", meeting)
     write_dataset(Slow(samples=60), tmp_path / "toy")
     assert read_manifest(tmp_path / "toy").splits["train"].samples > 0
     assert list((tmp_path / "toy").glob("*.tar"))

@@ -157,7 +157,7 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, cou
     write_dataset(Slow(), tmp_path / "whole", shard_bytes=100_000)
     script = tmp_path / "build.py"
     script.write_text(BUILD)
-    note = tmp_path / ".cut.building" / "build.json"
+    note = tmp_path / ".cut.building" / "build.journal"
     command = [sys.executable, str(script), str(tmp_path / "cut"), str(count)]
     seen = b""
     for endless in (800, 1200):  # in the second and in the third of three chunks
@@ -234,7 +234,7 @@ def test_two_builds_of_one_folder_do_not_mix(tmp_path: Path) -> None:
     script.write_text(BUILD)
     command = [sys.executable, str(script), str(tmp_path / "toy"), "1"]
     with running([*command, "800"]) as process:
-        note_of(process, tmp_path / ".toy.building" / "build.json")
+        note_of(process, tmp_path / ".toy.building" / "build.journal")
         with pytest.raises(MedformerError, match="another process is building it"):
             write_dataset(Slow(), tmp_path / "toy", shard_bytes=100_000)
     write_dataset(Slow(), tmp_path / "toy", shard_bytes=100_000)

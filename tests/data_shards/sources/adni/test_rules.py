@@ -5,22 +5,25 @@ import random
 
 import pytest
 
-from data_shards.sources.adni.codes import Code, visit_code
-from data_shards.sources.adni.description import PASSED_OVER, Preference, image_name, rank
-from data_shards.sources.adni.diagnosis import Filling, diagnosis_of, fill
 from data_shards.sources.adni.facts import (
+    Code,
     Facts,
+    Filling,
     age_of,
     date_of,
+    diagnosis_of,
+    fill,
     image_id_of,
     is_withdrawn,
     number_of,
     ptid_of,
     rid_of,
     sex_of,
+    visit_code,
 )
 from data_shards.sources.adni.study import Exam, Study, read_study
 from data_shards.sources.adni.table import Table
+from data_shards.sources.adni.visits import PASSED_OVER, Preference, image_name, rank
 
 N3 = "MPR; GradWarp; B1 Correction; N3; Scaled"
 
@@ -145,7 +148,13 @@ def test_examinations_without_date_are_placed_by_their_month() -> None:
     header = ["PTID", "VISCODE", "EXAMDATE", "DX", "AGE"]
     cells = [("m12", "", "MCI"), ("bl", "2006-01-01", "CN"), ("m18", "", ""), ("m24", "2008-01-01", "Dementia")]
     cells.append(("m06", "2006-07-01", ""))
-    table = Table("t", "t.csv", header, [["011_S_0001", code, date, dx, "70"] for code, date, dx in cells])
+    table = Table(
+        "t",
+        "t.csv",
+        header,
+        [["011_S_0001", code, date, dx, "70"] for code, date, dx in cells],
+        [*range(2, 2 + len(cells))],
+    )
     exams = read_study(table, [], "nearest").of("011_S_0001")
     assert [exam.code.text for exam in exams] == ["bl", "m06", "m12", "m18", "m24"]
     assert [exam.diagnosis for exam in exams] == [0, 0, 1, 1, 2]

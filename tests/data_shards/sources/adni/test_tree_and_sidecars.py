@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_shards.sources.adni.sidecar import read_sidecars
+from data_shards.sources.adni.tree import read_sidecars
 from data_shards.support.errors import DataError
 from tests.data_shards.sources.adni.export import COREG, PET, Scan, write_export, write_nifti, write_slice
 from tests.data_shards.sources.adni.reading import read, reasons, sample_of, taken, visits

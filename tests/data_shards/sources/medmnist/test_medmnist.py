@@ -145,7 +145,9 @@ def test_places_are_searched_in_order(archive: Path, monkeypatch: pytest.MonkeyP
 def test_an_archive_found_nowhere_names_the_set_and_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDMNIST_ROOT", str(tmp_path / "b"))
     places = f"{tmp_path / 'a'}, {tmp_path / 'b'}, {tmp_path / 'home' / '.medmnist'}"
-    with pytest.raises(DataError, match=f"bloodmnist: no bloodmnist.npz in {places}$"):
+    with pytest.raises(
+        DataError, match=f"bloodmnist: no bloodmnist.npz in {places}; root=FOLDER names another folder$"
+    ):
         MedMNIST("bloodmnist", root=tmp_path / "a", download=False)
 
 

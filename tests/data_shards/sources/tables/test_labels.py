@@ -132,7 +132,8 @@ def test_the_order_of_ordinal_words_is_told() -> None:
 @pytest.mark.parametrize(
     "text, semicolons, value",
     [
-        ("1.5", False, 1.5), ("1,5", False, 1.5), ("1,234", True, 1.234), ("0,125", False, 0.125), ("-3e2", False, -300),
+        ("1.5", False, 1.5), ("1,5", False, 1.5), ("1,234", True, 1.234), ("0,125", False, 0.125),
+        ("-3e2", False, -300),
         (",5", False, 0.5), ("1,234", False, None), ("1.234,5", True, None), ("1_000", False, None),
         ("inf", False, None), ("nan", False, None), ("٣", False, None),
     ],

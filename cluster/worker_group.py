@@ -1,0 +1,63 @@
+"""What a run asks of a cluster, and what Ray's process tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """How many workers, what each gets, and how many losses the run survives.
+
+    Attributes:
+        address: of a running Ray cluster; None for one on this machine.
+        workers: processes that train together.
+        threads_per_worker: CPU threads of each; None shares out those of the cluster.
+        gpus_per_worker: GPUs of each; 0 trains on the CPU, None takes one when the cluster has one for every worker.
+        max_failures: how often the group is started again after it lost a worker.
+        wait_s: how long machines that have not joined the cluster yet are waited for.
+        dashboard: whether a Ray of our own shows its dashboard.
+    """
+
+    address: str | None = None
+    workers: int = 1
+    threads_per_worker: int | None = None
+    gpus_per_worker: int | None = None
+    max_failures: int = 3
+    wait_s: float = 0.0
+    dashboard: bool = False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing is trained, because something has to come first.
+
+    Attributes:
+        on: whether Ray itself, or machines for the workers.
+        reason: the same in words that follow "waiting for".
+    """
+
+    on: Literal["ray", "machines"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Every worker has its place."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run is over.
+
+    Attributes:
+        value: what the function returned on rank 0.
+        error: why there is no value.
+    """
+
+    value: object = None
+    error: Exception | None = None
+
+
+News = Waiting | Placed | Ended

@@ -1,0 +1,41 @@
+"""What can be told of a run before anything is started for it: its data, its model and what it goes on from."""
+
+from __future__ import annotations
+
+import torch
+
+from data_shards.support.errors import ConfigError
+from pretrain.config import PretrainConfig
+from pretrain.data import check_dataset, open_datasets
+from pretrain.module import PretrainModule, create_backbone
+from pretrain.optim import create_optimizer
+from pretrain.resumption import check_resumption
+from pretrain.sharding import zero_stage
+
+
+def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
+    """Do what every worker does first, as far as it takes a second and neither memory nor other processes.
+
+    The workers do it again: their machines may see other files.
+
+    Args:
+        config: the run.
+        world_size: how many workers there will be.
+        resume: whether it goes on from what lies in ``config.out``.
+
+    Raises:
+        ConfigError: the document does not fit the data, or the model, an objective or the optimizer cannot be made.
+        DataError: shards are missing or cut off.
+        CheckpointError: what lies in ``config.out`` is of another run; the changed keys are named.
+    """
+    stage = zero_stage(config)
+    if resume:
+        check_resumption(config, world_size)
+    for dataset in open_datasets(config.data):
+        check_dataset(dataset, config, world_size)
+    try:
+        with torch.device("meta"):  # shapes only
+            module = PretrainModule(create_backbone(config.model), config.objectives)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
+    create_optimizer(module, config.optimizer, stage)

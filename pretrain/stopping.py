@@ -1,0 +1,50 @@
+"""Stopping all ranks after the same step when any of them is asked to."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+import torch.distributed as dist
+
+
+class StopVote:
+    """One vote of all ranks per step, counted behind the backward pass.
+
+    A rank casts its vote before the backward pass and asks for the outcome after it: by then every rank has taken part
+    in the reduction of the gradients, so the votes are there and nobody waits. They go by gloo through the memory of
+    the host, in a group of their own, so that no GPU is asked and no other collective is disturbed. So a request is
+    obeyed after the step in which it comes, or after the next one if it comes during the backward pass.
+
+    A context manager, entered by every rank.
+    """
+
+    def __init__(self) -> None:
+        self._group: dist.ProcessGroup | None = None
+        self._work: dist.Work | None = None
+        self._votes = torch.zeros(1, dtype=torch.int32)
+
+    def __enter__(self) -> StopVote:
+        if dist.get_world_size() > 1:
+            self._group = dist.new_group(backend="gloo")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error a vote may still be under way, for which the end of the group would wait.
+        if kind is None and self._group is not None:
+            dist.destroy_process_group(self._group)
+
+    def cast(self, stop: bool) -> None:
+        """Say whether this rank is asked to stop."""
+        self._votes.fill_(int(stop))
+        if self._group is not None:
+            self._work = dist.all_reduce(self._votes, group=self._group, async_op=True)
+
+    def outcome(self) -> bool:
+        """Whether any rank is asked to; the same on every rank."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        return bool(self._votes.item())

@@ -1,0 +1,336 @@
+"""Every block of the documents is what it looks like: commands and YAML fit the real parsers and typed models.
+
+Python blocks run in ``test_documents.py``; here the commands that are cheap run too, on images made for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import yaml
+
+from data_shards.foreign.adopt import AdoptConfig
+from data_shards.format.manifest import read_manifest
+from data_shards.prepare import Preparation
+from data_shards.sources import base as sources_base
+from data_shards.sources.base import source_named
+from data_shards.support.documents import apply_overrides, load, parse
+from finetune.config import EvaluateConfig, FinetuneConfig
+from finetune.readers import read_labelled
+from medformer.cli import main, parse_words
+from pretrain.config import PretrainConfig
+from pretrain.objectives import base as objectives_base
+from tests.data_shards.sources.adni.export import write_export
+from tests.documents import DOCUMENTS, ROOT, Block, all_blocks, command_lines
+
+BLOCKS = [block for path in DOCUMENTS for block in all_blocks(path)]
+LANGUAGES = {"sh", "yaml", "toml", "python", "csv", "text"}
+MOST_NOT_RUN = 2
+SOURCES = ROOT / "docs" / "sources.md"
+SHARDS = ROOT / "docs" / "shards.md"
+FINETUNING = ROOT / "docs" / "finetuning.md"
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language and block.runs]
+
+
+def yaml_file(path: Path, name: str) -> dict[str, Any]:
+    """The YAML block that a document says is the file ``name``."""
+    found = [block.code for block in all_blocks(path) if re.match(rf"# {re.escape(name)}\b", block.code)]
+    assert len(found) == 1, f"{path.name}: {len(found)} blocks say that they are {name}"
+    content = yaml.safe_load(found[0])
+    assert isinstance(content, dict)
+    return content
+
+
+# What each program of a command line is checked by.
+
+
+def medformer(words: list[str], path: Path) -> None:
+    try:
+        arguments = parse_words(words)
+    except SystemExit as end:
+        pytest.fail(f"{path.name}: medformer {shlex.join(words)}: exit status {end.code}")
+    assert callable(arguments.run)
+    check = CHECKS.get(words[0]) or CHECKS.get(" ".join(words[:2]))
+    if check is not None:
+        check(arguments, path)
+
+
+def a_build(arguments: argparse.Namespace, path: Path) -> None:
+    content = yaml_file(path, arguments.config.name) if arguments.config else {}
+    apply_overrides(content, arguments.overrides)
+    if arguments.sets:
+        content["sets"] = arguments.sets
+    parse(Preparation, content.pop("prepare", None) or {}, "prepare")
+    parse(source_named(arguments.source).Config, content, path.name)
+
+
+def an_index(arguments: argparse.Namespace, path: Path) -> None:
+    content = yaml_file(path, arguments.config.name) if arguments.config else {}
+    parse(AdoptConfig, content, path.name, arguments.overrides)
+
+
+def a_pretraining(arguments: argparse.Namespace, path: Path) -> None:
+    load(PretrainConfig, ROOT / arguments.config, arguments.overrides)
+
+
+def a_finetuning(arguments: argparse.Namespace, path: Path) -> None:
+    content = {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
+    parse(FinetuneConfig, content, path.name)
+
+
+def an_evaluation(arguments: argparse.Namespace, path: Path) -> None:
+    content = {name: value for name, value in vars(arguments).items() if name in EvaluateConfig.model_fields}
+    parse(EvaluateConfig, content, path.name)
+
+
+CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
+    "shards build": a_build,
+    "shards index": an_index,
+    "pretrain": a_pretraining,
+    "finetune": a_finetuning,
+    "evaluate": an_evaluation,
+}
+
+
+def python(words: list[str], path: Path) -> None:
+    """``python -m pretrain ...``, as ``torchrun`` calls it too, and modules of ours."""
+    place = words.index("-m")
+    module, *rest = words[place + 1 :]
+    if module == "pretrain":
+        config, *overrides = [word for word in rest if word != "--resume"]
+        load(PretrainConfig, ROOT / config, overrides)
+    else:
+        assert (ROOT / module.replace(".", "/")).is_dir() or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+
+
+def make(words: list[str], path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {word for word in words if "=" not in word} <= targets
+
+
+def pip(words: list[str], path: Path) -> None:
+    assert words[0] == "install"
+    for word in words:
+        asked = re.fullmatch(r"(?:medformer|\.)\[([\w,]+)\]", word)
+        assert asked is None or set(asked[1].split(",")) <= _extras(), f"{path.name}: {word}"
+        assert not word.endswith(".txt") or (ROOT / word).is_file(), f"{path.name}: {word}"
+
+
+def tar(words: list[str], path: Path) -> None:
+    assert words[0] == "-tvf" and words[1].endswith(".tar")
+
+
+def activate(words: list[str], path: Path) -> None:
+    assert words == [".venv/bin/activate"]  # what make sets up
+
+
+PROGRAMS = {
+    "medformer": medformer,
+    "python": python,
+    "torchrun": python,
+    "make": make,
+    "pip": pip,
+    "tar": tar,
+    ".": activate,
+}
+
+
+def _extras() -> set[str]:
+    return set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+def test_every_block_has_a_language_that_is_checked_and_few_are_not_run() -> None:
+    assert {block.language for block in BLOCKS} <= LANGUAGES, [
+        str(block) for block in BLOCKS if block.language not in LANGUAGES
+    ]
+    assert all(block.runs or re.match(r"not run: \w", block.note) for block in BLOCKS)
+    assert all(not block.note or not block.runs for block in BLOCKS)
+    assert sum(not block.runs for block in BLOCKS) <= MOST_NOT_RUN
+
+
+@pytest.mark.parametrize("block", of("sh"), ids=str)
+def test_every_command_fits_its_parser_and_its_typed_options(block: Block) -> None:
+    for words in block.lines:
+        assert words[0] in PROGRAMS, f"{block}: {words[0]} is a program that no check knows"
+        PROGRAMS[words[0]](words[1:], block.path)
+
+
+def test_extras_that_the_text_names_exist() -> None:
+    for path in DOCUMENTS:
+        for named in re.findall(r"(?:medformer|'\.)\[([\w,]+)\]", path.read_text()):
+            assert set(named.split(",")) <= _extras(), f"{path.name}: {named}"
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=str)
+def test_every_yaml_block_is_the_file_of_a_command_or_a_part_of_a_pretraining(block: Block) -> None:
+    content = yaml.safe_load(block.code)
+    file = re.match(r"# ([\w-]+\.yaml)", block.code)
+    if file:
+        asked = [words for words in command_lines(block.path, "medformer") if file[1] in words]
+        assert asked, f"{block}: no command of the document reads {file[1]}"
+        return  # that command's test parses it
+    base = yaml.safe_load((ROOT / "configs" / "medmnist-nano.yaml").read_text())
+    for key, value in content.items():
+        base[key] = {**base[key], **value} if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    parse(PretrainConfig, base, str(block))
+
+
+@pytest.mark.parametrize("block", of("toml"), ids=str)
+def test_every_entry_point_group_that_is_shown_is_one_that_is_read(block: Block) -> None:
+    groups = tomllib.loads(block.code)["project"]["entry-points"]
+    assert groups and set(groups) <= {sources_base.PLUGINS, objectives_base.PLUGINS}
+
+
+@pytest.mark.parametrize("block", of("csv"), ids=str)
+def test_every_table_is_read_by_the_reader_it_is_shown_for(block: Block, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in block.code.splitlines()]
+    place = rows[0].index("file")
+    for number, row in enumerate(rows[1:]):
+        save(tmp_path / row[place], picture(number, 20))
+    (tmp_path / "labels.csv").write_text(block.code)
+    splits = read_labelled(tmp_path, csv=tmp_path / "labels.csv")
+    assert sum(len(split) for split in splits.values()) == len(rows) - 1
+
+
+# Commands that take seconds run as they stand.
+
+
+def picture(seed: int, size: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+
+
+def save(file: Path, pixels_HW: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels_HW).save(file)
+
+
+def run(path: Path, *start: str) -> None:
+    """Run the commands of a document that begin with ``start``, as they stand there."""
+    found = [words[1:] for words in command_lines(path, "medformer") if words[1 : 1 + len(start)] == list(start)]
+    assert found, f"{path.name} has no command medformer {shlex.join(start)}"
+    for words in found:
+        assert main(words) == 0, f"{path.name}: medformer {shlex.join(words)}"
+
+
+def samples(folder: str) -> int:
+    return sum(entry.samples for entry in read_manifest(Path("runs/shards") / folder).splits.values())
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_sources_of_the_document_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    run(SOURCES, "shards", "sources")
+    assert "prepare.spacing_mm" in capsys.readouterr().out
+
+
+def test_the_phantoms_of_the_documents_are_built() -> None:
+    run(SOURCES, "shards", "build", "phantoms")
+    assert samples("phantom-brain-mri") == 20
+
+
+def test_a_folder_and_a_table_of_images_are_built_as_the_document_says(tmp_path: Path) -> None:
+    """Radiographs in a folder for each patient; knees in a table; heads resampled: the examples of sources.md."""
+    archives = {"name=clinic": radiographs, "name=heads": heads, "clinic.yaml": table_of_knees}
+    for mark, made in archives.items():
+        found = [words[1:] for words in command_lines(SOURCES, "medformer") if mark in words]
+        assert len(found) == 1, mark
+        made(tmp_path)
+        assert main(found[0]) == 0, shlex.join(found[0])
+    assert (samples("clinic"), samples("heads"), samples("clinic-knee")) == (12, 6, 10)
+    knees = read_manifest(Path("runs/shards/clinic-knee"))
+    assert knees.attributes == ("age_years",) and set(knees.splits["train"].images) == {"t1", "t2"}
+    assert read_manifest(Path("runs/shards/heads")).splits["train"].images["image"].shape == (1, 64, 64, 64)
+
+
+def radiographs(folder: Path) -> None:
+    for number in range(12):
+        save(folder / "scans" / f"patient-{number // 2:02d}" / f"{number}.png", picture(number, 24))
+
+
+def heads(folder: Path) -> None:
+    """The same folder with other images in it."""
+    shutil.rmtree(folder / "scans")
+    (folder / "scans").mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).normal(100, 20, (20, 22, 24)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(pixels, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "scans" / f"{number}.nii.gz")
+
+
+def table_of_knees(folder: Path) -> None:
+    """The document's YAML with its folder moved here, and the table and files that its columns name."""
+    content = yaml_file(SOURCES, "clinic.yaml")
+    archive = folder / "archive"
+    lines = ["File,Patient,Grade,Fold,Study,Sequence,Age"]
+    for number in range(10):
+        for sequence in ("t1", "t2"):
+            name = f"{number}-{sequence}.png"
+            save(archive / name, picture(100 * number + int(sequence[1]), 24))
+            fold = ("train", "train", "train", "val", "test")[number % 5]
+            lines.append(f"{name},patient-{number},{number % 3},{fold},study-{number},{sequence},{40 + number}")
+    table = archive / Path(content["table"]).name
+    table.write_text("\n".join(lines) + "\n")
+    (folder / "clinic.yaml").write_text(yaml.safe_dump(content | {"root": str(archive), "table": str(table)}))
+
+
+def test_the_adni_export_of_the_document_is_built(tmp_path: Path) -> None:
+    write_export(tmp_path / "export")
+    run(SOURCES, "shards", "build", "adni")
+    assert samples("adni") > 0
+
+
+def test_the_tars_of_the_document_are_indexed(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    content = yaml_file(SHARDS, "card.yaml")
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "FOLDER").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "FOLDER" / "lesions-train-0.tar")) as tar:
+        for number in range(6):
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            tar.write(
+                {
+                    "__key__": f"{number:03d}",
+                    "png": PIL.Image.fromarray(pixels),
+                    "cls": number % 2,
+                    "json": {"patient": f"p{number // 2}", "age": 30 + number},
+                }
+            )
+    run(SHARDS, "shards", "index")
+    manifest = read_manifest(tmp_path / "FOLDER")
+    assert manifest.splits["train"].samples == 6 and manifest.splits["train"].subjects == 3
+    assert manifest.attributes == ("age_years",) and manifest.card.classes == {0: "benign", 1: "malignant"}
+
+
+def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_path: Path) -> None:
+    import timm
+
+    from pretrain.bundle import save_bundle
+
+    torch.manual_seed(0)
+    backbone = timm.create_model("medformer_nano", num_classes=0, depth=1)
+    save_bundle(tmp_path / "runs/models/medmnist-nano", backbone, "medformer_nano", {"depth": 1}, {}, {})
+    lines = ["file,label,subject"]
+    for number in range(24):
+        save(tmp_path / "images" / f"{number}.png", picture(number, 20) // (1 + number % 2))
+        lines.append(f"{number}.png,{('bright', 'dark')[number % 2]},p{number // 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    found = [words[1:] for words in command_lines(FINETUNING, "medformer") if "labels.csv" in words]
+    assert len(found) == 1 and main(found[0]) == 0
+    assert (tmp_path / "runs/mine/metrics.json").is_file()
