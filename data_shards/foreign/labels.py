@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.sources.privacy import kept_number, kept_value
 from data_shards.sources.tables.cells import MISSING, flag, is_missing, whole_number
+from data_shards.sources.tables.privacy import kept_number, kept_value
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 

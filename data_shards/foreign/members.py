@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from data_shards.foreign.facts import PICKLED, PICKLED_REFUSED, fact
 from data_shards.foreign.labels import ForeignLabels
 from data_shards.format.tar_walk import TarWalk, WalkedMember
-from data_shards.sources.privacy import identifies, kept_number, kept_value
 from data_shards.sources.tables.cells import MISSING, Spellings, is_missing
+from data_shards.sources.tables.privacy import identifies, kept_number, kept_value
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 from data_shards.sample import subject_hash
 from data_shards.sources.base import Skipped
-from data_shards.sources.privacy import age_in_years
 from data_shards.sources.tables.cells import number_or_none
+from data_shards.sources.tables.privacy import age_in_years
 from data_shards.sources.tables.roles import plain
 from data_shards.support.errors import DataError
 

@@ -18,8 +18,8 @@ from data_shards.sources.adni.study import DAYS_IN_MONTH, DAYS_IN_YEAR
 from data_shards.sources.adni.visits import Scan, Visit
 from data_shards.sources.adni.volume import read_volume
 from data_shards.sources.base import Source, register_source
-from data_shards.sources.privacy import kept_age
 from data_shards.sources.splits import split_by_subject
+from data_shards.sources.tables.privacy import kept_age
 from data_shards.sources.tables.roles import plain
 from data_shards.support.errors import DataError
 from data_shards.support.salt import read_salt

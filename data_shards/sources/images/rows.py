@@ -11,8 +11,8 @@ from data_shards.sources.images.folder import ages_of, list_files, outside, own_
 from data_shards.sources.images.kinds import kind_of
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.study import Found, Place, Study
-from data_shards.sources.privacy import kept_number
 from data_shards.sources.tables.cells import is_missing
+from data_shards.sources.tables.privacy import kept_number
 from data_shards.sources.tables.roles import SPLIT_NAMES, Row, Table, read_table
 from data_shards.support.errors import DataError, nearest
 from data_shards.vocabulary import Modality, Organ

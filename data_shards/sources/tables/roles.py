@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from data_shards.sources.privacy import identifies, is_age, kept_number
 from data_shards.sources.tables.csv_file import CsvFile, read_csv
+from data_shards.sources.tables.privacy import identifies, is_age, kept_number
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
 

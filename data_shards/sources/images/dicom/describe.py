@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from data_shards.sources.images.dicom import elements
-from data_shards.sources.privacy import age_in_years
+from data_shards.sources.tables.privacy import age_in_years
 from data_shards.vocabulary import Modality
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_shards.sources.privacy import age_in_years, identifies, is_age, kept_number, kept_value
+from data_shards.sources.tables.privacy import age_in_years, identifies, is_age, kept_number, kept_value
 from data_shards.support.errors import DataError
 
 AGES = (
