@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_shards.sources.images.channels import Channels
+from data_shards.sources.tables.cells import MISSING, Spellings
 from data_shards.support.documents import Document
 from data_shards.vocabulary import Modality, Organ, word
 
@@ -21,6 +22,8 @@ class ImagesConfig(Document):
         organ: entry of :class:`~data_shards.vocabulary.Organ`, by name: what the images of a folder show.
         modality: entry of :class:`~data_shards.vocabulary.Modality`, by name: how they were made.
         channels: what the images of a folder are brought to: 1, 3, keep or, where grey and colour are mixed, auto.
+        missing: spellings of no label in the table, beside the empty cell.
+        show_paths: results and messages have names of files; only where these identify nobody.
     """
 
     csv: Path | None = None
@@ -28,6 +31,8 @@ class ImagesConfig(Document):
     organ: str = Organ.unknown.name
     modality: str = Modality.unknown.name
     channels: Channels = "auto"
+    missing: Spellings = MISSING
+    show_paths: bool = False
 
     @field_validator("organ")
     @classmethod

@@ -26,15 +26,17 @@ class LabelledImages:
         labels: int64 ``(N, L)``: the class index, or 0/1 per label of a multi-label task.
         task: how the labels are to be read.
         classes: name of each class index, or of each label of a multi-label task: indices 0 to K - 1.
-        keys: a name per image: its file or its key in the shards.
+        keys: a name per image that names nobody: its row in a table, its key or its number in the shards.
         organ: body part shown.
         modality: how the images were made.
-        subjects: the subject of each image, or None when it is not known and each image counts as its own.
+        subjects: the subject of each image, or None when it is not known and each image counts as its own. Messages and
+            results do not tell them.
         official: whether these are the published images in the published split.
         note: why not, or that the images are synthetic.
         source: where the images come from: digests of the files.
         spacing_mm: float32 ``(N, A)``: distance of voxels along each spatial axis, NaN where it is not known; None when
             nothing is known.
+        warnings: what whoever uses the images has to know of how they were read.
     """
 
     name: str
@@ -50,6 +52,7 @@ class LabelledImages:
     note: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
     spacing_mm: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_images(self.images, self.name)
@@ -195,16 +198,33 @@ def as_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images) if images.flags.writeable else images.copy())
 
 
+def contiguous(labels: np.ndarray, classes: Mapping[int, str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Label values such as 1, 2 and 5 as the class indices 0, 1 and 2, and the names of these.
+
+    Raises:
+        DataError: a label is none of the classes.
+    """
+    values = np.array(sorted(classes), dtype=np.int64)
+    strange = labels[~np.isin(labels, values)]
+    if strange.size:
+        raise DataError(f"label {strange[0]:g} is none of the classes {', '.join(map(str, values.tolist()))}")
+    return np.searchsorted(values, labels), {index: classes[value] for index, value in enumerate(values.tolist())}
+
+
 def check_disjoint(splits: Mapping[str, LabelledImages]) -> None:
     """Refuse a subject that occurs in two splits.
 
     Raises:
-        DataError: names the subject and the two splits.
+        DataError: names an image of the subject in each, and not the subject.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for split, part in splits.items():
-        for subject in () if part.subjects is None else np.unique(part.subjects).tolist():
-            if seen.setdefault(str(subject), split) != split:
+        if part.subjects is None:
+            continue
+        for subject, key in zip(part.subjects.tolist(), part.keys, strict=True):
+            home, first = seen.setdefault(str(subject), (split, str(key)))
+            if home != split:
                 raise DataError(
-                    f"{part.name}: subject {subject!r} is in split {seen[str(subject)]} and in split {split}"
+                    f"{part.name}: {first} in split {home} and {key} in split {split} are of one subject; "
+                    "a subject is in one split"
                 )

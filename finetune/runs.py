@@ -14,6 +14,7 @@ from data_shards.support.errors import DataError
 from data_shards.support.files import new_folder, write_atomic, write_json
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.backbones import BundleReference, fresh_twin, load_pretrained
+from finetune.census import describe
 from finetune.comparison import ComparisonRow, compare
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
 from finetune.estimator import FewLabelClassifier, FitRecord
@@ -45,7 +46,9 @@ class FinetuneResult:
     shortage: str = ""
 
 
-def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwrite: bool = False) -> FinetuneResult:
+def finetune(
+    config: FinetuneConfig, backbone: str | Path, out: Path, *, overwrite: bool = False, say: Say = lambda line: None
+) -> FinetuneResult:
     """Adapt a backbone and write the classifier, its predictions and its scores.
 
     Args:
@@ -54,11 +57,14 @@ def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwri
         out: the folder that appears with ``classifier/``, ``predictions.csv``, ``metrics.json``, ``config.yaml`` and,
             with a label budget, ``subset.json``.
         overwrite: replace ``out``.
+        say: is told of the classes, and of what is to be known of the data, before anything is trained.
 
     Raises:
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     splits = _read(config.data, config)
+    for line in describe(splits):
+        say(line)
     if "train" not in splits:
         raise DataError(f"{config.data}: there is no train split")
     train = splits["train"]
@@ -122,6 +128,8 @@ def evaluate_bundle(
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:
             splits = _read(path, config)
+            for line in describe(splits):
+                say(line)
             random = Frozen("random network", fresh(config.seeds[0]).to(config.device))
             for row in evaluate(
                 splits, [RawPixels(), random, Frozen("pretrained", pretrained)], seed=config.seeds[0], k=config.k
@@ -159,6 +167,8 @@ def _read(path: Path, config: ImagesConfig) -> dict[str, LabelledImages]:
         organ=word(Organ, config.organ),
         modality=word(Modality, config.modality),
         channels=config.channels,
+        missing=config.missing,
+        show_paths=config.show_paths,
     )
 
 
@@ -186,7 +196,7 @@ def _prediction_rows(split: str, images: LabelledImages, probabilities_NK: np.nd
     names = [images.classes[index] for index in sorted(images.classes)]
     rows = []
     for key, label_L, probability_K in zip(images.keys, images.labels, probabilities_NK, strict=True):
-        row: dict[str, Any] = {"file": str(key), "split": split}
+        row: dict[str, Any] = {"key": str(key), "split": split}
         if len(label_L) == 1:
             row |= {"label": names[label_L[0]], "predicted": names[int(probability_K.argmax())]}
         else:

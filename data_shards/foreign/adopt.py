@@ -141,7 +141,7 @@ class _Adoption:
         layout = Layout()
         entries: dict[str, list[Any]] = {kind: [] for kind in self._ledgers}
         counts = self._counts.setdefault(split, SplitCounts())
-        for found in foreign_samples(walk):
+        for found in foreign_samples(walk, self._config):
             try:
                 sample, slots = self._decoder.decode(found, split, self._position)
                 layout = layout.with_sample(sample)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from isal.isal_zlib import crc32
 
 from data_shards.card import DatasetCard
+from data_shards.foreign.labels import ForeignLabels
 from data_shards.foreign.members import ForeignFields, ForeignSample
 from data_shards.format.codecs import decode, examine_npy, examine_picture
 from data_shards.format.index import ImageEntry
@@ -29,7 +31,8 @@ class ForeignDecoder:
         self._fields = fields
         self._organ, self._modality, self._task = Organ[card.organ], Modality[card.modality], Task[card.task]
         self._salt = salt
-        self._label_dtype: str | None = fields.label_dtype
+        dtype = fields.label_dtype or ("float64" if self._task is Task.regression else None)
+        self._labels = ForeignLabels(self._task, card.classes, fields.missing, dtype, fields.label)
 
     def decode(self, found: ForeignSample, split: str, position: int) -> tuple[Sample, dict[str, ImageEntry]]:
         """The sample, and the index entries of its images.
@@ -52,11 +55,13 @@ class ForeignDecoder:
                 raise DataError(f"{found.where}: image {name!r} has values that are not finite")
             images[name], slots[name] = Image(pixels, self._modality), slot
         if not images:
-            raise DataError(f"{found.where}: no image; expected a member {' or '.join(fields.images)}")
-        label = found.label(fields.label, self._label_dtype) if fields.label else None
-        if label is not None and self._label_dtype is None:
-            self._label_dtype = label.dtype.name
-        values = {name: found.number(place) for name, place in fields.attributes.items()}
+            raise DataError(
+                f"{found.where}: no image; expected a member {' or '.join(fields.images)}{fields.hint(found.members)}"
+            )
+        label = found.label(fields.label, self._labels) if fields.label else None
+        if label is not None and self._labels.dtype is None:
+            self._labels = replace(self._labels, dtype=label.dtype.name)
+        values = {name: found.number(place, name) for name, place in fields.attributes.items()}
         sample = Sample(
             key=str(position),
             images=images,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_shards.foreign.facts import PICKLED, PICKLED_REFUSED, fact
+from data_shards.foreign.labels import ForeignLabels
 from data_shards.format.tar_walk import TarWalk, WalkedMember
+from data_shards.sources.tables.cells import MISSING, Spellings, is_missing
+from data_shards.sources.tables.privacy import identifies, kept_number, kept_value
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
 
@@ -21,6 +24,9 @@ _MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")
 # An image of 2 GiB and its header, the same limit as when it is decoded; a label or a description is far smaller.
 _IMAGE_BYTES = (2 << 30) + (16 << 10)
 _FACT_BYTES = 16 << 20
+# Members that hold the number of a class, or its name.
+_CLASS_NUMBERS = ("cls", "cls2", "index", "inx", "id")
+_LONGEST_WORD = 1000
 
 
 class ForeignFields(Document):
@@ -39,9 +45,17 @@ class ForeignFields(Document):
         {}, description="image name to the axes of its arrays: HWC, DHW, DHWC; default HW, CHW or CDHW by their number"
     )
     label: str = Field("cls", description="where the label is: cls, json:diagnosis, ...; empty for none")
-    label_dtype: Literal["int64", "float64"] | None = Field(None, description="default: that of the first label")
+    label_dtype: Literal["int64", "float64"] | None = Field(
+        None, description="default: that of the first label; int64 for classes"
+    )
+    missing: Spellings = Field(
+        MISSING, description="labels that say nothing, beside an empty or absent one; numbers such as -1 too"
+    )
     subject: str = Field("", description="where the subject is, such as json:patient; empty: every key is a subject")
     attributes: dict[str, str] = Field({}, description="attribute name to where its number is, such as json:age")
+    dots_in_keys: bool = Field(
+        False, description="keys have dots, as DICOM UIDs do: the suffix begins at the last dot, not at the first"
+    )
 
     @field_validator("images")
     @classmethod
@@ -53,13 +67,43 @@ class ForeignFields(Document):
                 raise ValueError(f"suffix {suffix!r}: images are read from npy, {', '.join(_PICTURE_SUFFIXES)}")
         return images
 
+    @model_validator(mode="after")
+    def _nobody_is_identified(self) -> ForeignFields:
+        for name, place in (("label", self.label), *self.attributes.items()):
+            reason = identifies(name) or identifies(place.rpartition(":")[2])
+            if reason:
+                raise ValueError(f"{place!r} for {name} is {reason}")
+        return self
+
     def wanted_bytes(self, name: str) -> int:
         """The most bytes that are read of a member; 0 for one that holds nothing of interest."""
-        _, suffix = split_name(name)
+        _, suffix = self.split(name)
         if suffix in self.images:
             return _IMAGE_BYTES
-        facts = {place.partition(":")[0] for place in (self.label, self.subject, *self.attributes.values())}
-        return _FACT_BYTES if suffix in facts else 0
+        return _FACT_BYTES if suffix in self._facts else 0
+
+    @property
+    def _facts(self) -> set[str]:
+        return {place.partition(":")[0] for place in (self.label, self.subject, *self.attributes.values())}
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Key and suffix of a member; both are empty when it belongs to no sample."""
+        if not self.dots_in_keys:
+            return split_name(name)
+        folder, _, base = name.rpartition("/")
+        known = [suffix for suffix in {*self.images, *self._facts} if base.lower().endswith(f".{suffix}")]
+        suffix = max(known, key=len, default=base.rpartition(".")[2].lower())
+        key = base[: -len(suffix) - 1]
+        return (f"{folder}/{key}" if folder else key, suffix) if key and suffix else ("", "")
+
+    def hint(self, suffixes: Iterable[str]) -> str:
+        """What may be wrong with a sample that has these suffixes and no image."""
+        if any(suffix.endswith(f".{image}") for suffix in suffixes for image in self.images):
+            return (
+                "; its names have several dots and a key ends at the first: dots_in_keys=true ends it at the last, for "
+                "keys such as DICOM UIDs"
+            )
+        return ""
 
 
 @dataclass(frozen=True)
@@ -79,16 +123,29 @@ class ForeignSample:
         """How messages call it."""
         return f"the sample at entry {min(member.entry for member in self.members.values())}"
 
-    def number(self, place: str) -> float | None:
-        """The number at ``SUFFIX:PATH``; None when there is none.
+    def number(self, place: str, name: str) -> float | None:
+        """The number at ``SUFFIX:PATH``; None when there is none. An age above 89 is 90.
+
+        Args:
+            place: where it is.
+            name: how it is to be called.
 
         Raises:
             DataError: something else is there.
         """
         value = self._value(place)
-        if value is not None and not isinstance(value, int | float):
+        if value is None or (isinstance(value, str) and is_missing(value.strip())):
+            return None
+        if not isinstance(value, int | float | str):
             raise DataError(f"{self.where}: {place}: expected a number, found {type(value).__name__}")
-        return None if value is None else float(value)
+        try:
+            return (
+                float(kept_value(value, name, place)) if not isinstance(value, str) else kept_number(value, name, place)
+            )
+        except DataError as error:
+            raise DataError(f"{self.where}: {place}: the text {error}") from None
+        except OverflowError:
+            raise DataError(f"{self.where}: {place}: a number that is too large") from None
 
     def text(self, place: str) -> str:
         """The text or whole number at ``SUFFIX:PATH``.
@@ -101,26 +158,19 @@ class ForeignSample:
             raise DataError(f"{self.where}: {place}: expected a text, found {type(value).__name__}")
         return str(value)
 
-    def label(self, place: str, dtype: str | None) -> np.ndarray | None:
-        """The number or list of numbers at ``SUFFIX:PATH`` as a vector; None when there is none.
+    def label(self, place: str, how: ForeignLabels) -> np.ndarray | None:
+        """The number, the word or the list of them at ``SUFFIX:PATH`` as a vector; None when there is none.
 
         Raises:
             DataError: something else is there.
         """
-        value = self._value(place)
-        if value is None:
-            return None
-        values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(item, int | float) for item in values):
-            raise DataError(f"{self.where}: {place}: expected a number or a list of numbers")
-        if dtype == "int64" and not all(float(item).is_integer() for item in values):
-            raise DataError(f"{self.where}: {place}: not a whole number as before; label_dtype=float64 takes both")
         try:
-            return np.array(values, dtype or ("f8" if any(isinstance(item, float) for item in values) else "i8"))
-        except (OverflowError, ValueError):
-            raise DataError(f"{self.where}: {place}: a number that is too large") from None
+            return how.vector(self._value(place, words=True))
+        except DataError as error:
+            raise DataError(f"{self.where}: {place}: {error}") from None
 
-    def _value(self, place: str) -> Any:
+    def _value(self, place: str, *, words: bool = False) -> Any:
+        """What is at a place; with ``words`` that of a label may be no number."""
         suffix, _, path = place.partition(":")
         member = self.members.get(suffix)
         if member is None:
@@ -128,14 +178,31 @@ class ForeignSample:
         try:
             value = fact(suffix, member.content)
         except DataError as error:
-            raise DataError(f"{self.where}: its {suffix} member {error}") from None
+            word = _word(suffix, member.content) if words and not path else None
+            if word is None:
+                raise DataError(f"{self.where}: its {suffix} member {error}") from None
+            return word
         for key in path.split(".") if path else ():
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
 
-def foreign_samples(walk: TarWalk) -> Iterator[ForeignSample]:
+def _word(suffix: str, content: bytes) -> str | None:
+    """The text of a member that should hold the number of a class, such as ``benign``; None when it is none."""
+    if suffix.rpartition(".")[2] not in _CLASS_NUMBERS or len(content) > _LONGEST_WORD:
+        return None
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def foreign_samples(walk: TarWalk, fields: ForeignFields) -> Iterator[ForeignSample]:
     """The samples of a tar; members without a suffix are left out, as webdataset does.
+
+    Args:
+        walk: over the members.
+        fields: what ends a key.
 
     Raises:
         DataError: as for :class:`~data_shards.format.tar_walk.TarWalk`; a member occurs twice, or the members of a
@@ -145,7 +212,7 @@ def foreign_samples(walk: TarWalk) -> Iterator[ForeignSample]:
     key = ""
     members: dict[str, WalkedMember] = {}
     for member in walk:
-        found, suffix = split_name(member.name)
+        found, suffix = fields.split(member.name)
         if not found:
             continue
         if found != key:
@@ -154,7 +221,7 @@ def foreign_samples(walk: TarWalk) -> Iterator[ForeignSample]:
             if found in seen:
                 raise DataError(
                     f"{walk.path}: entry {member.entry}: its sample began and ended before: members of a sample stand "
-                    "together, and its key occurs once"
+                    f"together, and its key occurs once{fields.hint([suffix])}"
                 )
             seen.add(found)
             key, members = found, {}

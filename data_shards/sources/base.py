@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,9 @@ def registered_sources() -> dict[str, type[Source]]:
     """
     package = importlib.import_module("data_shards.sources")
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"data_shards.sources.{module.name}" + (".source" if module.ispkg else ""))
+        name = f"data_shards.sources.{module.name}" + (".source" if module.ispkg else "")
+        if not module.ispkg or importlib.util.find_spec(name) is not None:  # folders without it help the others
+            importlib.import_module(name)
     load_plugins(PLUGINS)
     return dict(sorted(_sources.items()))
 

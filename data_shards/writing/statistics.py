@@ -16,6 +16,9 @@ from data_shards.vocabulary import Task
 # Pixels turned into float64 at a time: a few megabytes beside an image of any size.
 _BLOCK = 1 << 18
 
+# Labels of these are classes, also where they are written as 1.0.
+_CLASSES = (Task.binary, Task.multiclass, Task.ordinal, Task.multilabel)
+
 
 @dataclass
 class Intensity:
@@ -115,9 +118,17 @@ class SplitCounts:
     def add(self, sample: Sample) -> None:
         """Count one sample."""
         self.samples += 1
-        if sample.label is not None and sample.label.dtype.kind in "biu" and sample.task is not Task.regression:
+        label = sample.label
+        if (
+            label is not None
+            and label.dtype.kind == "f"
+            and sample.task in _CLASSES
+            and (label == np.rint(label)).all()
+        ):
+            label = label.astype(np.int64)
+        if label is not None and label.dtype.kind in "biu" and sample.task is not Task.regression:
             multilabel = sample.task is Task.multilabel
-            self.classes.update((np.flatnonzero(sample.label) if multilabel else sample.label).tolist())
+            self.classes.update((np.flatnonzero(label) if multilabel else label).tolist())
         for name, image in sample.images.items():
             self.images.setdefault(name, ImageCounts()).add(image)
 

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from data_shards.sample import SPLITS
 from data_shards.sources.images.channels import Channels
-from data_shards.support.errors import DataError, nearest
+from data_shards.sources.tables.cells import MISSING, is_missing
+from data_shards.sources.tables.labels import Reading, encode_labels
+from data_shards.sources.tables.roles import SPLIT_NAMES, Columns, Row
+from data_shards.sources.tables.roles import read_table as read_roles
+from data_shards.support.errors import DataError
 from data_shards.support.files import sha256_of
-from data_shards.vocabulary import Modality, Organ, Task
-from finetune.labelled import LabelledImages, check_disjoint
+from data_shards.vocabulary import Modality, Organ
+from finetune.labelled import LabelledImages, check_disjoint, contiguous
 from finetune.readers.pixels import read_image
 from finetune.readers.together import read_together
 from finetune.splits import stratified_folds
 
-REQUIRED = ("file", "label")
-OPTIONAL = ("split", "subject")
+ROLES = ("path", "label", "split", "subject")
 TEST_FOLDS = 4
 """A table without a split column gives one part in this many to the test split."""
 SPLIT_SEED = 0
 """Fixes which images those are, whatever the seed of a fine-tuning: several seeds are scored on the same images."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    line: int
-    file: str
-    label: str
-    split: str
-    subject: str
+_NAMED = 5  # so many rows are named in a warning
 
 
 def read_table(
@@ -46,13 +37,17 @@ def read_table(
     organ: Organ = Organ.unknown,
     modality: Modality = Modality.unknown,
     channels: Channels = "auto",
+    missing: Sequence[str] = MISSING,
+    show_paths: bool = False,
 ) -> dict[str, LabelledImages]:
-    """Read the images a CSV names.
+    """Read the images a CSV names, see :func:`~data_shards.sources.tables.csv_file.read_csv`.
 
-    Columns: ``file`` (relative to ``folder``), ``label`` (a class name), and optionally ``split`` (train, val or test)
-    and ``subject``. Without a split column a quarter is set aside for testing, stratified by class and by whole
-    subjects, the same one every time. Classes are numbered in the order of their names, or of their values when all are
-    integers.
+    Columns: ``file`` or ``path`` (relative to ``folder``), ``label``, and optionally ``split`` (train, val or test) and
+    ``subject``; others are left alone. Labels are read as by every other command, see
+    :func:`~data_shards.sources.tables.labels.encode_labels`; rows without one are left out. Without a split column a
+    quarter is set aside for testing, stratified by class and by whole subjects, the same one every time.
+
+    Messages and keys say ``row 17``, never what stands there: file names and subjects may name people.
 
     Args:
         folder: where the images are.
@@ -61,99 +56,99 @@ def read_table(
         organ: body part that the images show.
         modality: how they were made.
         channels: see :func:`finetune.readers.together.read_together`.
+        missing: spellings of no label beside the empty cell.
+        show_paths: messages and keys say the file too; only where paths identify nobody.
 
     Raises:
-        DataError: one line naming the file and the row: a column, a label, an image is missing, unknown or unreadable,
-            images differ in channels or size, a subject is in two splits.
+        DataError: one line with the row: a column, a path or an image is missing, unknown or unreadable, images differ
+            in channels or size, a subject is in two splits.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images")
-    rows = _rows(table)
-    names = _class_names(rows, table)
-    where = [f"line {row.line}: {row.file}" for row in rows]
+    content = read_roles(table, Columns(label=("label",)), ROLES)
     try:
-        images, digest = read_together(where, lambda position: read_image(folder / rows[position].file, size), channels)
+        _check(content.rows)
+        named = [_name(row, show_paths) for row in content.rows]
+        reading = Reading(missing=missing, decimal_comma=content.decimal_comma)
+        labels = encode_labels([row.label for row in content.rows], named, content.label_names, reading)
+        vectors = [vector for vector in labels.vectors if vector is not None]
+        if len(labels.classes) < 2:
+            found = "all labels are the same" if vectors else "no row has a label"
+            raise DataError(f"{found}; expected at least two classes")
+        rows = [row for row, vector in zip(content.rows, labels.vectors, strict=True) if vector is not None]
+        where = [_name(row, show_paths) for row in rows]
+        images, digest = read_together(where, lambda at: read_image(folder / _path(rows[at]), size), channels)
+        indices, classes = contiguous(np.stack(vectors), labels.classes)
+        warnings = (*content.warnings, *labels.warnings, *_left_out(content.rows, rows))
+        whole = LabelledImages(
+            name=table.stem,
+            images=images,
+            labels=indices,
+            task=labels.task,
+            classes=classes,
+            keys=np.array([row.cells["path"] if show_paths else f"row {row.number}" for row in rows]),
+            organ=organ,
+            modality=modality,
+            subjects=_numbered([row.cells["subject"] for row in rows]) if "subject" in rows[0].cells else None,
+            official=False,
+            note=f"images listed in {table.name}",
+            source={
+                "csv_sha256": sha256_of(table),
+                "pixels_sha256": digest,
+            },
+            warnings=warnings,
+        )
+        splits = _split(whole, rows)
+        check_disjoint(splits)
+        return splits
     except DataError as error:
-        raise DataError(f"{table}, {error}") from None
-    whole = LabelledImages(
-        name=table.stem,
-        images=images,
-        labels=np.array([[names.index(row.label)] for row in rows], dtype=np.int64),
-        task=Task.binary if len(names) == 2 else Task.multiclass,
-        classes=dict(enumerate(names)),
-        keys=np.array([row.file for row in rows]),
-        organ=organ,
-        modality=modality,
-        subjects=np.array([row.subject for row in rows]) if rows[0].subject else None,
-        official=False,
-        note=f"images listed in {table.name}",
-        source={
-            "csv_sha256": sha256_of(table),
-            "pixels_sha256": digest,
-        },
-    )
-    splits = _split(whole, rows)
-    check_disjoint(splits)
-    return splits
+        raise DataError(f"{table}: {error}") from None
 
 
-def _rows(table: Path) -> list[Row]:
-    try:
-        # utf-8-sig: spreadsheet programs write a byte-order mark.
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            _check_columns(columns, table)
-            rows = [_row(content, columns, reader.line_num, table) for content in reader]
-    except FileNotFoundError:
-        raise DataError(f"{table}: no such CSV file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: not a readable CSV file: {error}") from None
-    if not rows:
-        raise DataError(f"{table}: no rows below the header")
-    first_line: dict[str, int] = {}
+def _check(rows: Sequence[Row]) -> None:
+    """Refuse rows that cannot be used whatever their label says.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    first: dict[PurePosixPath, int] = {}
     for row in rows:
-        if first_line.setdefault(row.file, row.line) != row.line:
-            raise DataError(f"{table}, line {row.line}: {row.file} is listed already in line {first_line[row.file]}")
-    return rows
+        for role in ("path", "split", "subject"):
+            if role in row.cells and (not row.cells[role] or (role != "path" and is_missing(row.cells[role]))):
+                raise DataError(f"{row.name}: the {'file' if role == 'path' else role} is missing")
+        if "split" in row.cells and row.cells["split"].casefold() not in SPLIT_NAMES:
+            raise DataError(f"{row.name}: the split is none of {', '.join(SPLITS)}")
+        if first.setdefault(_path(row), row.number) != row.number:
+            raise DataError(f"{row.name}: the same file as in row {first[_path(row)]}")
 
 
-def _check_columns(columns: list[str], table: Path) -> None:
-    for column in columns:
-        if column not in REQUIRED + OPTIONAL:
-            raise DataError(f"{table}: unknown column {column!r}{nearest(column, REQUIRED + OPTIONAL)}")
-        if columns.count(column) > 1:
-            raise DataError(f"{table}: column {column!r} occurs twice")
-    for column in REQUIRED:
-        if column not in columns:
-            raise DataError(f"{table}: column {column!r} is missing")
+def _path(row: Row) -> PurePosixPath:
+    return PurePosixPath(row.cells["path"].replace("\\", "/"))
 
 
-def _row(content: Mapping[str | None, str | None], columns: list[str], line: int, table: Path) -> Row:
-    if None in content:
-        raise DataError(f"{table}, line {line}: more values than the {len(columns)} columns of the header")
-    values = {column: (content[column] or "").strip() for column in columns}
-    for column, value in values.items():
-        if not value:
-            raise DataError(f"{table}, line {line}: {column} is missing")
-    if values.get("split", "train") not in SPLITS:
-        raise DataError(f"{table}, line {line}: split {values['split']!r} is not one of {', '.join(SPLITS)}")
-    return Row(line, values["file"], values["label"], values.get("split", ""), values.get("subject", ""))
+def _name(row: Row, show_paths: bool) -> str:
+    return f"{row.name} ({row.cells['path']})" if show_paths else row.name
 
 
-def _class_names(rows: list[Row], table: Path) -> list[str]:
-    names = {row.label for row in rows}
-    if len(names) < 2:
-        raise DataError(f"{table}: every label is {rows[0].label!r}; expected at least two classes")
-    integers = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(names, key=int) if integers else sorted(names)
+def _numbered(subjects: Sequence[str]) -> np.ndarray:
+    """A number for each subject in the order of their names, which nothing needs to know."""
+    return np.unique(np.array(subjects), return_inverse=True)[1]
 
 
-def _split(whole: LabelledImages, rows: list[Row]) -> dict[str, LabelledImages]:
-    if rows[0].split:
-        names = np.array([row.split for row in rows])
+def _left_out(rows: Sequence[Row], kept: Sequence[Row]) -> list[str]:
+    """Which rows have no label."""
+    numbers = sorted({row.number for row in rows} - {row.number for row in kept})
+    if not numbers:
+        return []
+    some = ", ".join(map(str, numbers[:_NAMED])) + ", ..." * (len(numbers) > _NAMED)
+    return [f"{len(numbers)} of {len(rows)} rows have no label and are left out: {some}"]
+
+
+def _split(whole: LabelledImages, rows: Sequence[Row]) -> dict[str, LabelledImages]:
+    if "split" in rows[0].cells:
+        names = np.array([SPLIT_NAMES[row.cells["split"].casefold()] for row in rows])
     else:
         names = np.where(stratified_folds(whole.strata, TEST_FOLDS, SPLIT_SEED, whole.subjects) == 0, "test", "train")
     if "train" not in names:
-        raise DataError(f"{whole.name}: no image is in the train split")
+        raise DataError("no image is in the train split")
     return {split: whole.select(np.flatnonzero(names == split)) for split in SPLITS if split in names}

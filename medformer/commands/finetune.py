@@ -14,7 +14,8 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "finetune",
         help="adapt a model to a few labelled images",
         description="Adapt a model to a few labelled images; hyper-parameters are chosen within the given labels.",
-        epilog="A CSV has the columns file, label, and optionally split (train, val, test) and subject.",
+        epilog="A CSV has the columns file, label, and optionally split (train, val, test) and subject; which "
+        "spellings are read is in docs/sources.md. Results and messages name rows, not files.",
     )
     add_data_options(parser)
     parser.add_argument("--model", required=True, help="a bundle's folder, NAME@ALIAS, or a network's name")
@@ -58,6 +59,16 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="1, 3, keep, or auto: where grey and colour images are mixed, what most have (default: auto)",
     )
+    parser.add_argument(
+        "--missing",
+        nargs="*",
+        metavar="TEXT",
+        default=argparse.SUPPRESS,
+        help="labels that say nothing, beside the empty cell (default: NA, NaN, None, null, '.', '-', '?' ...)",
+    )
+    parser.add_argument(
+        "--show-paths", action="store_true", help="results and messages have names of files; they must identify nobody"
+    )
     parser.add_argument("--device", default="cpu", help="where the network runs: cpu, cuda (default: cpu)")
     parser.add_argument("--tracking-uri", metavar="URI", help="the model registry, when the model is NAME@ALIAS")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
@@ -74,7 +85,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     content = {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
     config = parse(FinetuneConfig, content, "medformer finetune")
     with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone:
-        result = finetune(config, backbone, arguments.out, overwrite=arguments.overwrite)
+        result = finetune(config, backbone, arguments.out, overwrite=arguments.overwrite, say=print)
     record, train = result.record, result.train
     print(
         f"{train.name}: {record.distinct_labelled_images} different labelled images of {len(train)}, seed {record.seed}"

@@ -209,8 +209,8 @@ def test_a_table_names_volumes_and_refuses_to_mix_or_resize_them(tmp_path: Path)
     train = read_labelled(tmp_path, csv=table)["train"]
     np.testing.assert_array_equal(train.images, images.images)
     assert train.spacing_mm is None
-    with pytest.raises(DataError, match=r"line 2: .*0\.npy: found a volume of shape .* only planes can be resized"):
+    with pytest.raises(DataError, match=r"row 2 of the table: found a volume of shape .* only planes can be resized"):
         read_labelled(tmp_path, csv=table, size=8)
     np.save(tmp_path / "5.npy", images.images[5, 0, 0])
-    with pytest.raises(DataError, match=r"line 7: 5\.npy has channels, height, width \(1, 16, 16\)"):
+    with pytest.raises(DataError, match=r"row 7 of the table has channels, height, width \(1, 16, 16\)"):
         read_labelled(tmp_path, csv=table)

@@ -9,6 +9,7 @@ from PIL import Image
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.readers import read_labelled, read_table
+from tests.data_shards.sources.images.make import images
 
 
 @pytest.fixture
@@ -43,9 +44,12 @@ def test_images_labels_and_subjects_are_read(folder: Path) -> None:
     assert (train.task, dict(train.classes)) == (Task.binary, {0: "benign", 1: "malignant"})
     assert not train.official
     assert {(part.organ, part.modality) for part in splits.values()} == {(Organ.breast, Modality.ultrasound)}
-    index = train.keys.tolist().index("2.npy") if "2.npy" in train.keys else None
-    if index is not None:
-        np.testing.assert_array_equal(train.images[index, 0], np.load(folder / "2.npy"))
+    shown = read_labelled(folder, csv=folder / "table.csv", show_paths=True)
+    for split, part in shown.items():
+        for key, number, image in zip(part.keys, splits[split].keys, part.images, strict=True):
+            assert number == f"row {int(key[0]) + 2}"
+            if key.endswith("npy"):
+                np.testing.assert_array_equal(image[0], np.load(folder / key))
 
 
 def test_without_a_split_column_whole_subjects_are_set_aside_in_every_class(folder: Path) -> None:
@@ -74,11 +78,51 @@ def test_a_split_column_is_obeyed_and_integer_labels_are_ordered_by_value(folder
     assert splits["train"].labels[:, 0].tolist() == [2, 1, 0, 2, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [
+        ("1 2 3", {0: "1", 1: "2", 2: "3"}),
+        ("-1 0 4", {0: "-1", 1: "0", 2: "4"}),
+        ("6.0 10.0 9.0", {0: "6", 1: "9", 2: "10"}),
+        ("0.0 0.5 1.0", {0: "0", 1: "0.5", 2: "1"}),
+        ("yes no YES", {0: "no", 1: "YES"}),
+        ("NA benign sick", {0: "benign", 1: "sick"}),
+    ],
+)
+def test_labels_are_read_as_by_every_other_command(folder: Path, cells: str, classes: dict[int, str]) -> None:
+    files = [f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]}" for i in range(6)]
+    rows = [f"{file},{cells.split()[i % 3]},{'train' if i < 3 else 'Test'}" for i, file in enumerate(files)]
+    (folder / "t.csv").write_text("\n".join(["file,label,split", *rows]))
+    splits = read_table(folder, folder / "t.csv")
+    found = images(folder, name="t", table=folder / "t.csv", label="auto")
+    assert dict(splits["train"].classes) == classes
+    names = found.card.classes
+    told = [names[int(sample.label[0])] for sample in found if sample.label is not None]
+    assert told == [classes[int(label)] for part in splits.values() for label in part.labels[:, 0]]
+    assert [warning for warning in splits["train"].warnings if warning not in found.warnings] == (
+        ["2 of 6 rows have no label and are left out: 2, 5"] if "NA" in cells else []
+    )
+
+
+def test_a_class_may_be_called_like_a_missing_value(folder: Path) -> None:
+    (folder / "t.csv").write_text("file,label,split\n0.png,None,train\n1.jpg,mild,train\n2.npy,NA,train\n")
+    (part,) = read_table(folder, folder / "t.csv", missing=["na"]).values()
+    assert dict(part.classes) == {0: "None", 1: "mild"} and len(part) == 2
+    assert any("a class is called 'None'" in warning for warning in part.warnings)
+
+
+def test_other_columns_are_allowed_and_one_that_names_patients_is_pointed_out(folder: Path) -> None:
+    (folder / "t.csv").write_text(";file;label;PatientID;split\n0;0.png;a;7;train\n1;1.jpg;b;8;train\n")
+    (part,) = read_table(folder, folder / "t.csv").values()
+    assert len(part) == 2 and part.subjects is None
+    assert [warning.partition(",")[0] for warning in part.warnings] == ["column 'PatientID' is not used"]
+
+
 def test_colour_is_read_as_three_channels_and_size_resizes(folder: Path) -> None:
     for index in range(4):
         Image.new("RGB", (20 + index, 30), (255, index, 0)).save(folder / f"rgb{index}.png")
     (folder / "rgb.csv").write_text("file,label\n" + "".join(f"rgb{i}.png,{i % 2}\n" for i in range(4)))
-    with pytest.raises(DataError, match=r"line 3: rgb1\.png has channels, height, width \(3, 30, 21\)"):
+    with pytest.raises(DataError, match=r"rgb\.csv: row 3 of the table has channels, height, width \(3, 30, 21\)"):
         read_table(folder, folder / "rgb.csv")
     splits = read_table(folder, folder / "rgb.csv", size=8)
     assert splits["train"].images.shape[1:] == (3, 8, 8)
@@ -88,36 +132,40 @@ def test_colour_is_read_as_three_channels_and_size_resizes(folder: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.png", "nowhere.png", r"table\.csv, line 2: .*nowhere\.png: no such file"),
-        ("1.jpg", "1.txt", r"line 3: .*1\.txt: expected a file that ends in"),
-        ("label", "lable", r"unknown column 'lable'; did you mean 'label'"),
-        ("file,label,subject", "file,subject,split", "column 'label' is missing"),
-        ("file,label,subject", "file,label,label", "column 'label' occurs twice"),
-        ("0.png,benign", "0.png,", "line 2: label is missing"),
-        ("patient-0", "", "line 2: subject is missing"),
-        ("0.png,benign,patient-0", "0.png,benign,patient-0,extra", "line 2: more values than the 3 columns"),
-        ("1.jpg", "0.png", r"line 3: 0\.png is listed already in line 2"),
+        ("0.png", "DoeJane.png", r"table\.csv: row 2 of the table: no such file"),
+        ("1.jpg", "DoeJane.txt", r"row 3 of the table: expected a file that ends in"),
+        ("label", "lable", "no column 'label' for the role label; did you mean 'lable'"),
+        ("file,label,subject", "file,subject,other", "no column 'label' for the role label among the 3"),
+        ("file,label,subject", "file,label,label", "column 'label' is there 2 times"),
+        ("file,label,subject", "fille,label,subject", "no column 'file' for the role path; did you mean 'fille'"),
+        ("patient-0", "", "row 2 of the table: the subject is missing"),
+        ("patient-0", "NA", "row 2 of the table: the subject is missing"),
+        ("0.png", "", "row 2 of the table: the file is missing"),
+        ("0.png,benign,patient-0", "0.png,benign,DoeJane,extra", "row 2 has 4 cells, the header 3"),
+        ("1.jpg", "./0.png", "row 3 of the table: the same file as in row 2"),
     ],
 )
-def test_a_fault_in_the_table_names_the_line(folder: Path, old: str, new: str, message: str) -> None:
+def test_a_fault_in_the_table_names_the_row_and_nobody(folder: Path, old: str, new: str, message: str) -> None:
     _edit(folder, old, new)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         read_table(folder, folder / "table.csv")
+    assert "DoeJane" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_faults_of_whole_tables_are_named(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"other\.csv: no such CSV file"):
+    with pytest.raises(DataError, match=r"other\.csv: cannot be opened: No such file"):
         read_table(folder, folder / "other.csv")
     with pytest.raises(DataError, match="no such folder"):
         read_table(folder / "nowhere", folder / "table.csv")
     for content, message in [
-        ("file,label\n", "no rows"),
-        ("file,label\n0.png,a\n", "at least two classes"),
-        ("file,label,split\n0.png,a,trian\n", "line 2: split 'trian'"),
+        ("file,label\n", "a header and no rows"),
+        ("file,label\n0.png,a\n", "all labels are the same; expected at least two classes"),
+        ("file,label\n0.png,\n1.jpg,NA\n", "no row has a label"),
+        ("file,label,split\n0.png,a,trian\n", "row 2 of the table: the split is none of train, val, test"),
         ("file,label,split\n0.png,a,test\n1.jpg,b,test\n", "no image is in the train split"),
         (
             "file,label,split,subject\n0.png,a,train,x\n1.jpg,b,test,x\n",
-            "subject 'x' is in split train and in split test",
+            "row 2 in split train and row 3 in split test are of one subject",
         ),
     ]:
         (folder / "bad.csv").write_text(content)
@@ -128,24 +176,24 @@ def test_faults_of_whole_tables_are_named(folder: Path) -> None:
 def test_a_truncated_image_and_mixed_channels_are_named(folder: Path) -> None:
     content = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"line 2: .*0\.png: not a readable image"):
+    with pytest.raises(DataError, match=r"row 2 of the table: not a readable image \(\w+\)$"):
         read_table(folder, folder / "table.csv")
     Image.new("RGB", (12, 10)).save(folder / "0.png")
-    with pytest.raises(DataError, match=r"line 3: 1\.jpg has channels, height, width \(1, 10, 12\)"):
+    with pytest.raises(DataError, match=r"row 3 of the table has channels, height, width \(1, 10, 12\)"):
         read_table(folder, folder / "table.csv")
 
 
 def test_intensities_deeper_than_eight_bits_are_refused_not_rescaled(folder: Path) -> None:
     Image.fromarray(np.zeros((10, 12), np.uint16)).save(folder / "0.png")
-    with pytest.raises(DataError, match=r"0\.png: expected 8 bits per channel"):
+    with pytest.raises(DataError, match="row 2 of the table: expected 8 bits per channel"):
         read_table(folder, folder / "table.csv")
     Image.new("L", (12, 10)).save(folder / "0.png")
     np.save(folder / "2.npy", np.zeros((10, 12), np.float32))
-    with pytest.raises(DataError, match=r"2\.npy: expected uint8 intensities, found float32"):
+    with pytest.raises(DataError, match="row 4 of the table: expected uint8 intensities, found float32"):
         read_table(folder, folder / "table.csv")
 
 
 def test_an_npy_with_objects_is_not_unpickled(folder: Path) -> None:
     np.save(folder / "2.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"2\.npy: not a readable NPY array"):
+    with pytest.raises(DataError, match="row 4 of the table: not a readable NPY array"):
         read_table(folder, folder / "table.csv")

@@ -43,8 +43,11 @@ def test_finetune_writes_classifier_predictions_scores_and_config(
 ) -> None:
     out = tmp_path / "out"
     words = ["finetune", "--model", str(bundle), "--data", str(folder), "--csv", str(folder / "table.csv")]
-    assert main([*words, "--per-class", "10", "--out", str(out)]) == 0
-    assert "20 different labelled images of 40" in capsys.readouterr().out
+    assert main([*words, "--per-class", "10", "--show-paths", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "20 different labelled images of 40" in printed
+    counts = [int((blobs(60, seed=1).targets[part] == 0).sum()) for part in (slice(0, 40), slice(40, 60))]
+    assert f"table: class 0 left   {counts[0]} train, {counts[1]} test\n" in printed
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["fit"]["index_sha256"] == load(out / "subset.json").indices_sha256
     assert metrics["scores"]["test"]["images"] == 20
@@ -53,7 +56,7 @@ def test_finetune_writes_classifier_predictions_scores_and_config(
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     loaded = FewLabelClassifier.load(out / "classifier")
-    probabilities = loaded.predict_proba(np.stack([np.load(folder / row["file"]) for row in rows]))
+    probabilities = loaded.predict_proba(np.stack([np.load(folder / row["key"]) for row in rows]))
     np.testing.assert_allclose([float(row["p(right)"]) for row in rows], probabilities[:, 1], atol=1e-6)
     assert np.mean([row["label"] == row["predicted"] for row in rows]) > 0.8
 
@@ -92,7 +95,7 @@ def test_every_seed_is_scored_on_the_same_images_of_a_table_without_splits(
         words = ["finetune", "--model", str(bundle), "--data", str(folder), "--csv", str(tmp_path / "unsplit.csv")]
         assert main([*words, "--per-class", "5", "--seed", seed, "--out", str(out)]) == 0
         with open(out / "predictions.csv", newline="") as file:
-            tested.append([row["file"] for row in csv.DictReader(file)])
+            tested.append([row["key"] for row in csv.DictReader(file)])
         drawn.append(load(out / "subset.json").indices_sha256)
     assert len(tested[0]) == 15 and tested[0] == tested[1]
     assert drawn[0] != drawn[1]
@@ -154,7 +157,7 @@ def test_evaluate_prints_a_table_and_marks_what_is_not_official(
         (["--modality", "ultrasond"], "unknown modality 'ultrasond'; did you mean 'ultrasound'?"),
         (["--per-class", "0"], "per_class"),
         (["--model", "medformer_nanno"], "did you mean 'medformer_nano'"),
-        (["--csv", "nowhere.csv"], "nowhere.csv: no such CSV file"),
+        (["--csv", "nowhere.csv"], "nowhere.csv: cannot be opened: No such file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(

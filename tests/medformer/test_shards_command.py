@@ -118,7 +118,7 @@ def test_a_table_of_files_is_built_with_what_cannot_be_read_listed(
     words = ["shards", "build", "images", "--config", str(clinic / "build.yaml"), "--out", str(clinic / "out")]
     assert main(words) == 2
     stopped = capsys.readouterr().err
-    assert "error: row 7 of the table: " in stopped and not (clinic / "out").exists()
+    assert "error: row 8 of the table: " in stopped and not (clinic / "out").exists()
     tables = ["--key-table", str(clinic / "keys.csv")]
     assert main([*words, *tables, "--on-error", "skip", "--workers", "2", "prepare.size=16"]) == 0
     shown = capsys.readouterr()

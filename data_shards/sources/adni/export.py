@@ -12,6 +12,7 @@ from data_shards.sources.adni.study import Study, is_study, missing_columns, rea
 from data_shards.sources.adni.table import Collection, Row, is_collection, read_collections, read_table
 from data_shards.sources.adni.tree import Entry, Tree, read_sidecars, read_tree
 from data_shards.sources.adni.visits import Scan, Visit, choose, image_name, join
+from data_shards.sources.tables.csv_file import SUFFIXES
 from data_shards.support.errors import DataError
 
 STUDY_PREFIX = "adnimerge"
@@ -127,7 +128,7 @@ def _tables(tree: Tree, options: Options) -> tuple[Study, Collection]:
     for path in options.tables:
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.casefold() == ".csv")
+            files = sorted(file for file in path.iterdir() if file.suffix.casefold() in SUFFIXES)
         if not files:
             raise DataError(f"{path}: no CSV file in this folder")
         for file in files:  # what the user named is no secret of the archive

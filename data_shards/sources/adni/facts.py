@@ -11,8 +11,10 @@ from typing import Literal
 
 from data_shards.sample import subject_hash
 from data_shards.sources.base import Skipped
-
-OLDEST_YEARS = 90.0  # ages above 89 tell people apart (US 45 CFR 164.514 (b)(2)(i)(C))
+from data_shards.sources.tables.cells import number_or_none
+from data_shards.sources.tables.privacy import age_in_years
+from data_shards.sources.tables.roles import plain
+from data_shards.support.errors import DataError
 
 _PTID = re.compile(r"(?<![0-9])([0-9]{3}_S_[0-9]{4,5})(?![0-9])", re.IGNORECASE)
 _IMAGE_ID = re.compile(r"[iI]?([0-9]{1,12})")
@@ -78,11 +80,6 @@ class Facts:
         return replace(self, **{name: getattr(other, name) for name in empty})
 
 
-def plain(text: str) -> str:
-    """Letters and digits alone, in small letters: so spellings of one name are equal."""
-    return "".join(letter for letter in text.casefold() if letter.isalnum())
-
-
 def ptid_of(text: str) -> str:
     """The subject identifier in ``text``; empty when there is none."""
     found = _PTID.search(text)
@@ -118,21 +115,18 @@ def date_of(text: str) -> datetime.date | None:
 
 def number_of(text: str, low: float = -math.inf, high: float = math.inf) -> float | None:
     """A number between ``low`` and ``high``. None for codes of missing values, and for ``<8``, which is no number."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and low <= number <= high else None
+    number = number_or_none(text.strip())
+    return number if number is not None and low <= number <= high else None
 
 
 def age_of(text: str) -> float | None:
-    """An age in years."""
-    return number_of(text, 1, 130)
-
-
-def shown_age(age_years: float) -> float:
-    """An age as it may be passed on: everybody above 89 is 90."""
-    return OLDEST_YEARS if age_years > OLDEST_YEARS - 1 else age_years
+    """An age in years as it is written, or a group such as ``90+``; None for codes of missing values."""
+    if number_or_none(text.strip()) is not None:
+        return number_of(text, 1, 130)
+    try:
+        return age_in_years(text)
+    except DataError:
+        return None
 
 
 def sex_of(text: str) -> int | None:

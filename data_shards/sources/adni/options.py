@@ -27,7 +27,7 @@ class Options(Document):
 
     root: Path = Field(description="folder of the unzipped image collections")
     tables: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
-        (), description="collection and study tables, or folders of them; default: every CSV below the root"
+        (), description="collection and study tables, or folders of them; default: every CSV and TSV below the root"
     )
     study_table: Path | None = Field(
         None, description="ADNIMERGE, where it is not among the tables or not the only one"

@@ -12,13 +12,15 @@ import numpy as np
 from data_shards.card import DatasetCard
 from data_shards.sample import Sample, subject_hash
 from data_shards.sources.adni.export import Export, read_export
-from data_shards.sources.adni.facts import CLASSES, LeftOut, diagnosis_of, plain, shown_age
+from data_shards.sources.adni.facts import CLASSES, LeftOut, diagnosis_of
 from data_shards.sources.adni.options import Options
 from data_shards.sources.adni.study import DAYS_IN_MONTH, DAYS_IN_YEAR
 from data_shards.sources.adni.visits import Scan, Visit
 from data_shards.sources.adni.volume import read_volume
 from data_shards.sources.base import Source, register_source
 from data_shards.sources.splits import split_by_subject
+from data_shards.sources.tables.privacy import kept_age
+from data_shards.sources.tables.roles import plain
 from data_shards.support.errors import DataError
 from data_shards.support.salt import read_salt
 from data_shards.vocabulary import Modality, Organ, Task
@@ -112,7 +114,7 @@ def _attributes(visit: Visit, month: int | None, export: Export) -> dict[str, fl
     sexes = [exam.sex for exam in exams] + [scan.facts.sex for scan in visit.scans]
     age, sex = _age(visit, export), next((sex for sex in sexes if sex is not None), None)
     attributes = {
-        "age_years": None if age is None else round(shown_age(age), 2),
+        "age_years": None if age is None else round(kept_age(age), 2),
         "sex": sex,
         "month": month,
     }

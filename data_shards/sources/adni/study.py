@@ -16,13 +16,13 @@ from data_shards.sources.adni.facts import (
     fill,
     is_withdrawn,
     number_of,
-    plain,
     ptid_of,
     rid_of,
     sex_of,
     visit_code,
 )
 from data_shards.sources.adni.table import MEASURES, STUDY, Table
+from data_shards.sources.tables.roles import plain
 
 DAYS_IN_YEAR = 365.25
 DAYS_IN_MONTH = DAYS_IN_YEAR / 12

@@ -5,8 +5,6 @@ Messages have numbers of rows and never the text of a cell.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +18,15 @@ from data_shards.sources.adni.facts import (
     image_id_of,
     is_withdrawn,
     modality_of,
-    plain,
     ptid_of,
     sex_of,
 )
+from data_shards.sources.tables.csv_file import read_csv
+from data_shards.sources.tables.roles import plain
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
-from data_shards.support.limits import open_regular
 
-MAX_TABLE_BYTES = 256 << 20  # ADNIMERGE of 2024 has 15 MB
-_DELIMITERS = ",;\t"
+_DECIMAL_COMMA = re.compile(r"([+-]?[0-9]+),([0-9]+)")
 _LOOKED_AT = 50
 
 
@@ -42,27 +39,36 @@ class Table:
         file: name of the file, in small letters.
         header: names of the columns.
         rows: cells by row, empty rows left out.
+        numbers: of the rows in the file.
+        decimal_comma: cells are separated by semicolons, as programs do that write numbers with a comma.
     """
 
     name: str
     file: str = field(repr=False)
     header: list[str] = field(repr=False)
     rows: list[list[str]] = field(repr=False)
+    numbers: list[int] = field(repr=False)
+    decimal_comma: bool = False
 
     def columns(self, kinds: Mapping[str, Role]) -> dict[str, int]:
         """Places of the columns by role."""
         return columns(self.header, self.rows, kinds)
 
     def cells(self, places: Mapping[str, int]) -> Iterator[tuple[str, dict[str, str] | None]]:
-        """For each row how messages call it, and its stripped cells by role; None when it is longer or shorter."""
-        for number, row in enumerate(self.rows, start=1):
+        """For each row how messages call it, and its cells by role; None when it is longer or shorter."""
+        for number, row in zip(self.numbers, self.rows, strict=True):
             whole = len(row) == len(self.header)
-            cells = {role: row[place].strip() for role, place in places.items()} if whole else None
-            yield f"row {number} of {self.name}", cells
+            yield (
+                f"row {number} of {self.name}",
+                {role: self._cell(row[place]) for role, place in places.items()} if whole else None,
+            )
+
+    def _cell(self, cell: str) -> str:
+        return _DECIMAL_COMMA.sub(r"\1.\2", cell) if self.decimal_comma and _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def read_table(path: Path, name: str) -> Table:
-    """Read a CSV file separated by comma, semicolon or tab, with or without byte order mark.
+    """Read a CSV file, see :func:`~data_shards.sources.tables.csv_file.read_csv`.
 
     Args:
         path: the file.
@@ -72,35 +78,13 @@ def read_table(path: Path, name: str) -> Table:
         DataError: it is empty, too large, or no text in CSV.
     """
     try:
-        with open_regular(path) as file:
-            content = file.read(MAX_TABLE_BYTES + 1)
-        if len(content) > MAX_TABLE_BYTES:
-            raise DataError(f"larger than {MAX_TABLE_BYTES >> 20} MiB")
-        if b"\0" in content:
-            raise DataError("zero bytes in it; a CSV table in UTF-8 is expected")
-        header, rows = _parse(content)
+        content = read_csv(path)
     except OSError as error:
         raise_out_of_files(error)
         raise DataError(f"{name}: cannot be read ({type(error).__name__})") from None
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
-    return Table(name, path.name.casefold(), header, rows)
-
-
-def _parse(content: bytes) -> tuple[list[str], list[list[str]]]:
-    # Only ASCII cells are ever used; a name in another encoding must not stop the rest.
-    text = content.decode("utf-8-sig", errors="replace")
-    delimiter = max(_DELIMITERS, key=text.lstrip().partition("\n")[0].count)
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-            if any(cell.strip() for cell in row):
-                rows.append(row)
-    except csv.Error:
-        raise DataError(f"not a CSV table: row {len(rows)} has an open quote or a huge cell") from None
-    if not rows:
-        raise DataError("empty")
-    return rows[0], rows[1:]
+    return Table(name, path.name.casefold(), content.header, content.rows, content.numbers, content.delimiter == ";")
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ class Role:
     """One kind of column.
 
     Attributes:
-        names: of the column, as :func:`~data_shards.sources.adni.facts.plain` leaves them, the surest first.
+        names: of the column, as :func:`~data_shards.sources.tables.roles.plain` leaves them, the surest first.
         values: what every cell looks like, by which a column of another name is known; None where values do not tell.
     """
 

@@ -24,6 +24,7 @@ from data_shards.sources.adni.facts import (
     sex_of,
 )
 from data_shards.sources.images.folder import list_files, outside
+from data_shards.sources.tables.csv_file import SUFFIXES
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 from data_shards.support.limits import open_regular
@@ -82,12 +83,12 @@ def read_tree(root: Path, *, show_paths: bool) -> Tree:
         lower = path.casefold()
         if os.path.islink(root / path) and (outside(root, path) or (root / path).is_dir()):
             tree.left_out.append(LeftOut(item, "a link to a folder or out of the root", ptid))
-        elif lower.endswith(".csv"):
+        elif lower.endswith(SUFFIXES):
             tree.tables[path] = item
         elif lower.endswith(".xml"):
             tree.sidecars[path] = item
         elif not lower.endswith(_IMAGES):
-            tree.left_out.append(LeftOut(item, "neither NIfTI, DICOM, CSV nor XML by its ending", ptid))
+            tree.left_out.append(LeftOut(item, "neither NIfTI, DICOM, CSV, TSV nor XML by its ending", ptid))
         else:
             reason = _problem(path)
             if reason:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data_shards.sources.adni.facts import Code, Facts, plain
+from data_shards.sources.adni.facts import Code, Facts
 from data_shards.sources.adni.study import Exam
 from data_shards.sources.adni.tree import Entry
+from data_shards.sources.tables.roles import plain
 
 Preference = Literal["processed", "original"]
 KINDS = ("mri", "pet", "pet_fdg", "pet_av45", "pet_pib", "pet_fbb", "pet_tau")

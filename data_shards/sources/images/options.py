@@ -15,7 +15,9 @@ from data_shards.sources.images.masks import MaskHeader
 from data_shards.sources.images.nifti import Frames
 from data_shards.sources.images.picture import Pages
 from data_shards.sources.splits import Shares
-from data_shards.sources.table import Columns
+from data_shards.sources.tables.cells import Spellings
+from data_shards.sources.tables.labels import Partial
+from data_shards.sources.tables.roles import Columns
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task, word
@@ -39,6 +41,12 @@ class ImagesConfig(Document):
     modality: str = Field("unknown", description="how the images were made, unless the table or a DICOM header says it")
     task: str = Field("unknown", description="how labels are to be read; unknown: by what they look like")
     classes: dict[int, str] | None = Field(None, description="name of each label value; else they are numbered sorted")
+    missing: Spellings | None = Field(
+        None, description="spellings of no label beside the empty cell; default NA, NaN, None, null, '.', '-', '?' ..."
+    )
+    missing_columns: Partial = Field(
+        "refuse", description="some of several label columns say nothing: refuse; no: they say no; drop: no label"
+    )
     label: Literal["auto", "none", "folder"] = Field(
         "auto", description="auto: from the table when it has a label column; folder: the name of a folder"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,18 +14,11 @@ from data_shards.sources.images.looking import Look, looks_at
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.study import Found, Place, Study
 from data_shards.sources.listing import current_listing
-from data_shards.sources.table import Row, read_table
+from data_shards.sources.tables.cells import is_missing
+from data_shards.sources.tables.privacy import kept_number
+from data_shards.sources.tables.roles import SPLIT_NAMES, Row, Table, read_table
 from data_shards.support.errors import DataError, nearest
 from data_shards.vocabulary import Modality, Organ
-
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_OLDEST_YEARS = 90.0  # ages above 89 tell people apart (US 45 CFR 164.514 (b)(2)(i)(C))
-_DAYS_OF_YEAR = 365.25
-_IN_YEAR = {"months": 12.0, "weeks": _DAYS_OF_YEAR / 7, "days": _DAYS_OF_YEAR}
 
 
 def studies_of_table(config: ImagesConfig, table: Path, salt: str) -> Found:
@@ -52,13 +44,15 @@ def studies_of_table(config: ImagesConfig, table: Path, salt: str) -> Found:
         if study == "":
             raise DataError(f"{row.name}: the study is empty")
         grouped.setdefault(path if study is None else f"study {study}", []).append(row)
-    found = Found(label_names=content.label_names)
+    found = Found(warnings=list(content.warnings), label_names=content.label_names, decimal_comma=content.decimal_comma)
     places = _places(content.rows, config, salt, found)
-    found.studies = [_study(identifier, rows, places, config) for identifier, rows in grouped.items()]
+    found.studies = [_study(identifier, rows, places, config, content) for identifier, rows in grouped.items()]
     return found
 
 
-def _study(identifier: str, rows: Sequence[Row], places: Mapping[int, Place], config: ImagesConfig) -> Study:
+def _study(
+    identifier: str, rows: Sequence[Row], places: Mapping[int, Place], config: ImagesConfig, table: Table
+) -> Study:
     images: dict[str, Place] = {}
     for row in rows:
         image = row.cells.get("image", "image")
@@ -76,7 +70,7 @@ def _study(identifier: str, rows: Sequence[Row], places: Mapping[int, Place], co
             raise DataError(f"{row.name}: another label or attribute than in row {first.number} of the same study")
     split = first.cells.get("split") if config.split == "auto" else None
     if split is not None:
-        split = _SPLITS.get(split.lower())
+        split = SPLIT_NAMES.get(split.casefold())
         if split is None:
             raise DataError(f"{first.name}: the split is none of {', '.join(SPLITS)}")
     return Study(
@@ -86,7 +80,7 @@ def _study(identifier: str, rows: Sequence[Row], places: Mapping[int, Place], co
         split=split,
         label=None if config.label == "none" else first.label or None,
         organ=_entry(first, "organ", list(Organ.__members__)),
-        attributes=ages_of(next(iter(images.values()))) | _attributes(first),
+        attributes=ages_of(next(iter(images.values()))) | _attributes(first, table),
     )
 
 
@@ -163,7 +157,7 @@ def _subject(row: Row, images: dict[str, Place], config: ImagesConfig) -> str:
             raise DataError(f"{row.name}: no folder above the file says its subject")
         return folders[0]
     if config.subject == "auto" and "subject" in row.cells:
-        if not row.cells["subject"]:
+        if is_missing(row.cells["subject"]):
             raise DataError(f"{row.name}: the subject is empty")
         return row.cells["subject"]
     if config.subject == "auto" and place.series is not None and place.series.patient.strip():
@@ -179,25 +173,14 @@ def _entry(row: Row, role: str, valid: Sequence[str]) -> str:
     return cell
 
 
-def _attributes(row: Row) -> dict[str, float]:
-    """Numbers by name; an empty cell is left out, an age above 89 years becomes 90."""
+def _attributes(row: Row, table: Table) -> dict[str, float]:
+    """Numbers by name; a cell that says nothing is left out, an age above 89 years becomes 90."""
     numbers = {}
     for name, cell in row.attributes.items():
-        if not cell:
+        if is_missing(cell):
             continue
         try:
-            value = float(cell)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise DataError(f"{row.name}: attribute {name} is not a finite number")
-        numbers[name] = min(value, _largest(name))
+            numbers[name] = kept_number(cell, name, table.attribute_names[name], decimal_comma=table.decimal_comma)
+        except DataError as error:
+            raise DataError(f"{row.name}: attribute {name} {error}") from None
     return numbers
-
-
-def _largest(name: str) -> float:
-    """The largest number that an attribute may have: that of an age, in the unit that its name says, else years."""
-    words = name.lower().split("_")
-    if "age" not in words:
-        return math.inf
-    return _OLDEST_YEARS * next((_IN_YEAR[word] for word in words if word in _IN_YEAR), 1.0)

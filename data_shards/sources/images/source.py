@@ -13,16 +13,17 @@ from data_shards.sources.images.array import read_array
 from data_shards.sources.images.channels import with_channels
 from data_shards.sources.images.dicom import read_series
 from data_shards.sources.images.folder import studies_of_folder
-from data_shards.sources.images.labels import encode_labels
 from data_shards.sources.images.masks import as_mask, placing_of
 from data_shards.sources.images.nifti import read_nifti
 from data_shards.sources.images.nifti_header import Header
 from data_shards.sources.images.options import ImagesConfig
 from data_shards.sources.images.picture import read_picture
 from data_shards.sources.images.rows import studies_of_table
-from data_shards.sources.images.study import Place, Study, with_frames
+from data_shards.sources.images.study import Place, Study, check_splits, with_frames
 from data_shards.sources.images.summary import channels_of, dimensionality, repeats_note, split_rule, warnings_of
 from data_shards.sources.splits import split_by_subject
+from data_shards.sources.tables.cells import MISSING
+from data_shards.sources.tables.labels import Reading, encode_labels
 from data_shards.support.errors import DataError
 from data_shards.support.salt import read_salt
 from data_shards.vocabulary import Modality, Organ, Task
@@ -36,10 +37,9 @@ class Images(Source):
 
     Listing reads the first bytes of every file and the headers of DICOM files; pixels are read one study at a time. A
     file that is no image is in ``skipped``, and so is a DICOM file whose header cannot be used; any other image that is
-    damaged is found when its sample is read. In messages
-    file 17 is the 17th of all files that are not hidden, sorted by relative path; series 3 the third DICOM series of
-    several files in that order; row 17 the 17th row of data in the table. Keys are salted hashes of relative paths, or
-    of the study in a table.
+    damaged is found when its sample is read. In messages file 17 is the 17th of all files that are not hidden, sorted
+    by relative path; series 3 the third DICOM series of several files in that order; row 17 of a table the one that a
+    spreadsheet counts so. Keys are salted hashes of relative paths, or of the study in a table.
 
     Args:
         config: the options.
@@ -65,10 +65,18 @@ class Images(Source):
         if not self._studies:
             first = f"; {found.skipped[0].item}: {found.skipped[0].reason}" if found.skipped else ""
             raise DataError(f"{config.root}: no image in this folder{first}")
-        self._labels = encode_labels(self._studies, found.label_names, task=Task[config.task], classes=config.classes)
+        check_splits(self._studies)
+        # The name of a folder is never empty: what looks like a missing value there is a class.
+        missing = config.missing if config.missing is not None else () if config.label == "folder" else MISSING
+        self._labels = encode_labels(
+            [study.label for study in self._studies],
+            [study.name for study in self._studies],
+            found.label_names,
+            Reading(Task[config.task], config.classes, missing, config.missing_columns, found.decimal_comma),
+        )
         self.skipped = found.skipped
         self._channels, mixed = channels_of(self._studies, config)
-        self.warnings = [*found.warnings, *mixed, *warnings_of(self._studies, config)]
+        self.warnings = [*found.warnings, *self._labels.warnings, *mixed, *warnings_of(self._studies, config)]
         self.card = self._make_card()
 
     @classmethod

@@ -70,12 +70,30 @@ class Study:
 
 @dataclass
 class Found:
-    """What a listing found; see :class:`~data_shards.sources.base.Source` for ``skipped`` and ``warnings``."""
+    """What a listing found; see :class:`~data_shards.sources.base.Source` for ``skipped`` and ``warnings``.
+
+    ``decimal_comma``: see :class:`~data_shards.sources.tables.roles.Table`.
+    """
 
     studies: list[Study] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
+    decimal_comma: bool = False
+
+
+def check_splits(studies: Iterable[Study]) -> None:
+    """Refuse a subject in two of the splits that a table or folders give, before any pixel is read.
+
+    Raises:
+        DataError: names an image of the subject in each, and not the subject.
+    """
+    homes: dict[str, Study] = {}
+    for study in studies:
+        home = homes.setdefault(study.subject, study)
+        if home.split != study.split:
+            given = [f"{each.name} in split {each.split or 'none'}" for each in (home, study)]
+            raise DataError(f"{' and '.join(given)} are of one subject; a subject is in one split")
 
 
 def with_frames(studies: Iterable[Study], root: Path, pages: Pages) -> list[Study]:

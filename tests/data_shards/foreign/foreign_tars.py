@@ -21,7 +21,7 @@ SALT = "a salt that is long enough"
 def config(folder: Path, **options: Any) -> AdoptConfig:
     salt = folder / "salt"
     salt.write_text(SALT)
-    return AdoptConfig(card=card(), salt_file=salt, **options)
+    return AdoptConfig(**{"card": card(), "salt_file": salt} | options)
 
 
 def pixels(number: int, shape: tuple[int, ...] = (3, 6, 5), dtype: str = "u1") -> np.ndarray:

@@ -22,6 +22,7 @@ from data_shards.sample import subject_hash
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.errors import DataError, MedformerError
 from tests.data_shards.foreign.foreign_tars import IMAGE, SALT, config, handmade, npy, picture, pixels, refused
+from tests.data_shards.made_sources import card
 
 
 def written(folder: Path, shards: dict[str, list[dict[str, Any]]]) -> Path:
@@ -120,14 +121,28 @@ def test_jpeg_pictures_of_different_sizes_come_as_a_list(tmp_path: Path) -> None
         assert (array == np.asarray(Pictures.open(io.BytesIO(content))).transpose(2, 0, 1)).all()
 
 
+MEASURED = card().model_copy(update={"task": "regression", "classes": {}})
+UNKNOWN = card().model_copy(update={"task": "unknown", "classes": {}})
+SEVERAL = card().model_copy(update={"task": "multilabel", "classes": {0: "a", 1: "b"}})
+
+
 @pytest.mark.parametrize(
     "labels, options, expected",
     [
         ([b"2", b" 0\n"], {}, [[2], [0]]),
         ([b"[1, 0, 1]", b"[0, 0, 1]"], {}, [[1, 0, 1], [0, 0, 1]]),
-        ([b"0.5", b"1.5"], {}, [[0.5], [1.5]]),
-        ([b"71", b"71.5"], {"label_dtype": "float64"}, [[71.0], [71.5]]),
+        ([b"0.5", b"1.5"], {"card": MEASURED}, [[0.5], [1.5]]),
+        ([b"71", b"71.5"], {"card": MEASURED}, [[71.0], [71.5]]),
+        ([b"0.5", b"1"], {"card": UNKNOWN}, [[0.5], [1.0]]),
         ([b"true", b"false"], {}, [[1], [0]]),
+        ([b"0.0", b"2.0"], {}, [[0], [2]]),
+        ([b"0.0", b"2"], {"label_dtype": "float64"}, [[0.0], [2.0]]),
+        ([b'"two"', b"one"], {}, [[2], [1]]),
+        ([b"2", b"NA"], {}, [[2], [-1]]),
+        ([b"2", b"NaN"], {}, [[2], [-1]]),
+        ([b"2", b"-1"], {"missing": ["-1"]}, [[2], [-1]]),
+        ([b"1.0", b""], {}, [[1], [-1]]),
+        ([b'["yes", 0]', b"[false, 1.0]"], {"card": SEVERAL}, [[1, 0], [0, 1]]),
     ],
 )
 def test_labels_are_numbers_or_vectors(
@@ -185,3 +200,41 @@ def test_long_names_of_gnu_and_pax_are_understood(tmp_path: Path) -> None:
     adopt(tmp_path, config(tmp_path))
     keys = ShardedDataset(tmp_path, "train").read(np.arange(2)).key_B.tolist()
     assert keys == [f"{key}-gnu".encode(), f"{key}-pax".encode()]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.0", '"{}"'])
+@pytest.mark.parametrize("dtype", [None, "int64", "float64"])
+def test_samples_of_each_class_are_counted_however_the_label_is_written(
+    tmp_path: Path, form: str, dtype: str | None
+) -> None:
+    members = [(f"{n}.{kind}", part) for n in range(6) for kind, part in (
+        ("npy", npy(pixels(n))), ("cls", form.format(n % 2).encode())
+    )]  # fmt: skip
+    handmade(tmp_path / "train.tar", members)
+    manifest = adopt(tmp_path, config(tmp_path, label_dtype=dtype))
+    assert manifest.splits["train"].classes == {0: 3, 1: 3}
+
+
+def test_keys_with_dots_are_read_when_they_are_said_to_have_them(tmp_path: Path) -> None:
+    uids = ["1.2.840.113619.2.55.3", "1.2.840.113619.2.55.4"]
+    members = [(f"a/{uid}.{kind}", part) for n, uid in enumerate(uids) for kind, part in (
+        ("t1.npy", npy(pixels(n))), ("t2.npy", npy(pixels(n + 2))), ("cls", b"1"), ("notes", b"x")
+    )]  # fmt: skip
+    handmade(tmp_path / "train.tar", members)
+    images = {"t1.npy": "t1", "t2.npy": "t2"}
+    refused(tmp_path, "no image; .* dots_in_keys=true ends it at the last", images=images)
+    adopt(tmp_path, config(tmp_path, images=images, dots_in_keys=True))
+    dataset = ShardedDataset(tmp_path, "train", image="t2")
+    records = dataset.read(np.arange(2))
+    assert records.key_B.tolist() == [f"a/{uid}".encode() for uid in uids]
+    assert (records.stacked == np.stack([pixels(2), pixels(3)])).all() and records.label_BL.tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize("written", [b"97", b"97.5", b'"097Y"', b'"90+"'])
+def test_ages_above_89_become_90_in_the_index(tmp_path: Path, written: bytes) -> None:
+    handmade(tmp_path / "train.tar", [("a.npy", IMAGE), ("a.json", b'{"PatientAge": ' + written + b"}")])
+    adopt(tmp_path, config(tmp_path, label="", attributes={"years": "json:PatientAge"}))
+    assert ShardedDataset(tmp_path, "train").read(np.array([0])).attributes["years"].tolist() == [90.0]
+    adopt(tmp_path, config(tmp_path, card=MEASURED, label="json:PatientAge"), overwrite=True)
+    found = ShardedDataset(tmp_path, "train").read(np.array([0])).label_BL
+    assert found.tolist() == [[90.0]]

@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data_shards.foreign.foreign_tars import IMAGE, handmade, npy, picture, refused
+from data_shards.foreign.adopt import AdoptConfig, adopt
+from data_shards.support.documents import parse
+from data_shards.support.errors import ConfigError, DataError
+from tests.data_shards.foreign.foreign_tars import IMAGE, config, handmade, npy, picture, refused
+from tests.data_shards.made_sources import card
 
 
 def special(kind: bytes) -> tarfile.TarInfo:
@@ -123,12 +127,18 @@ HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999, 99999, 99999)
         ([("a.npy", npy(np.full((1, 2, 2), np.nan)))], "not finite", {}),
         ([("a.npy", npy(np.zeros(3)))], r"entry 1: an array of shape \(3,\)", {}),
         ([("a.npy", IMAGE)], "expected one of HW, CHW", {"axes": {"image": "XYZ"}}),
-        ([("a.npy", IMAGE), ("a.cls", b"cat")], "its cls member is neither a finite number nor JSON", {}),
-        ([("a.npy", IMAGE), ("a.cls", b"NaN")], "its cls member is neither a finite number nor JSON", {}),
-        ([("a.npy", IMAGE), ("a.cls", b"1e999")], "its cls member is neither a finite number nor JSON", {}),
-        ([("a.npy", IMAGE), ("a.cls", b"9" * 30)], "a number that is too large", {}),
-        ([("a.npy", IMAGE), ("a.cls", b"1"), ("b.npy", IMAGE), ("b.cls", b"1.5")], "not a whole number", {}),
-        ([("a.npy", IMAGE), ("a.json", b'{"y": "cat"}')], "json:y: expected a number", {"label": "json:y"}),
+        ([("a.npy", IMAGE), ("a.cls", b"cat")], "entry 1: cls: is not a finite number", {}),
+        ([("a.npy", IMAGE), ("a.cls", b"cat " * 999)], "its cls member is neither a finite number nor JSON", {}),
+        ([("a.npy", IMAGE), ("a.cls", b"\xff")], "its cls member is neither a finite number nor JSON", {}),
+        ([("a.npy", IMAGE), ("a.cls", b"1e999")], "entry 1: cls: is not a finite number", {}),
+        ([("a.npy", IMAGE), ("a.cls", b"7")], "cls: is none of the classes of the card, 0, 1, 2; missing lists", {}),
+        ([("a.npy", IMAGE), ("a.cls", b"-1")], "cls: is none of the classes of the card, 0, 1, 2; missing lists", {}),
+        ([("a.npy", IMAGE), ("a.cls", b"1"), ("b.npy", IMAGE), ("b.cls", b"1.5")], "none of the classes", {}),
+        ([("a.npy", IMAGE), ("a.json", b'{"y": "cat"}')], "json:y: is not a finite number", {"label": "json:y"}),
+        ([("a.npy", IMAGE), ("a.json", b'{"y": {}}')], "json:y: expected a number", {"label": "json:y"}),
+        ([("a.npy", IMAGE), ("a.cls", b"[1, null]")], "cls: expected a number", {}),
+        ([("1.2.840.1.npy", IMAGE)], "no image; .*; its names have several dots .* dots_in_keys=true", {}),
+        ([("1.2.npy", IMAGE), ("2.1.npy", IMAGE), ("1.3.npy", IMAGE)], "entry 1: no image; .* dots_in_keys=true", {}),
         ([("a.npy", IMAGE), ("a.json", b"[" * 99999)], "neither a finite number nor JSON", {"label": "json:y"}),
         ([("a.npy", IMAGE)], "json:id: expected a text", {"subject": "json:id"}),
         ([("a.npy", IMAGE), ("a.cls", b"1"), ("b.npy", IMAGE), ("b.cls", b"[1, 2]")], "a label of 2", {}),
@@ -152,3 +162,26 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
 
 def test_a_folder_without_tars_is_named(tmp_path: Path) -> None:
     refused(tmp_path, "no .tar file in it")
+
+
+@pytest.mark.parametrize("digits", [20, 30, 310, 4000, 5000])
+@pytest.mark.parametrize("task", ["unknown", "regression", "multiclass"])
+def test_integers_of_any_length_are_a_label_or_one_line_of_error(tmp_path: Path, digits: int, task: str) -> None:
+    large = b"9" * digits
+    members = [("a.npy", IMAGE), ("a.cls", large), ("a.json", b'{"n": ' + large + b"}")]
+    handmade(tmp_path / "train.tar", members)
+    whose = card().model_copy(update={"task": task, "classes": {}})
+    message = "too large|neither a finite number nor JSON|not a finite number"
+    for options in ({}, {"label": "", "attributes": {"n": "json:n"}}, {"label_dtype": "float64"}):
+        if digits < 300 and (options.get("label") == "" or options or task == "regression"):
+            continue  # fits into a float
+        with pytest.raises(DataError, match=message) as caught:
+            adopt(tmp_path, config(tmp_path, card=whose, **options), overwrite=True)
+        assert "99999" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["json:birth_date", "json:patient.id", "json:MRN", "json:PatientBirthDate"])
+def test_a_place_that_identifies_somebody_is_no_number_to_keep(place: str) -> None:
+    for options in ({"label": place}, {"attributes": {"x": place}}):
+        with pytest.raises(ConfigError, match="is (a birth date|the number or name of a person)"):
+            parse(AdoptConfig, {"card": card().model_dump(), **options}, "options")

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from data_shards.sources.images.dicom import elements
+from data_shards.sources.tables.privacy import age_in_years
 from data_shards.vocabulary import Modality
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ _MODALITY = {
     "SM": Modality.histology,
 }
 
-_AGE = re.compile(r"(\d{1,3})([DWMY])")
-_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
-_OLDEST, _OLDER = 89.0, 90.0
+_AGE = re.compile(r"\d{1,3}[DWMY]")
 
 
 def burned_in(dataset: Dataset) -> bool | None:
@@ -43,14 +42,11 @@ def modality_of(dataset: Dataset) -> Modality:
     return _MODALITY.get(elements.text(dataset, "Modality"), Modality.unknown)
 
 
-def age_in_years(age: str) -> float | None:
+def age_of_patient(age: str) -> float | None:
     """An age string such as ``076Y`` or ``018M`` (PS3.5 section 6.2, AS) in years; 90 when above 89.
 
     Returns:
         None when it is malformed: a number without its unit says nothing.
     """
-    match = _AGE.fullmatch(age.strip().upper())
-    if not match:
-        return None
-    years = int(match[1]) * _YEARS[match[2]]
-    return _OLDER if years > _OLDEST else years
+    age = age.strip().upper()
+    return age_in_years(age) if _AGE.fullmatch(age) else None

@@ -113,7 +113,7 @@ def _header(parsed: Parsed) -> Header:
         patient=patient,
         modality=modality,
         burned_in=describe.burned_in(dataset),
-        age_years=describe.age_in_years(elements.text(dataset, "PatientAge")),
+        age_years=describe.age_of_patient(elements.text(dataset, "PatientAge")),
         instance=elements.text(dataset, "SOPInstanceUID"),
         group=(patient, *identity, kind, *map(str, size), layout.photometric),
         stackable=bool(layout.frames == 1 and not projection and identity[1] and (planes[0].placed or sliced)),

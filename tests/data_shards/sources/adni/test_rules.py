@@ -19,7 +19,6 @@ from data_shards.sources.adni.facts import (
     ptid_of,
     rid_of,
     sex_of,
-    shown_age,
     visit_code,
 )
 from data_shards.sources.adni.study import Exam, Study, read_study
@@ -149,7 +148,13 @@ def test_examinations_without_date_are_placed_by_their_month() -> None:
     header = ["PTID", "VISCODE", "EXAMDATE", "DX", "AGE"]
     cells = [("m12", "", "MCI"), ("bl", "2006-01-01", "CN"), ("m18", "", ""), ("m24", "2008-01-01", "Dementia")]
     cells.append(("m06", "2006-07-01", ""))
-    table = Table("t", "t.csv", header, [["011_S_0001", code, date, dx, "70"] for code, date, dx in cells])
+    table = Table(
+        "t",
+        "t.csv",
+        header,
+        [["011_S_0001", code, date, dx, "70"] for code, date, dx in cells],
+        [*range(2, 2 + len(cells))],
+    )
     exams = read_study(table, [], "nearest").of("011_S_0001")
     assert [exam.code.text for exam in exams] == ["bl", "m06", "m12", "m18", "m24"]
     assert [exam.diagnosis for exam in exams] == [0, 0, 1, 1, 2]
@@ -164,7 +169,7 @@ def test_values_of_tables() -> None:
     assert [number_of(text) for text in ("<8", ">1700", "", "nan", "inf", "8.5")] == [None] * 5 + [8.5]
     assert [number_of(text, 0, 30) for text in ("-4", "-1", "31", "30")] == [None, None, None, 30]
     assert [age_of(text) for text in ("70", "0", "-4", "131", "x")] == [70, None, None, None, None]
-    assert [shown_age(age) for age in (88.9, 89, 89.1, 101)] == [88.9, 89, 90, 90]
+    assert [age_of(text) for text in ("90+", "091Y", "70,5")] == [90, 90, 70.5]
     assert [sex_of(text) for text in ("M", "Male", "F", "female", "X", "")] == [0, 0, 1, 1, None, None]
     assert [image_id_of(text) for text in ("I123", "123", " i123 ", "S12", "", "12.0")] == [
         123,

@@ -50,7 +50,7 @@ def test_files_that_are_no_images_of_a_subject_are_reported(tmp_path: Path) -> N
     assert reasons(source) == {
         "no subject identifier in its path": 1,
         "no image identifier in its path": 1,
-        "neither NIfTI, DICOM, CSV nor XML by its ending": 1,
+        "neither NIfTI, DICOM, CSV, TSV nor XML by its ending": 1,
     }
 
 

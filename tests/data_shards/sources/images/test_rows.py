@@ -46,7 +46,7 @@ def refusal(root: Path, rows: Sequence[Sequence[object]], **options: Any) -> str
 def test_rows_are_samples_in_the_order_of_the_table(root: Path):
     made = source(root, [("path",), ("p3.png",), ("p0.png",), ("p5.png",)])
     assert [int(sample.image.pixels[0, 0, 0]) for sample in made] == [3, 0, 5]
-    assert [made.name_of(position) for position in range(3)] == [f"row {number} of the table" for number in (1, 2, 3)]
+    assert [made.name_of(position) for position in range(3)] == [f"row {number} of the table" for number in (2, 3, 4)]
 
 
 def test_words_are_classes_numbered_in_sorted_order(root: Path):
@@ -91,11 +91,11 @@ def test_several_columns_of_a_regression_are_a_vector(root: Path):
 @pytest.mark.parametrize(
     "cells, options, message",
     [
-        (["a", "DoeJane"], {"classes": {0: "a"}}, "row 2 of the table: the label is none of the 1 classes"),
-        (["1", "DoeJane"], {"task": "regression"}, "row 2 of the table: the label is not a finite number"),
-        (["1", "nan"], {"task": "regression"}, "row 2 of the table: the label is not a finite number"),
-        (["0", "2"], {"task": "multilabel"}, "row 2 of the table: the label is neither 0 nor 1"),
-        (["1", "DoeJane"], {}, "1 of 2 labels are integers, the others are words"),
+        (["a", "DoeJane"], {"classes": {0: "a"}}, "row 3 of the table: the label is none of the 1 classes"),
+        (["1", "DoeJane"], {"task": "regression"}, "row 3 of the table: the label is not a finite number"),
+        (["1", "inf"], {"task": "regression"}, "row 3 of the table: the label is not a finite number"),
+        (["0", "2"], {"task": "multilabel"}, "row 3 of the table: the label says neither yes nor no"),
+        (["1", "DoeJane"], {}, "1 of 2 labels are numbers, the others are words"),
         (["x" * 61, "y"], {}, "not a word of at most 60 printable characters"),
         ([f"DoeJane{number}" for number in range(25)], {}, "25 different labels in 25 studies: this looks like ident"),
     ],
@@ -108,7 +108,9 @@ def test_labels_that_fit_nothing_are_refused(root: Path, cells: list[str], optio
 
 def test_label_columns_that_are_half_empty_are_refused(root: Path):
     rows = [("path", "a", "b"), ("p0.png", 1, 0), ("p1.png", 1, "")]
-    assert "row 2 of the table: some label columns" in refusal(root, rows, columns={"label": ["a", "b"]})
+    assert "row 3 of the table: some label columns say nothing and others do" in refusal(
+        root, rows, columns={"label": ["a", "b"]}
+    )
 
 
 def test_several_label_columns_of_one_class_are_refused(root: Path):
@@ -143,7 +145,7 @@ def test_a_mask_whose_values_are_no_class_ids_is_refused(tmp_path: Path, values:
     root = tree(tmp_path / "root", ["p.png"])
     np.save(root / "m.npy", np.resize(np.array(values, np.float32), (4, 4)))
     rows = [("path", "study", "image"), ("p.png", "s", "image"), ("m.npy", "s", "mask")]
-    with pytest.raises(DataError, match="row 2 of the table: a mask has one channel of whole numbers from 0 to 255"):
+    with pytest.raises(DataError, match="row 3 of the table: a mask has one channel of whole numbers from 0 to 255"):
         source(root, rows).sample(0)
     assert not recwarn.list
 
@@ -152,7 +154,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path: Path):
     root = tree(tmp_path / "root", ["p.png"])
     np.save(root / "m.npy", np.zeros((4, 5), np.uint8))
     rows = [("path", "study", "image"), ("p.png", "s", "image"), ("m.npy", "s", "mask")]
-    with pytest.raises(DataError, match="row 1 of the table: .* differ in grid"):
+    with pytest.raises(DataError, match="row 2 of the table: .* differ in grid"):
         source(root, rows).sample(0)
 
 
@@ -163,19 +165,19 @@ ONE = ("p0.png", "s", "a", "x", "train", "brain", "1")
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"image": "a"}, "row 2 of the table: its study has two images of this name"),
-        ({"image": "Doe-Jane"}, "row 2 of the table: the name of the image is not an ASCII identifier"),
-        ({"subject": "DoeJane"}, "row 2 of the table: another subject than in row 1"),
-        ({"split": "test"}, "row 2 of the table: another split than in row 1"),
-        ({"organ": "chest"}, "row 2 of the table: another organ than in row 1"),
-        ({"label": "0"}, "row 2 of the table: another label or attribute than in row 1"),
-        ({"study": ""}, "row 2 of the table: the study is empty"),
-        ({"path": "p0.png"}, "row 2 of the table: the same file as in row 1"),
-        ({"path": "./p0.png"}, "row 2 of the table: the same file as in row 1"),
-        ({"path": ""}, "row 2 of the table: the path is empty"),
-        ({"study": "t", "subject": ""}, "row 2 of the table: the subject is empty"),
-        ({"study": "t", "split": "DoeJane"}, "row 2 of the table: the split is none of train, val, test"),
-        ({"study": "t", "organ": "DoeJane"}, "row 2 of the table: the organ is not in the vocabulary"),
+        ({"image": "a"}, "row 3 of the table: its study has two images of this name"),
+        ({"image": "Doe-Jane"}, "row 3 of the table: the name of the image is not an ASCII identifier"),
+        ({"subject": "DoeJane"}, "row 3 of the table: another subject than in row 2"),
+        ({"split": "test"}, "row 3 of the table: another split than in row 2"),
+        ({"organ": "chest"}, "row 3 of the table: another organ than in row 2"),
+        ({"label": "0"}, "row 3 of the table: another label or attribute than in row 2"),
+        ({"study": ""}, "row 3 of the table: the study is empty"),
+        ({"path": "p0.png"}, "row 3 of the table: the same file as in row 2"),
+        ({"path": "./p0.png"}, "row 3 of the table: the same file as in row 2"),
+        ({"path": ""}, "row 3 of the table: the path is empty"),
+        ({"study": "t", "subject": ""}, "row 3 of the table: the subject is empty"),
+        ({"study": "t", "split": "DoeJane"}, "row 3 of the table: the split is none of train, val, test"),
+        ({"study": "t", "organ": "DoeJane"}, "row 3 of the table: the organ is not in the vocabulary"),
     ],
 )
 def test_rows_that_contradict_each_other_are_refused(root: Path, change: dict[str, str], message: str):
@@ -211,11 +213,11 @@ def test_attributes_are_numbers_and_empty_cells_are_left_out(root: Path):
     assert first.attributes == {"weight_kg": 61.5} and second.attributes == {"weight_kg": 100.0, "months": -3.0}
 
 
-@pytest.mark.parametrize("cell", ["DoeJane", "nan", "inf", "1,5x"])
+@pytest.mark.parametrize("cell", ["DoeJane", "1_0", "inf", "1,5x"])
 def test_an_attribute_that_is_no_number_is_refused(root: Path, cell: str):
     rows = [("path", "w"), ("p0.png", "3"), ("p1.png", f'"{cell}"')]
     message = refusal(root, rows, columns={"attributes": {"weight_kg": "w"}})
-    assert "row 2 of the table: attribute weight_kg is not a finite number" in message and cell not in message
+    assert "row 3 of the table: attribute weight_kg is not a finite number" in message and cell not in message
 
 
 @pytest.mark.parametrize(
@@ -231,8 +233,15 @@ def test_an_attribute_that_is_no_number_is_refused(root: Path, cell: str):
         ("age_months", "1200", 1080),
         ("age_days", "10000", 10000),
         ("age_days", "36500", 32872.5),
+        ("age_months", "1075", 1080),
+        ("PatientAge", "95", 90),
+        ("patientAgeYears", "091Y", 90),
+        ("AGE", "90+", 90),
+        ("age", "89.5", 90),
+        ("age_at_12_months", "95", 90),
         ("age_weeks", "5000", 4696.071428571428),
         ("dosage", "300", 300),
+        ("stage", "300", 300),
     ],
 )
 def test_ages_above_89_years_become_90_in_whatever_unit(root: Path, name: str, cell: str, expected: float):
@@ -244,14 +253,14 @@ def test_ages_above_89_years_become_90_in_whatever_unit(root: Path, name: str, c
     "path", ["/etc/hosts", "../t.csv", "a/../../t.csv", "C:\\x.png", "C:x.png", "..\\t.csv", "\\\\h\\x"]
 )
 def test_a_path_that_leads_out_of_the_root_is_refused(root: Path, path: str):
-    assert "row 2 of the table: the path is absolute or has '..'" in refusal(root, [("path",), ("p0.png",), (path,)])
+    assert "row 3 of the table: the path is absolute or has '..'" in refusal(root, [("path",), ("p0.png",), (path,)])
 
 
 def test_a_link_that_leads_out_of_the_root_is_refused(root: Path):
     (root / "link.png").symlink_to(root.parent / "t.csv")
     (root / "away").symlink_to(root.parent)
     for path in ("link.png", "away/t.csv"):
-        assert "row 1 of the table: the path is a link that leads out of the root" in refusal(
+        assert "row 2 of the table: the path is a link that leads out of the root" in refusal(
             root, [("path",), (path,)]
         )
 
@@ -266,7 +275,7 @@ def test_a_link_that_stays_inside_is_followed(root: Path):
 def test_a_file_that_is_not_there_is_found_when_its_sample_is_read(root: Path, path: str):
     made = source(root, [("path",), ("p0.png",), (path,)])
     assert made.sample(0).image.pixels.shape == (1, 4, 4)
-    with pytest.raises(DataError, match="^row 2 of the table: cannot be opened") as caught:
+    with pytest.raises(DataError, match="^row 3 of the table: cannot be opened") as caught:
         made.sample(1)
     assert path not in str(caught.value)
 
@@ -282,7 +291,7 @@ def test_a_folder_in_the_table_is_its_dicom_series(tmp_path: Path):
     (root / "empty").mkdir()
     made = source(root, [("path", "subject"), ("scan", "a"), ("empty", "b")])
     assert made.sample(0).image.pixels.shape == (1, 5, 6, 7) and made.sample(0).attributes == {"age_years": 90.0}
-    with pytest.raises(DataError, match="row 2 of the table: 0 DICOM images in place of one"):
+    with pytest.raises(DataError, match="row 3 of the table: 0 DICOM images in place of one"):
         made.sample(1)
 
 
@@ -290,7 +299,7 @@ def test_two_series_in_one_folder_are_refused(tmp_path: Path):
     root = tmp_path / "root"
     stack(root / "scan")
     save(header(np.zeros((9, 9), np.uint8), SeriesInstanceUID="1.9"), root / "scan" / "x.dcm")
-    with pytest.raises(DataError, match="row 1 of the table: 2 DICOM images in place of one"):
+    with pytest.raises(DataError, match="row 2 of the table: 2 DICOM images in place of one"):
         source(root, [("path",), ("scan",)]).sample(0)
 
 
@@ -298,4 +307,12 @@ def test_frames_of_several_images_are_refused(tmp_path: Path):
     root = tree(tmp_path / "root", ["p.png"])
     nifti(root / "v.nii", np.zeros((4, 4, 2, 3), np.uint8), np.eye(4))
     rows = [("path", "study", "image"), ("v.nii", "s", "a"), ("p.png", "s", "b")]
-    assert "row 1 of the table: frames: all is for studies of one image" in refusal(root, rows, frames="all")
+    assert "row 2 of the table: frames: all is for studies of one image" in refusal(root, rows, frames="all")
+
+
+def test_a_subject_of_two_splits_is_refused_by_its_rows_before_anything_is_read(root: Path):
+    rows = [("path", "subject", "split"), ("p0.png", "DoeJane", "train"), ("none.png", "DoeJane", "val")]
+    assert refusal(root, rows) == (
+        "row 2 of the table in split train and row 3 of the table in split val are of one subject; "
+        "a subject is in one split"
+    )

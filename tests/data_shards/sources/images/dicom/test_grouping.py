@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from data_shards.sources.images.dicom import Series, find_series, read_series
-from data_shards.sources.images.dicom.describe import age_in_years
+from data_shards.sources.images.dicom.describe import age_of_patient
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality
 from tests.data_shards.sources.images.dicom.make import DX, SECONDARY_CAPTURE, canonical, header, packaged, save, stack
@@ -160,7 +160,7 @@ def test_modality_is_translated(code: str, modality: str, tmp_path: Path) -> Non
     ],
 )
 def test_age_is_in_years_and_everybody_above_89_is_90(text: str, years: float | None) -> None:
-    assert age_in_years(text) == years
+    assert age_of_patient(text) == years
 
 
 def test_age_and_burned_in_text_come_from_the_headers(tmp_path: Path) -> None:

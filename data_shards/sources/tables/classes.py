@@ -1,0 +1,165 @@
+"""Which classes the words or numbers of one label column are, in which order, and how they are called."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from data_shards.sources.tables.cells import (
+    MISSING,
+    PERHAPS_MISSING,
+    flag,
+    number_or_none,
+    spelled,
+    whole_number,
+)
+from data_shards.support.errors import DataError
+from data_shards.vocabulary import Task
+
+# More classes than this, one for every other study: a column of identifiers, which must not become class names.
+_MANY_CLASSES = 20
+_LONGEST_NAME = 60
+# From here on a whole number is rather the number of a person, or of anything else, than that of a class.
+_LARGEST_VALUE = 10**9
+_DIGITS = re.compile(r"(\d+)", re.ASCII)
+_BETWEEN_WORDS = re.compile(r"[\s_-]+")
+
+
+class HowToRead(Protocol):
+    """The part of :class:`~data_shards.sources.tables.labels.Reading` that matters here."""
+
+    @property
+    def task(self) -> Task:
+        """What the labels are for."""
+
+    @property
+    def classes(self) -> Mapping[int, str] | None:
+        """Names of label values."""
+
+    @property
+    def decimal_comma(self) -> bool:
+        """How numbers are written."""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The classes of a column.
+
+    Attributes:
+        classes: name of each label value.
+        value_of: the value of a cell; None when it is of no class.
+        warnings: what can be read in another way.
+    """
+
+    classes: dict[int, str]
+    value_of: Callable[[str], int | None]
+    warnings: list[str] = field(default_factory=list)
+
+
+def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
+    """Tell the classes of a column by its cells.
+
+    - With ``classes`` a cell is the name of a class or its value.
+    - Whole numbers, also as ``1.0``, are taken as they are; negative ones, numbers with fractions and very large ones
+      are numbered from 0 in the order of their values and give the classes their names.
+    - A column of yes and no, in whatever spelling, has 0 for no and 1 for yes.
+    - Other words are numbered from 0 in sorted order, numbers inside them by value: grade 2 before grade 10.
+
+    Raises:
+        DataError: numbers and words are mixed, or the column looks like one of identifiers or measurements.
+    """
+    if reading.classes is not None:
+        return _given(reading.classes)
+    distinct = sorted(set(words))
+    values = {word: _value(word, reading) for word in distinct}
+    numbers = sorted({value for value in values.values() if value is not None})
+    all_numbers = None not in values.values()
+    count = len(numbers) if all_numbers else len(distinct)
+    if count > _MANY_CLASSES and 2 * count > len(words):
+        raise DataError(
+            f"{count} different labels in {len(words)} studies: this looks like identifiers or measurements; "
+            "name another column, or set task to regression"
+        )
+    if all_numbers:
+        return _by_number(values, numbers, reading.task)
+    if {flag(word) for word in distinct} == {False, True}:
+        return _yes_and_no(words)
+    if numbers:  # a shifted row, or a measurement: its text must not become the name of a class
+        some = sum(value is not None for value in values.values())
+        raise DataError(f"{some} of {len(distinct)} labels are numbers, the others are words; name the classes")
+    return _by_word(distinct, reading.task)
+
+
+def _given(classes: Mapping[int, str]) -> Numbered:
+    by_name = {name: value for value, name in classes.items()}
+
+    def value_of(cell: str) -> int | None:
+        whole = whole_number(cell)
+        return by_name.get(cell, whole if whole in classes else None)
+
+    return Numbered(dict(classes), value_of)
+
+
+def _value(word: str, reading: HowToRead) -> int | float | None:
+    whole = whole_number(word)
+    return whole if whole is not None else number_or_none(word, decimal_comma=reading.decimal_comma)
+
+
+def _by_number(values: Mapping[str, int | float | None], numbers: Sequence[int | float], task: Task) -> Numbered:
+    as_they_are = all(isinstance(value, int) and 0 <= value < _LARGEST_VALUE for value in numbers)
+    numbered = {value: int(value) if as_they_are else place for place, value in enumerate(numbers)}
+    warnings = []
+    if task is Task.unknown and not all(isinstance(value, int) for value in numbers):
+        warnings.append(
+            f"labels are numbers with fractions: {len(numbers)} classes in their order; regression is a task"
+        )
+    names = {place: str(value) for value, place in numbered.items()}
+    by_word = {word: numbered[value] for word, value in values.items() if value is not None}
+    return Numbered(names, by_word.get, warnings)
+
+
+def _yes_and_no(words: Sequence[str]) -> Numbered:
+    """Named by the commonest spelling of each."""
+    counts = Counter(words)
+    spellings = {said: sorted(word for word in counts if flag(word) is said) for said in (False, True)}
+    names = {int(said): max(found, key=counts.__getitem__) for said, found in spellings.items()}
+    warnings = [
+        f"{' and '.join(map(repr, found))} are read as one label" for found in spellings.values() if len(found) > 1
+    ]
+    return Numbered(names, lambda cell: None if flag(cell) is None else int(bool(flag(cell))), warnings)
+
+
+def _by_word(distinct: Sequence[str], task: Task) -> Numbered:
+    if max(map(len, distinct)) > _LONGEST_NAME or not all(map(str.isprintable, distinct)):
+        raise DataError(f"a label is not a word of at most {_LONGEST_NAME} printable characters; name the classes")
+    ordered = sorted(distinct, key=_natural)
+    warnings = [
+        f"labels {' and '.join(map(repr, alike))} are different classes; are they two spellings of one?"
+        for _, group in itertools.groupby(sorted(ordered, key=_loosely), _loosely)
+        if len(alike := list(group)) > 1
+    ]
+    warnings += [
+        f"a class is called {word!r}; missing=[{word}] makes it no label"
+        for word in ordered
+        if spelled(word) in (*MISSING, *PERHAPS_MISSING)
+    ]
+    if task is Task.ordinal and not all(map(_DIGITS.search, ordered)):
+        warnings.append(
+            f"the order of the classes is that of their letters: {' < '.join(ordered)}; classes says another"
+        )
+    return Numbered(dict(enumerate(ordered)), {word: value for value, word in enumerate(ordered)}.get, warnings)
+
+
+def _natural(word: str) -> list[tuple[int, str]]:
+    """A word as text and numbers in turn, so that 2 stands before 10."""
+    parts = _DIGITS.split(word)
+    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
+
+
+def _loosely(word: str) -> str:
+    """What two spellings of one label have in common."""
+    return _BETWEEN_WORDS.sub(" ", spelled(word)).strip()

@@ -1,0 +1,154 @@
+"""What label columns mean: whole numbers, ordered classes, yes and no, and every spelling of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_shards.sources.tables.cells import MISSING, number
+from data_shards.sources.tables.labels import Labels, Reading, encode_labels
+from data_shards.support.errors import DataError
+from data_shards.vocabulary import Task
+
+
+def encoded(*columns: Sequence[str], **how: Any) -> Labels:
+    """The labels of columns called a, b, c ..."""
+    rows = list(zip(*columns, strict=True))
+    where = [f"row {place + 2} of the table" for place in range(len(rows))]
+    return encode_labels(rows, where, "abcdef"[: len(columns)], Reading(**how))
+
+
+def values(labels: Labels) -> list[Any]:
+    return [None if vector is None else vector.tolist() for vector in labels.vectors]
+
+
+@pytest.mark.parametrize(
+    "cells, found, classes",
+    [
+        (["1", "2", "3"], [1, 2, 3], {1: "1", 2: "2", 3: "3"}),
+        (["1.0", "3.0", "1"], [1, 3, 1], {1: "1", 3: "3"}),
+        (["6.0", "10.0", "9,0"], [6, 10, 9], {6: "6", 9: "9", 10: "10"}),
+        (["-1", "2", "+2"], [0, 1, 1], {0: "-1", 1: "2"}),
+        (["10", "2", "1"], [10, 2, 1], {1: "1", 2: "2", 10: "10"}),
+        (["0.5", "0.0", "1.0"], [1, 0, 2], {0: "0", 1: "0.5", 2: "1"}),
+        (["0", "12345678901234567890", "12345678901234567891"], [0, 1, 2], None),
+        (["grade 10", "grade 2", "grade 1"], [2, 1, 0], {0: "grade 1", 1: "grade 2", 2: "grade 10"}),
+        (["glioma", "benign", "cyst"], [2, 0, 1], {0: "benign", 1: "cyst", 2: "glioma"}),
+    ],
+)
+def test_numbers_and_words_are_classes_in_their_order(
+    cells: list[str], found: list[int], classes: dict[int, str] | None
+) -> None:
+    labels = encoded(cells, task=Task.ordinal)
+    assert values(labels) == [[value] for value in found]
+    assert classes is None or labels.classes == classes
+    order = [float(name) for _, name in sorted(labels.classes.items())] if cells[0][0].isdigit() else []
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    "yes, no",
+    [
+        ("1", "0"), ("1.0", "0.0"), ("yes", "no"), ("Y", "N"), ("True", "False"), ("TRUE", "FALSE"), ("t", "f"),
+        ("positive", "negative"), ("Pos", "neg"), ("present", "absent"), ("+", "-"), ("ja", "nein"), ("x", ""),
+    ],
+)  # fmt: skip
+def test_every_spelling_of_yes_and_no_is_read_in_one_column_and_in_several(yes: str, no: str) -> None:
+    single = encoded([yes, no, yes])
+    assert values(single) == [[1], [0], [1]] and single.task is Task.binary and len(single.classes) == 2
+    several = encoded([yes, no, yes], [no, no, yes])
+    assert values(several) == [[1, 0], [0, 0], [1, 1]] and several.classes == {0: "a", 1: "b"}
+    assert several.task is Task.multilabel
+
+
+@pytest.mark.parametrize("cell", ["", *MISSING, "NA", "NaN", "None", "NULL", "N/A", "<NA>"])
+def test_every_spelling_of_nothing_is_no_label(cell: str) -> None:
+    for yes, no in (("1", "0"), ("benign", "sick"), ("yes", "no")):
+        labels = encoded([yes, cell, no])
+        assert values(labels)[1] is None and len(labels.classes) == 2
+        assert any(repr(cell) in warning for warning in labels.warnings) == bool(cell)
+    assert values(encoded(["0.5", cell], task=Task.regression)) == [[0.5], None]
+    assert values(encoded(["1", cell], ["0", cell])) == [[1, 0], None]
+
+
+def test_a_class_that_is_called_like_a_missing_value_is_one_when_the_option_says_so() -> None:
+    labels = encoded(["None", "mild", "", "NA"], missing=["na"])
+    assert values(labels) == [[0], [1], None, None] and labels.classes == {0: "None", 1: "mild"}
+    assert any("a class is called 'None'" in warning for warning in labels.warnings)
+    named = encoded(["None", "mild", "NA"], classes={0: "None", 1: "mild"})
+    assert values(named) == [[0], [1], None]
+    assert any("'unknown'" in warning for warning in encoded(["unknown", "mild"]).warnings)
+
+
+@pytest.mark.parametrize(
+    "cells", [["None", "none"], ["Benign", "benign"], ["low_grade", "low grade"], ["a  b", "a b"], ["é", "e\u0301"]]
+)
+def test_two_spellings_of_one_label_are_pointed_out(cells: list[str]) -> None:
+    (warning, *_) = encoded([*cells, "other"], missing=()).warnings
+    assert "two spellings of one" in warning and all(repr(cell) in warning for cell in cells)
+
+
+def test_spellings_of_yes_are_one_label_and_pointed_out() -> None:
+    labels = encoded(["Yes", "yes", "yes", "No"])
+    assert values(labels) == [[1], [1], [1], [0]] and labels.classes == {0: "No", 1: "yes"}
+    assert labels.warnings == ["'Yes' and 'yes' are read as one label"]
+
+
+def test_some_of_several_columns_that_say_nothing_are_what_the_option_says() -> None:
+    columns = ["1", "1.0"], ["0", ""]
+    with pytest.raises(DataError, match="row 3 of the table: some label columns say nothing"):
+        encoded(*columns)
+    assert values(encoded(*columns, partial="no")) == [[1, 0], [1, 0]]
+    assert values(encoded(*columns, partial="drop")) == [[1, 0], None]
+
+
+@pytest.mark.parametrize(
+    "cells, how, message",
+    [
+        (["1", "2", "3"], {"task": Task.binary}, "task binary, and there are 3 classes"),
+        (["1", "DoeJane"], {}, "1 of 2 labels are numbers, the others are words"),
+        (["1", "-1"], {"task": Task.multilabel}, "row 3 of the table: the label says neither yes nor no"),
+        (["1", "DoeJane"], {"classes": {1: "a"}}, "row 3 of the table: the label is none of the 1 classes"),
+        ([f"{place}.5" for place in range(25)], {}, "this looks like identifiers or measurements"),
+        (["1,234", "2"], {"task": Task.regression}, "row 2 of the table: the label has a comma that can divide"),
+    ],
+)
+def test_what_fits_nothing_is_refused_without_its_text(cells: list[str], how: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        encoded(cells, **how)
+    assert "DoeJane" not in str(caught.value)
+
+
+def test_the_order_of_ordinal_words_is_told() -> None:
+    (warning,) = encoded(["mild", "severe", "moderate"], task=Task.ordinal).warnings
+    assert "mild < moderate < severe" in warning
+    (warning,) = encoded(["0.5", "1"]).warnings
+    assert "numbers with fractions" in warning
+
+
+@pytest.mark.parametrize(
+    "text, semicolons, value",
+    [
+        ("1.5", False, 1.5), ("1,5", False, 1.5), ("1,234", True, 1.234), ("0,125", False, 0.125),
+        ("-3e2", False, -300),
+        (",5", False, 0.5), ("1,234", False, None), ("1.234,5", True, None), ("1_000", False, None),
+        ("inf", False, None), ("nan", False, None), ("٣", False, None),
+    ],
+)  # fmt: skip
+def test_numbers_have_a_point_or_a_comma_and_nothing_is_guessed(
+    text: str, semicolons: bool, value: float | None
+) -> None:
+    if value is not None:
+        assert number(text, decimal_comma=semicolons) == value
+        return
+    with pytest.raises(DataError) as caught:
+        number(text, decimal_comma=semicolons)
+    assert text not in str(caught.value)
+
+
+def test_labels_are_integers_or_floats() -> None:
+    for labels, dtype in ((encoded(["1.0", "2"]), np.int64), (encoded(["1", "2"], task=Task.regression), np.float64)):
+        assert labels.vectors[0] is not None and labels.vectors[0].dtype == dtype

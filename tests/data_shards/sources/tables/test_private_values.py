@@ -1,0 +1,77 @@
+"""One rule for ages and one for columns that identify somebody, whatever they are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_shards.sources.tables.privacy import age_in_years, identifies, is_age, kept_number, kept_value
+from data_shards.support.errors import DataError
+
+AGES = (
+    "age", "Age", "AGE", "PatientAge", "patient_age", "PATIENT_AGE", "Patient's Age", "PTAGE", "Age at scan",
+    "ageAtScan",
+    "AGEatScan", "age_months", "agemonths", "Age (years)", "subject age", "mriAge", "Alter", "Âge", "edad", "age2",
+)  # fmt: skip
+NO_AGES = (
+    "dosage",
+    "stage",
+    "image",
+    "average",
+    "page",
+    "coverage",
+    "agent",
+    "language",
+    "voltage",
+    "cartilage",
+    "ageing",
+)
+IDENTIFYING = (
+    "PatientID", "patient_id", "patient no", "MRN", "subject-id", "AccessionNumber", "ptid", "patient name", "zip",
+    "dob", "PatientBirthDate", "patient.birth", "birth", "birth date", "Year of birth", "birthYear", "StudyDate",
+    "acq_date", "DateOfDeath", "born",
+)  # fmt: skip
+HARMLESS = ("weight", "birth_weight", "slice_id", "subject_count", "candidate", "score", "months", "age", "name_length")
+
+
+def test_columns_of_ages_are_known_by_every_spelling() -> None:
+    assert [name for name in AGES if not is_age(name)] == []
+    assert [name for name in NO_AGES if is_age(name)] == []
+
+
+def test_columns_that_identify_are_known_and_measurements_are_not_taken_for_them() -> None:
+    assert [name for name in IDENTIFYING if not identifies(name)] == []
+    assert [name for name in HARMLESS if identifies(name)] == []
+
+
+@pytest.mark.parametrize(
+    "text, years",
+    [
+        ("47", 47), ("47.5", 47.5), ("47,5", 47.5), ("89", 89), ("89.01", 90), ("90", 90), ("118", 90), ("091Y", 90),
+        ("089Y", 89), ("018M", 1.5), ("1200M", 90), ("70 years", 70), ("91 y/o", 90), ("90+", 90), ("89+", 90),
+        (">89", 90), ("> 90 years", 90), ("≥90", 90), ("365.25 d", 1),
+    ],
+)  # fmt: skip
+def test_ages_are_read_in_every_form_and_above_89_are_90(text: str, years: float) -> None:
+    assert age_in_years(text) == pytest.approx(years)
+
+
+@pytest.mark.parametrize("text", ["", "old", "85+", "<1", "60-69", "9 lives", "1,234", "nan"])
+def test_what_is_no_age_is_refused_without_its_text(text: str) -> None:
+    with pytest.raises(DataError) as caught:
+        age_in_years(text)
+    assert not text or text not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [(name, "x") for name in AGES] + [("x", name) for name in AGES])
+def test_no_name_of_an_age_lets_one_above_89_years_pass(names: tuple[str, str]) -> None:
+    in_months = any("months" in name.lower() for name in names)
+    most = 90 * (12 if in_months else 1)
+    for age in (90, 97.5, 118):
+        assert kept_number("0" + f"{age}Y".zfill(4), *names) == most
+        assert kept_value(age * (12 if in_months else 1), *names) == most
+    assert kept_number("300", *(name for name in names if not is_age(name)), "dosage") == 300
+
+
+@pytest.mark.parametrize("name", ["age_at_12_months", "age at month 12", "age_at_days", "ageAtVisit2"])
+def test_a_unit_that_says_when_is_not_taken_for_the_unit_of_the_age(name: str) -> None:
+    assert kept_number("95", name) == 90
