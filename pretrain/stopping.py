@@ -26,7 +26,9 @@ class StopVote:
 
     def __enter__(self) -> StopVote:
         if dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+            self._group = group
         return self
 
     def __exit__(

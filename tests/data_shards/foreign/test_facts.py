@@ -15,10 +15,10 @@ from webdataset.writer import make_encoder
 
 from data_shards.foreign.adopt import AdoptConfig, adopt
 from data_shards.foreign.facts import PICKLED, fact
-from data_shards.reading.reader import load_split
 from data_shards.support.documents import parse
 from data_shards.support.errors import ConfigError, DataError
 from tests.data_shards.made_sources import card
+from tests.data_shards.shards import whole_split
 
 PIXELS = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
 
@@ -115,6 +115,6 @@ def test_a_set_with_labels_in_arrays_and_subjects_in_texts_is_adopted(tmp_path: 
             )
     fields = {"images": {"image.npy": "image"}, "label": "label.npy", "subject": "txt"}
     manifest = adopt(tmp_path, parse(AdoptConfig, {"card": card().model_dump(), **fields}, "options"))
-    records = load_split(tmp_path, "train")
+    records = whole_split(tmp_path, "train")
     assert records.label_BL.tolist() == [[number % 2, 1, 0] for number in range(6)]
     assert manifest.splits["train"].subjects == 3 and (records.stacked[5] == PIXELS + 5).all()
