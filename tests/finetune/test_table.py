@@ -137,7 +137,7 @@ def test_colour_is_read_as_three_channels_and_size_resizes(folder: Path) -> None
         ("label", "lable", "no column 'label' for the role label; did you mean 'lable'"),
         ("file,label,subject", "file,subject,other", "no column 'label' for the role label among the 3"),
         ("file,label,subject", "file,label,label", "column 'label' is there 2 times"),
-        ("file,label,subject", "fille,label,subject", "no column 'file' for the role path; did you mean 'fille'"),
+        ("file,label,subject", "fille,label,subject", "'path' or 'file' for the role path; did you mean 'fille'"),
         ("patient-0", "", "row 2 of the table: the subject is missing"),
         ("patient-0", "NA", "row 2 of the table: the subject is missing"),
         ("0.png", "", "row 2 of the table: the file is missing"),

@@ -161,13 +161,13 @@ def _find(header: Sequence[str], columns: Columns, roles: Sequence[str]) -> _Pla
         names = (named,) if named is not None else _NAMES.get(role, (role,))
         present = [name for name in names if _matches(header, name)]
         if present or named is not None or role == "path":
-            found[role] = _place(header, (present or names)[0], role)
+            found[role] = _place(header, present[:1] or names, role)
     labels: list[int] = []
     if "label" in roles and columns.label is not None:
-        labels = [_place(header, name, "label") for name in columns.label]
+        labels = [_place(header, (name,), "label") for name in columns.label]
     elif "label" in roles and _matches(header, "label"):
-        labels = [_place(header, "label", "label")]
-    attributes = {key: _place(header, name, key) for key, name in columns.attributes.items()}
+        labels = [_place(header, ("label",), "label")]
+    attributes = {key: _place(header, (name,), key) for key, name in columns.attributes.items()}
     for what, place in (*(("label", place) for place in labels), *attributes.items()):
         reason = identifies(header[place]) or identifies(what) or "the subject" * (place == found.get("subject"))
         if reason:
@@ -181,19 +181,19 @@ def _matches(header: Sequence[str], name: str) -> list[int]:
     return exact or [place for place, other in enumerate(header) if plain(name) and plain(other) == plain(name)]
 
 
-def _place(header: Sequence[str], name: str, role: str) -> int:
-    """The column called ``name``.
+def _place(header: Sequence[str], names: Sequence[str], role: str) -> int:
+    """The column called by one of ``names``, of which only one is there.
 
     Only a column with nearly this name is named in the message: without a header, the first row is one of data.
     """
-    places = _matches(header, name)
+    places = [place for name in names for place in _matches(header, name)]
     if len(places) == 1:
         return places[0]
     if places:
-        raise DataError(f"column {name!r} is there {len(places)} times")
-    close = difflib.get_close_matches(name, header, n=1, cutoff=0.6)
+        raise DataError(f"column {names[0]!r} is there {len(places)} times")
+    close = [other for name in names for other in difflib.get_close_matches(name, header, n=1, cutoff=0.6)]
     hint = f"; did you mean {close[0]!r}?" if close else f" among the {len(header)} of the header"
-    raise DataError(f"no column {name!r} for the role {role}{hint}")
+    raise DataError(f"no column {' or '.join(map(repr, names))} for the role {role}{hint}")
 
 
 def _kept(cell: str, name: str, decimal_comma: bool) -> str:
