@@ -31,7 +31,7 @@ def connected(group: WorkerGroup) -> Iterator[None]:
             the machine has fewer cores.
 
     Raises:
-        ClusterError: the cluster does not answer.
+        ClusterError: the cluster does not answer, or Ray does not start.
     """
     import ray
 
@@ -48,15 +48,18 @@ def connected(group: WorkerGroup) -> Iterator[None]:
 def _start(group: WorkerGroup) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=max(group.workers * (group.threads_per_worker or 1), os.cpu_count() or 1),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=group.dashboard,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(group.workers * (group.threads_per_worker or 1), os.cpu_count() or 1),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=group.dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+        )
+    except Exception as error:  # Ray raises plain ones: its processes have 30 s, too little on a machine that is busy
+        raise ClusterError(f"Ray did not start on this machine: {first_line(error)}") from error
 
 
 def _attach(address: str) -> None:

@@ -74,7 +74,7 @@ def run_on_workers(
     defaults.apply()
     group = replace(group, address=group.address or os.environ.get("RAY_ADDRESS") or _address_in_use())
     if group.address is None:
-        _check_gpus(group)
+        group = on_this_machine(group, torch.cuda.device_count())
     with contextlib.ExitStack() as stack:
         if interruptions is None:
             interruptions = stack.enter_context(Interruptions())
@@ -165,9 +165,19 @@ def _address_in_use() -> str | None:
     return str(ray.get_runtime_context().gcs_address) if ray.is_initialized() else None
 
 
-def _check_gpus(group: WorkerGroup) -> None:
-    if not group.gpus_per_worker:
-        return
-    asked, there = group.workers * group.gpus_per_worker, torch.cuda.device_count()
-    if there < asked:
-        raise ClusterError(f"{asked} GPUs asked for, this machine has {there}")
+def on_this_machine(group: WorkerGroup, gpus: int) -> WorkerGroup:
+    """The group with its GPUs decided, for a Ray of our own: Ray also counts those that torch cannot use.
+
+    Args:
+        group: the workers.
+        gpus: how many torch can use here.
+
+    Raises:
+        ClusterError: more are asked for.
+    """
+    if group.gpus_per_worker is None:
+        return replace(group, gpus_per_worker=int(gpus >= group.workers))
+    asked = group.workers * group.gpus_per_worker
+    if asked > gpus:
+        raise ClusterError(f"{asked} GPUs asked for, this machine has {gpus}")
+    return group

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from finetune.labelled import known
 from finetune.learners import CachedLearner, ImageLearner, Network
 from finetune.logistic import Selection, select_logistic
 from finetune.memory import WORK_BYTES
-from finetune.objective import balanced_weights, column_targets, logit_count, probabilities
-from finetune.training import Learner, Recipe, Targets, choose_steps, fit_steps
+from finetune.objective import balanced_weights, column_targets, logit_count, prior_offset, probabilities
+from finetune.schedules import Folds, Schedule, choose_schedule
+from finetune.training import Recipe, Targets, choose_steps, fit_steps
 from pretrain.backbone import Medformer
 from pretrain.metadata import Metadata
 
-Folds = Sequence[tuple[np.ndarray, np.ndarray]]
+BACKBONE_RATIO = 0.1
+"""Learning rate of the backbone as a share of that of the head; of a fresh one too, which ten times more throws off."""
 
 _CHUNK = 2048
 
@@ -39,7 +41,8 @@ class Given:
         classes: number of classes, or of labels of a multi-label task.
         organ: body part shown.
         modality: how the images were made.
-        balanced: weight the classes inversely to their frequency.
+        balanced: weight the classes inversely to their frequency, in fitting; probabilities are those of the frequency
+            given, see :mod:`finetune.objective`.
         spacing_mm: distance of voxels ``(N, A)``, NaN where it is not known; None when nothing is known.
     """
 
@@ -58,29 +61,30 @@ class Given:
         return known(len(self.images), self.organ, self.modality)
 
     def targets(self) -> Targets:
-        """Labels and sample weights as the training loop takes them."""
-        weights = balanced_weights(self.labels, self.task, self.classes) if self.balanced else np.ones(len(self.labels))
-        values = column_targets(self.labels, self.task, self.classes)
-        return Targets(values, torch.from_numpy(weights).float(), self.task)
+        """Labels, sample weights and what undoes these, as the training loop takes them."""
+        given = (self.labels, self.task, self.classes)
+        weights = balanced_weights(*given) if self.balanced else np.ones(len(self.labels))
+        offset = prior_offset(*given) if self.balanced else np.zeros(logit_count(self.task, self.classes))
+        return Targets(column_targets(*given), torch.from_numpy(weights).float(), torch.from_numpy(offset), self.task)
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Learning rates and regularisation of gradient training.
+class Gradients:
+    """What gradient training of a whole network does besides its schedule.
 
     Attributes:
-        head: peak learning rate of the head.
-        backbone: peak learning rate of the last layer of the backbone.
+        backbone_rate: peak learning rate of the last layer of the backbone; None for a tenth of that of the head.
         layer_decay: factor from each layer of the backbone to the one before it.
         weight_decay: of the weight matrices.
         augmented: whether training sees lightly augmented images.
+        batch_size: images per step.
     """
 
-    head: float
-    backbone: float
+    backbone_rate: float | None
     layer_decay: float
     weight_decay: float
     augmented: bool
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Predictor:
         task: how the labels it was adapted to are read.
         organ: body part that images are taken to show.
         modality: how images are taken to have been made.
+        offset_K: added to the logits of a network, see :func:`finetune.objective.prior_offset`; a logistic regression
+            has it in its intercepts.
     """
 
     backbone: Medformer
@@ -100,6 +106,7 @@ class Predictor:
     task: Task
     organ: Organ
     modality: Modality
+    offset_K: np.ndarray | None = None
 
     def predict_proba(self, images: np.ndarray, spacing_mm: np.ndarray | None = None) -> np.ndarray:
         """Probabilities ``(N, K)`` float64 for uint8 images; a binary task gets two columns."""
@@ -120,6 +127,8 @@ class Predictor:
         device = next(self.head.parameters()).device
         with torch.no_grad():
             logits_NK = self.head(torch.from_numpy(features).to(device)).double().cpu()
+        if self.offset_K is not None:
+            logits_NK = logits_NK + torch.from_numpy(self.offset_K)
         return probabilities(logits_NK, self.task).numpy()
 
 
@@ -145,56 +154,29 @@ def adapt_probe(backbone: Medformer, given: Given, folds: Folds) -> tuple[Predic
 
 
 def adapt_head(
-    backbone: Medformer, head: str, given: Given, folds: Folds, recipe: Recipe, rates: Rates, seed: int
+    backbone: Medformer, head: str, given: Given, folds: Folds, recipe: Recipe, rate: float, decay: float, seed: int
 ) -> tuple[Predictor, dict[str, Any]]:
-    """A head trained on cached features of the frozen backbone; returns the predictor and what was chosen."""
+    """A head trained on cached features of the frozen backbone; returns the predictor and what was chosen.
+
+    Args:
+        backbone: is not changed.
+        head: name of the head.
+        given: images and labels.
+        folds: where the number of steps is chosen; without any, the whole schedule is run.
+        recipe: the schedule.
+        rate: peak learning rate.
+        decay: of the weight matrices.
+        seed: of initial weights and batches.
+    """
     backbone.eval()
     initial = _new_head(head, backbone, given, seed)
     features = embed(backbone, given.images, given.metadata, spacing_mm=given.spacing_mm, reads=initial.reads)
 
     def build() -> CachedLearner:
-        return CachedLearner(copy.deepcopy(initial), features, rates.head, rates.weight_decay)
+        return CachedLearner(copy.deepcopy(initial), features, rate, decay)
 
-    learner, chosen = _select_and_refit(build, given, folds, recipe, seed)
-    assert isinstance(learner.module, Head)
-    trained = learner.module.to(next(backbone.parameters()).device)
-    return Predictor(backbone, trained, given.task, given.organ, given.modality), chosen
-
-
-def adapt_network(
-    backbone: Medformer, head: str, given: Given, folds: Folds, recipe: Recipe, rates: Rates, seed: int
-) -> tuple[Predictor, dict[str, Any]]:
-    """Backbone and head trained together on images; returns the predictor and what was chosen."""
-    device = next(backbone.parameters()).device
-    initial = Network(backbone, _new_head(head, backbone, given, seed).to(device))
-    if initial.head.reads == "tokens":
-        check_one_size(backbone, given.images, given.spacing_mm)
-
-    def build() -> ImageLearner:
-        return ImageLearner(
-            copy.deepcopy(initial),
-            given.images,
-            given.metadata,
-            given.spacing_mm,
-            rate=rates.head,
-            backbone_rate=rates.backbone,
-            layer_decay=rates.layer_decay,
-            weight_decay=rates.weight_decay,
-            augmented=rates.augmented,
-            seed=seed,
-        )
-
-    learner, chosen = _select_and_refit(build, given, folds, recipe, seed)
-    assert isinstance(learner.module, Network)
-    network = learner.module.eval()
-    return Predictor(network.backbone, network.head, given.task, given.organ, given.modality), chosen
-
-
-def _select_and_refit(
-    build: Callable[[], Learner], given: Given, folds: Folds, recipe: Recipe, seed: int
-) -> tuple[Learner, dict[str, Any]]:
     targets = given.targets()
-    # Dropout and stochastic depth draw from the global generator: seeded here, and put back for the caller.
+    # Dropout draws from the global generator: seeded here, and put back for the caller.
     with torch.random.fork_rng():
         steps = recipe.max_steps
         curve: dict[int, float] = {}
@@ -202,10 +184,81 @@ def _select_and_refit(
             torch.manual_seed(seed)
             steps, curve = choose_steps(build, targets, folds, recipe, seed)
         torch.manual_seed(seed)
-        learner: Learner = build()
+        learner = build()
         fit_steps(learner, targets, np.arange(len(given.images)), recipe, seed, steps)
-    epochs = math.ceil(steps * min(recipe.batch_size, len(given.images)) / len(given.images))
-    return learner, {"steps": steps, "epochs": epochs, "held_out_loss": curve}
+    assert isinstance(learner.module, Head)
+    trained = learner.module.to(next(backbone.parameters()).device)
+    chosen = {**_length(steps, recipe.batch_size, given), "rate": rate, "held_out_loss": curve}
+    offset_K = targets.offset.numpy()
+    return Predictor(backbone, trained, given.task, given.organ, given.modality, offset_K), chosen
+
+
+def adapt_network(
+    backbone: Medformer,
+    head: str,
+    given: Given,
+    folds: Folds,
+    schedules: Sequence[Schedule],
+    gradients: Gradients,
+    seed: int,
+    *,
+    stop: bool,
+) -> tuple[Predictor, dict[str, Any]]:
+    """Backbone and head trained together on images; returns the predictor and what was chosen.
+
+    Args:
+        backbone: is trained.
+        head: name of the head.
+        given: images and labels.
+        folds: where the schedule is chosen; without any, the first is run.
+        schedules: candidates.
+        gradients: what else training does.
+        seed: of initial weights, batches and augmentation.
+        stop: whether the number of steps is chosen, too.
+    """
+    device = next(backbone.parameters()).device
+    initial = Network(backbone, _new_head(head, backbone, given, seed).to(device))
+    if initial.head.reads == "tokens":
+        check_one_size(backbone, given.images, given.spacing_mm)
+
+    def build(schedule: Schedule) -> ImageLearner:
+        # Stochastic depth draws from the global generator.
+        torch.manual_seed(seed)
+        tenth = schedule.rate * BACKBONE_RATIO
+        return ImageLearner(
+            copy.deepcopy(initial),
+            given.images,
+            given.metadata,
+            given.spacing_mm,
+            rate=schedule.rate,
+            backbone_rate=tenth if gradients.backbone_rate is None else gradients.backbone_rate,
+            layer_decay=gradients.layer_decay,
+            weight_decay=gradients.weight_decay,
+            augmented=gradients.augmented,
+            seed=seed,
+        )
+
+    targets = given.targets()
+    with torch.random.fork_rng():
+        choice = choose_schedule(build, targets, folds, schedules, gradients.batch_size, seed, stop)
+        learner = build(choice.schedule)
+        recipe = Recipe(max_steps=choice.schedule.steps, batch_size=gradients.batch_size)
+        fit_steps(learner, targets, np.arange(len(given.images)), recipe, seed, choice.steps)
+    assert isinstance(learner.module, Network)
+    network = learner.module.eval()
+    chosen = {
+        **_length(choice.steps, gradients.batch_size, given),
+        "schedule": str(choice.schedule),
+        "held_out_loss": choice.held_out_loss,
+        "gradients": asdict(gradients),
+    }
+    offset_K = targets.offset.numpy()
+    return Predictor(network.backbone, network.head, given.task, given.organ, given.modality, offset_K), chosen
+
+
+def _length(steps: int, batch_size: int, given: Given) -> dict[str, int]:
+    images = len(given.images)
+    return {"steps": steps, "epochs": math.ceil(steps * min(batch_size, images) / images)}
 
 
 def _new_head(name: str, backbone: Medformer, given: Given, seed: int) -> Head:

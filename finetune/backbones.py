@@ -12,10 +12,29 @@ import timm
 import torch
 
 from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.files import sha256_of
 from pretrain.backbone import Medformer
 from pretrain.bundle import Bundle, load_bundle
 
 FAMILY = "medformer_*"
+
+
+@dataclass(frozen=True)
+class BundleReference:
+    """A bundle by its weights: what a saved classifier keeps of the bundle it was adapted from.
+
+    Attributes:
+        folder: where the bundle was.
+        called: what the user called it, such as ``name@alias`` of the registry; the folder when that is left out.
+        weights_sha256: of its ``model.safetensors``; empty when any weights will do.
+    """
+
+    folder: str
+    called: str = ""
+    weights_sha256: str = ""
+
+    def __str__(self) -> str:
+        return self.called or self.folder
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,8 @@ class OpenedBackbone:
         module: the network, without classifier.
         pretrained: whether its weights were learned before; false for a fresh one.
         origin: where it comes from, in words.
+        source: what opens the same weights again: a reference to the bundle or the name of a fresh network; None for a
+            module.
         architecture: name by which timm makes it; None for a module, of which that is not known.
         model_args: arguments it was made with.
     """
@@ -33,6 +54,7 @@ class OpenedBackbone:
     module: Medformer
     pretrained: bool
     origin: str
+    source: BundleReference | str | None = None
     architecture: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
 
@@ -42,32 +64,73 @@ def network_names() -> list[str]:
     return list(timm.list_models(FAMILY))
 
 
-def open_backbone(backbone: str | Path | Medformer, seed: int) -> OpenedBackbone:
+def open_backbone(backbone: str | Path | BundleReference | Medformer, seed: int) -> OpenedBackbone:
     """Open a backbone.
 
     Args:
-        backbone: the folder of a bundle, a registered name for a fresh network, or a module, which is copied and
-            counts as pretrained.
+        backbone: the folder of a bundle or a reference to one, a registered name for a fresh network, or a module,
+            which is copied and counts as pretrained.
         seed: fixes the weights of a fresh network; the global random state is left alone.
 
     Raises:
-        ConfigError: it is neither a folder nor a registered name.
+        ConfigError: it is neither a folder nor a registered name, the bundle is gone or has other weights than the
+            reference says, or it is that of a classifier.
         CheckpointError: the bundle is damaged.
     """
     if isinstance(backbone, Medformer):
         return OpenedBackbone(copy.deepcopy(backbone), True, f"module {type(backbone).__name__}")
+    if isinstance(backbone, BundleReference):
+        return _open_bundle(backbone)
     if Path(backbone).is_dir():
-        bundle = load_bundle(Path(backbone))
-        config = bundle.config
-        return OpenedBackbone(
-            bundle.backbone, True, f"bundle {backbone}", config["architecture"], dict(config.get("model_args", {}))
-        )
+        return _open_bundle(BundleReference(str(backbone)))
     names = network_names()
     if str(backbone) not in names:
         known = nearest(str(backbone), names)
         raise ConfigError(f"{backbone}: neither the folder of a model bundle nor the name of a network{known}")
-    module = _create(str(backbone), {}, seed)
-    return OpenedBackbone(module, False, f"fresh {backbone}", str(backbone))
+    name = str(backbone)
+    return OpenedBackbone(_create(name, {}, seed), False, f"fresh {name}", name, name)
+
+
+def load_pretrained(folder: Path) -> Bundle:
+    """Read a bundle whose network has seen no labels.
+
+    Raises:
+        ConfigError: it is the backbone of a fitted classifier, which would be tried on labels it was fitted to.
+        CheckpointError: the bundle is damaged.
+    """
+    bundle = load_bundle(folder)
+    fitted = bundle.provenance.get("fine_tuned")
+    if fitted is not None:
+        raise ConfigError(
+            f"{folder}: the network of a fitted classifier, which has seen labels; start from what it was adapted "
+            f"from, {fitted.get('backbone')}, or to go on from here give the module, load_bundle(folder).backbone"
+        )
+    return bundle
+
+
+def _open_bundle(reference: BundleReference) -> OpenedBackbone:
+    weights = Path(reference.folder) / "model.safetensors"
+    if reference.weights_sha256:
+        other = None
+        if not weights.is_file():
+            other = "is not there"
+        elif sha256_of(weights) != reference.weights_sha256:
+            other = "has other weights"
+        if other:
+            raise ConfigError(
+                f"{reference.folder}: the model bundle {reference} that this classifier was adapted from {other}; to "
+                "fit again, name its folder with set_params(backbone=...)"
+            )
+    bundle = load_pretrained(Path(reference.folder))
+    config = bundle.config
+    return OpenedBackbone(
+        bundle.backbone,
+        True,
+        f"bundle {reference}",
+        BundleReference(str(Path(reference.folder).absolute()), str(reference), sha256_of(weights)),
+        config["architecture"],
+        dict(config.get("model_args", {})),
+    )
 
 
 def fresh_twin(bundle: Bundle) -> Callable[[int], Medformer]:

@@ -1,7 +1,7 @@
 """The few-label comparison: what pretraining is worth, against the same network from scratch and against raw pixels.
 
 Every arm gets the same labelled images, read from the same index file, and is scored once on the whole test split.
-The val split is not touched: model selection happens within the given labels.
+The val split is not touched: model selection happens within the given labels, for each arm by itself.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class ComparisonRow:
         official: whether it is the published one.
         note: why not.
         budget: labels allowed, in words.
+        shortage: what the data do not have of them, in words; empty when the budget is there.
         seed: of the draw, of fresh weights, of splits and batches.
         index_sha256: of the index file; equal for all arms of a draw.
         labelled_images: given to the arm.
@@ -60,6 +61,7 @@ class ComparisonRow:
     official: bool
     note: str
     budget: str
+    shortage: str
     seed: int
     index_sha256: str
     labelled_images: int
@@ -210,6 +212,7 @@ def _row(
         official=given.official,
         note=given.note,
         budget=str(subset.budget),
+        shortage=subset.shortage,
         seed=subset.seed,
         index_sha256=subset.indices_sha256,
         labelled_images=len(given),
@@ -217,5 +220,5 @@ def _row(
         arm=arm,
         selection=selection,
         chosen=copy.deepcopy(chosen),
-        scores=Scores.of(test.labels, probabilities, test.task, seed=subset.seed),
+        scores=Scores.of(test, probabilities, seed=subset.seed),
     )

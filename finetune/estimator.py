@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,26 +9,29 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
 
 from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.vocabulary import Modality, Organ, Task, word
-from finetune.adaptation import Folds, Given, Predictor, Rates, adapt_head, adapt_network, adapt_probe
-from finetune.backbones import OpenedBackbone, open_backbone
+from finetune.adaptation import Given, Gradients, Predictor, adapt_head, adapt_network, adapt_probe
+from finetune.backbones import BundleReference, OpenedBackbone, open_backbone
 from finetune.heads import known_head
 from finetune.labelled import check_images, content_sha256, distinct_images, spacing_rows
 from finetune.metrics import CLASSIFICATION, accuracy, decide
-from finetune.splits import selection_folds, smallest_class, strata
+from finetune.schedules import SCHEDULES, Folds, candidates
+from finetune.splits import carved, selection_folds, smallest_class, strata
 from finetune.strategies import strategy_named
 from finetune.training import Recipe
 from pretrain.backbone import Medformer
-
-BACKBONE_RATIO = 0.1
-"""Learning rate of the backbone as a share of that of the head; of a fresh one too, which ten times more throws off."""
 
 PRETRAINED_LAYER_DECAY = 0.75
 
 FULL_SELECTION_MINIMUM = 50
 """Subjects in the smallest class from which on the steps of a full fit are chosen on held-out labels."""
+
+_NOTHING_HELD_OUT = "none: a class has a single subject, so none can be held out"
 
 
 @dataclass(frozen=True)
@@ -65,33 +67,46 @@ class FitRecord:
         return asdict(self)
 
 
-class FewLabelClassifier:
+class NotFitted(ConfigError, NotFittedError):
+    """A classifier that was asked before it was fitted; scikit-learn looks for its own error."""
+
+    def __init__(self) -> None:
+        super().__init__("this classifier is not fitted yet; call fit first")
+
+
+class FewLabelClassifier(ClassifierMixin, BaseEstimator):
     """Adapts a backbone to a few labelled images.
 
     With the ``frozen`` strategy features are computed once; the linear head is then an L2-regularised logistic
     regression (:mod:`finetune.logistic`) and any other head is trained by gradient on the cached features. With
     ``full`` the whole network is trained on lightly augmented images.
 
-    Hyper-parameters are chosen within the given labels only, then everything is fitted once more on all of them:
-    regularisation strength or number of steps by the held-out loss, of a carved fifth when every class has at least
-    15 subjects, else of a stratified cross-validation. A ``full`` fit is selected only from 50 subjects per class on;
-    below, it runs its whole schedule. Fewer than ten held-out images of a class say too little about the number of
-    steps: on the validation splits of three MedMNIST sets at 25 per class, stopping by them lost AUC in the mean.
+    Hyper-parameters are chosen within the given labels only, then everything is fitted once more on all of them. A head
+    on frozen features: regularisation strength or number of steps by the held-out loss, of a carved fifth when every
+    class has at least 15 subjects, else of a stratified cross-validation. A ``full`` fit: one of a few schedules
+    (:mod:`finetune.schedules`), by the held-out loss of a carved part. From 50 subjects per class on it also chooses
+    how many of its steps to run; below, it runs them all. Fewer than ten held-out images of a class say too little
+    about the number of steps: on the validation splits of three MedMNIST sets at 25 per class, stopping by them lost
+    AUC in the mean.
 
     Args:
-        backbone: folder of a model bundle, a registered name (a fresh network), or a module.
+        backbone: folder of a model bundle, a registered name (a fresh network), or a module. A classifier that was
+            loaded has the reference to the bundle it was once adapted from, so that its clones start there, and not
+            from weights that have seen labels.
         head: ``linear``, ``attention`` or another name of :func:`finetune.heads.head_names`.
         strategy: ``frozen`` or ``full``.
         task: an entry of :class:`~data_shards.vocabulary.Task`; None tells it from the labels.
         organ: an entry of :class:`~data_shards.vocabulary.Organ`.
         modality: an entry of :class:`~data_shards.vocabulary.Modality`.
-        class_weight: ``balanced`` weights classes inversely to their frequency; None does not.
-        learning_rate: peak rate of a head trained by gradient.
+        class_weight: ``balanced`` weights classes inversely to their frequency in fitting, so that a rare class shapes
+            the fit as much as a common one; None does not. Probabilities are those of the given labels' frequency
+            either way: the weights are taken out of the fitted logits again (:mod:`finetune.objective`).
+        learning_rate: peak rate of a head trained by gradient; None has a ``full`` fit choose it, and is 1e-3 else.
         backbone_rate: peak rate of the last layer of the backbone; None takes a tenth of ``learning_rate``.
         layer_decay: factor of the rate from one layer to the one before it; None takes 0.75 for a pretrained backbone
             and 1 for a fresh one, whose first layers have nothing to keep.
         weight_decay: of weight matrices.
-        max_steps: length of the schedule.
+        max_steps: length of the schedule; None has a ``full`` fit choose it, and is 100 else.
         batch_size: images per step.
         augmentation: whether ``full`` training sees lightly augmented images.
         seed: of initial weights, splits, batches and augmentation.
@@ -100,6 +115,7 @@ class FewLabelClassifier:
     Attributes:
         classes_: the labels as they were given, sorted.
         predictor_: the adapted model.
+        source_: reference to the bundle or name of the fresh network that it was adapted from; None for a module.
         architecture_: name by which timm makes the backbone, or None when a module was given.
         model_args_: arguments the backbone is made with.
         record_: the :class:`FitRecord`.
@@ -107,7 +123,7 @@ class FewLabelClassifier:
 
     def __init__(
         self,
-        backbone: str | Path | Medformer = "medformer_nano",
+        backbone: str | Path | BundleReference | Medformer = "medformer_nano",
         *,
         head: str = "linear",
         strategy: str = "frozen",
@@ -115,11 +131,11 @@ class FewLabelClassifier:
         organ: str = "unknown",
         modality: str = "unknown",
         class_weight: str | None = "balanced",
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         backbone_rate: float | None = None,
         layer_decay: float | None = None,
         weight_decay: float = 0.05,
-        max_steps: int = 100,
+        max_steps: int | None = None,
         batch_size: int = 16,
         augmentation: bool = True,
         seed: int = 0,
@@ -182,9 +198,9 @@ class FewLabelClassifier:
             spacing_mm=spacing_NA,
         )
         opened = open_backbone(self.backbone, self.seed)
-        folds, selection = self._folds(strata(labels, task), groups)
         self.classes_ = classes
-        self.predictor_, chosen = self._adapt(opened, given, folds)
+        self.predictor_, chosen, selection = self._adapt(opened, given, None if groups is None else np.asarray(groups))
+        self.source_ = opened.source
         self.architecture_, self.model_args_ = opened.architecture, opened.model_args
         self.record_ = FitRecord(
             backbone=opened.origin,
@@ -206,11 +222,12 @@ class FewLabelClassifier:
         ``X`` and ``spacing_mm`` are as in :meth:`fit`.
 
         Raises:
-            ConfigError: the estimator is not fitted.
+            NotFitted: the estimator is not fitted.
             DataError: the images cannot be used.
         """
+        predictor = self._fitted()
         check_images(X, "X")
-        return self._fitted().predict_proba(X, spacing_rows(spacing_mm, X, "X"))
+        return predictor.predict_proba(X, spacing_rows(spacing_mm, X, "X"))
 
     def predict(self, X: np.ndarray, spacing_mm: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
         """The decided label of each image, ``(N,)``; 0/1 per label ``(N, L)`` for a multi-label task."""
@@ -227,21 +244,16 @@ class FewLabelClassifier:
             return float(accuracy(np.asarray(y), self.predict_proba(X, spacing_mm), task))
         return float(np.mean(self.predict(X, spacing_mm) == np.asarray(y).reshape(-1)))
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters of the constructor; nothing is nested, so ``deep`` changes nothing."""
-        return {name: getattr(self, name) for name in _parameter_names()}
-
     def set_params(self, **params: Any) -> Self:
         """Change parameters.
 
         Raises:
             ConfigError: there is no such parameter; the nearest name is given.
         """
-        for name, value in params.items():
-            if name not in _parameter_names():
-                raise ConfigError(f"unknown parameter {name!r}{nearest(name, _parameter_names())}")
-            setattr(self, name, value)
-        return self
+        for name in params:
+            if name not in self.get_params():
+                raise ConfigError(f"unknown parameter {name!r}{nearest(name, self.get_params())}")
+        return super().set_params(**params)
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write the fitted classifier to a folder, see :mod:`finetune.persistence`."""
@@ -250,27 +262,23 @@ class FewLabelClassifier:
         save_classifier(self, folder, overwrite=overwrite)
 
     @classmethod
-    def load(cls, folder: Path) -> FewLabelClassifier:
-        """Read back what :meth:`save` wrote."""
+    def load(cls, folder: Path, device: str = "cpu") -> FewLabelClassifier:
+        """Read back what :meth:`save` wrote, onto ``device``, whichever one it was fitted on."""
         from finetune.persistence import load_classifier
 
-        return load_classifier(folder)
+        return load_classifier(folder, device)
 
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn asks an estimator; only scikit-learn calls this, so it is there to be imported."""
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # type: ignore[import-untyped]
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(multi_label=True),
-            input_tags=InputTags(two_d_array=False, three_d_array=False),
-        )
+    def __sklearn_tags__(self) -> Tags:
+        """Images are not the two-dimensional arrays that scikit-learn's common tests would give it."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def _fitted(self) -> Predictor:
         predictor: Predictor | None = getattr(self, "predictor_", None)
         if predictor is None:
-            raise ConfigError("this classifier is not fitted yet; call fit first")
+            raise NotFitted
         return predictor
 
     def _check_parameters(self) -> None:
@@ -278,42 +286,57 @@ class FewLabelClassifier:
         known_head(self.head)
         if self.class_weight not in (None, "balanced"):
             raise ConfigError(f"class_weight is 'balanced' or None, found {self.class_weight!r}")
-        for name in ("learning_rate", "max_steps", "batch_size"):
-            if getattr(self, name) <= 0:
+        for name in ("learning_rate", "max_steps", "batch_size", "backbone_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be positive, found {getattr(self, name)}")
 
-    def _folds(self, strata_N: np.ndarray, groups: np.ndarray | None) -> tuple[Folds, str]:
+    def _adapt(
+        self, opened: OpenedBackbone, given: Given, groups: np.ndarray | None
+    ) -> tuple[Predictor, dict[str, Any], str]:
+        """The predictor, what was chosen for it, and how, in words."""
+        backbone = opened.module.to(self.device)
+        strata_N = strata(given.labels, given.task)
+        if strategy_named(self.strategy).trains_backbone:
+            return self._adapt_network(backbone, opened.pretrained, given, strata_N, groups)
         folds = selection_folds(strata_N, self.seed, groups)
         if not folds:
-            return folds, "none: a class has a single subject"
-        full = strategy_named(self.strategy).trains_backbone
-        if full and smallest_class(strata_N, groups) < FULL_SELECTION_MINIMUM:
-            return [], f"none: fewer than {FULL_SELECTION_MINIMUM} subjects in a class, the whole schedule is run"
-        if len(folds) == 1:
-            return folds, "carved fifth of the given labels"
-        return folds, f"{len(folds)}-fold cross-validation within the given labels"
+            said = _NOTHING_HELD_OUT
+        elif len(folds) == 1:
+            said = "carved fifth of the given labels"
+        else:
+            said = f"{len(folds)}-fold cross-validation within the given labels"
+        if self.head == "linear":
+            return *adapt_probe(backbone, given, folds), said
+        recipe = Recipe(max_steps=self.max_steps or SCHEDULES[0].steps, batch_size=self.batch_size)
+        rate = self.learning_rate or SCHEDULES[0].rate
+        fitted = adapt_head(backbone, self.head, given, folds, recipe, rate, self.weight_decay, self.seed)
+        return *fitted, said
 
-    def _adapt(self, opened: OpenedBackbone, given: Given, folds: Folds) -> tuple[Predictor, dict[str, Any]]:
-        backbone = opened.module.to(self.device)
-        full = strategy_named(self.strategy).trains_backbone
-        if not full and self.head == "linear":
-            return adapt_probe(backbone, given, folds)
-        recipe = Recipe(max_steps=self.max_steps, batch_size=self.batch_size)
-        layer_decay = PRETRAINED_LAYER_DECAY if opened.pretrained else 1.0
-        rates = Rates(
-            head=self.learning_rate,
-            backbone=self.learning_rate * BACKBONE_RATIO if self.backbone_rate is None else self.backbone_rate,
+    def _adapt_network(
+        self, backbone: Medformer, pretrained: bool, given: Given, strata_N: np.ndarray, groups: np.ndarray | None
+    ) -> tuple[Predictor, dict[str, Any], str]:
+        schedules = candidates(self.max_steps, self.learning_rate)
+        stop = smallest_class(strata_N, groups) >= FULL_SELECTION_MINIMUM
+        folds: Folds = carved(strata_N, self.seed, groups)
+        if stop:
+            said = "schedule and number of steps by a carved part of the given labels"
+        elif len(schedules) == 1:
+            said = f"none: fewer than {FULL_SELECTION_MINIMUM} subjects in a class, the whole schedule is run"
+        elif folds:
+            said = "schedule by a carved part of the given labels, run whole"
+        else:
+            said = f"{_NOTHING_HELD_OUT}; {schedules[0]}"
+        layer_decay = PRETRAINED_LAYER_DECAY if pretrained else 1.0
+        gradients = Gradients(
+            backbone_rate=self.backbone_rate,
             layer_decay=layer_decay if self.layer_decay is None else self.layer_decay,
             weight_decay=self.weight_decay,
             augmented=self.augmentation,
+            batch_size=self.batch_size,
         )
-        adapt = adapt_network if full else adapt_head
-        predictor, chosen = adapt(backbone, self.head, given, folds, recipe, rates, self.seed)
-        return predictor, {**chosen, "rates": asdict(rates)}
-
-
-def _parameter_names() -> list[str]:
-    return [name for name in inspect.signature(FewLabelClassifier.__init__).parameters if name != "self"]
+        fitted = adapt_network(backbone, self.head, given, folds, schedules, gradients, self.seed, stop=stop)
+        return *fitted, said
 
 
 def _encode(y: np.ndarray, task: str | None) -> tuple[np.ndarray, np.ndarray, Task]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from data_shards.support.errors import DataError
-from data_shards.vocabulary import Task
 from finetune.labelled import LabelledImages
 from finetune.probes import DEFAULT_K, Probe, knn_probe, linear_probe
 from finetune.representations import Representation
@@ -92,7 +91,8 @@ def evaluate(
         else:
             folds = selection_folds(train.strata, seed, train.subjects)
             linear = linear_probe(train_features, train.labels, test_features, task, classes=classes, folds=folds)
-        yield _row(train, test, represent.name, "linear", linear, "val" if val is not None else "train", seed)
+        chosen_on = "train" if val is None else ", where ".join(filter(None, ("val", " and ".join(val.lacking))))
+        yield _row(train, test, represent.name, "linear", linear, chosen_on, seed)
 
 
 def required_splits(splits: Mapping[str, LabelledImages]) -> tuple[LabelledImages, LabelledImages]:
@@ -105,11 +105,19 @@ def required_splits(splits: Mapping[str, LabelledImages]) -> tuple[LabelledImage
         if split not in splits:
             name = next(iter(splits.values())).name if splits else "the dataset"
             raise DataError(f"{name}: there is no {split} split")
-    train = splits["train"]
-    for index, name in train.classes.items():
-        if not (train.labels[:, index] == 1 if train.task is Task.multilabel else train.labels == index).any():
-            raise DataError(f"{train.name}: class {name!r} has no image in the train split")
-    return train, splits["test"]
+    require_all_classes(splits["train"])
+    return splits["train"], splits["test"]
+
+
+def require_all_classes(train: LabelledImages) -> None:
+    """Refuse a training split in which a class has no image.
+
+    Raises:
+        DataError: names the classes.
+    """
+    if train.absent:
+        names = ", ".join(map(repr, train.absent))
+        raise DataError(f"{train.name}: class {names} has no image in the train split")
 
 
 def _row(
@@ -131,5 +139,5 @@ def _row(
         labelled_images=len(train),
         selection=selection,
         chosen=result.chosen,
-        scores=Scores.of(test.labels, result.probabilities, test.task, seed=seed),
+        scores=Scores.of(test, result.probabilities, seed=seed),
     )

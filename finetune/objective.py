@@ -2,6 +2,13 @@
 
 A binary task has one logit, a multi-label task one per label (sigmoid), a multi-class or ordinal task one per class
 (softmax). Shape suffixes: N images, L labels, K logits.
+
+A model fitted with balanced weights learns the probabilities of a world in which all classes are equally common. Those
+of the given labels differ from them by the ratio of the priors, ``p(k|x) ~ p_balanced(k|x) n_k`` (Saerens, Latinne and
+Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, Neural Computation 14, 2002, eq. 2.4;
+for logistic regression the prior correction of King and Zeng, Logistic regression in rare events data, Political
+Analysis 9, 2001, section 4.1). That is a sum of logits and :func:`prior_offset`, exact, and needs no further labels; a
+calibration map would have to be fitted on labels that are held out, of which there are few.
 """
 
 from __future__ import annotations
@@ -60,3 +67,19 @@ def balanced_weights(labels_NL: np.ndarray, task: Task, classes: int) -> np.ndar
     count_C = np.bincount(labels_NL[:, 0], minlength=classes)
     weights: np.ndarray = len(labels_NL) / ((count_C > 0).sum() * count_C[labels_NL[:, 0]])
     return weights
+
+
+def prior_offset(labels_NL: np.ndarray, task: Task, classes: int) -> np.ndarray:
+    """What is added to the logits of a fit with :func:`balanced_weights`, so that the given prevalence holds again.
+
+    Returns:
+        float64 ``(K,)``: the log of each class's weight, with a minus; nothing for a multi-label task, and for a class
+        that does not occur. The one logit of a binary task takes the difference of its classes.
+    """
+    if task is Task.multilabel:
+        return np.zeros(classes)
+    count_C = np.bincount(labels_NL[:, 0], minlength=classes)
+    present = count_C > 0
+    offset_C = np.zeros(classes)
+    offset_C[present] = np.log(count_C[present] * present.sum() / len(labels_NL))
+    return offset_C[1:] - offset_C[:1] if task is Task.binary else offset_C

@@ -1,11 +1,12 @@
 """A fitted classifier on disk: a model bundle, a safetensors file and a JSON document; nothing is pickled.
 
 The folder stands alone: ``backbone/`` is a bundle with the weights as they are after fitting, ``head.safetensors`` the
-head, ``classifier.json`` parameters, classes and the record of the fit.
+head, ``classifier.json`` parameters, classes, the record of the fit, and which bundle the classifier was adapted from.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.adaptation import Predictor
-from finetune.estimator import FewLabelClassifier, FitRecord
+from finetune.backbones import BundleReference
+from finetune.estimator import FewLabelClassifier, FitRecord, NotFitted
 from finetune.heads import Head, create_head
 from finetune.logistic import Logistic, Selection, Standardiser
 from finetune.objective import logit_count
@@ -26,32 +28,38 @@ from finetune.summary import finite
 from pretrain.bundle import load_bundle, save_bundle
 
 FORMAT = "medformer-classifier"
-VERSION = 1
+VERSION = 2
+"""Version 1 kept neither the bundle it came from nor the prevalence of the classes."""
 
 
 def save_classifier(classifier: FewLabelClassifier, folder: Path, *, overwrite: bool = False) -> None:
     """Write a fitted classifier.
 
     Raises:
-        ConfigError: it is not fitted, or its backbone was given as a module, whose architecture is not known.
+        NotFitted: it is not fitted.
+        ConfigError: its backbone was given as a module, whose architecture is not known.
         MedformerError: the folder exists, or the disk refuses; nothing is left behind.
     """
     predictor: Predictor | None = getattr(classifier, "predictor_", None)
     if predictor is None:
-        raise ConfigError("this classifier is not fitted yet; call fit first")
+        raise NotFitted
     if classifier.architecture_ is None:
         raise ConfigError("a classifier whose backbone was given as a module cannot be saved; give a bundle or a name")
     head = predictor.head
     record = classifier.record_.as_json()
+    source = classifier.source_
+    params = {name: value for name, value in classifier.get_params().items() if name not in ("backbone", "device")}
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "params": {**classifier.get_params(), "backbone": "backbone"},
+        "params": params,
+        "source": asdict(source) if isinstance(source, BundleReference) else source,
         "classes": classifier.classes_.tolist(),
         "task": predictor.task.name,
         "organ": predictor.organ.name,
         "modality": predictor.modality.name,
         "head": "logistic" if isinstance(head, Selection) else classifier.head,
+        "offset": None if predictor.offset_K is None else predictor.offset_K.tolist(),
         "record": record,
     }
     provenance = {"fine_tuned": record, "datasets": [], "objectives": []}
@@ -68,8 +76,15 @@ def save_classifier(classifier: FewLabelClassifier, folder: Path, *, overwrite: 
         write_json(partial / "classifier.json", finite(document))
 
 
-def load_classifier(folder: Path) -> FewLabelClassifier:
+def load_classifier(folder: Path, device: str = "cpu") -> FewLabelClassifier:
     """Read a classifier back.
+
+    Its ``backbone`` parameter is what it was adapted from, not the network as it is after fitting: a clone of it, as
+    cross-validation makes them, must not start from weights that have seen the labels it is tried on.
+
+    Args:
+        folder: what :func:`save_classifier` wrote.
+        device: where its networks are to run.
 
     Raises:
         CheckpointError: a file is missing, damaged, or not of this kind.
@@ -81,19 +96,23 @@ def load_classifier(folder: Path) -> FewLabelClassifier:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / 'head.safetensors'}: not a readable safetensors file: {error}") from None
     try:
-        classifier = FewLabelClassifier(**{**document["params"], "backbone": str(folder / "backbone")})
+        source = document["source"]
+        source = source if isinstance(source, str) else BundleReference(**source)
+        classifier = FewLabelClassifier(**{**document["params"], "backbone": source, "device": device})
+        classifier.source_ = source
         classifier.classes_ = np.array(document["classes"])
         task = Task[document["task"]]
         head = _head_of(document["head"], tensors, task, len(classifier.classes_), int(bundle.backbone.embed_dim))
         organ, modality = Organ[document["organ"]], Modality[document["modality"]]
         classifier.record_ = FitRecord(**document["record"])
+        offset_K = None if document["offset"] is None else np.array(document["offset"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: not a complete classifier: {error}") from None
     config = bundle.config
     classifier.architecture_, classifier.model_args_ = config["architecture"], dict(config.get("model_args", {}))
-    backbone = bundle.backbone.to(classifier.device)
-    head = head.to(classifier.device) if isinstance(head, Head) else head
-    classifier.predictor_ = Predictor(backbone, head, task, organ, modality)
+    backbone = bundle.backbone.to(device)
+    head = head.to(device) if isinstance(head, Head) else head
+    classifier.predictor_ = Predictor(backbone, head, task, organ, modality, offset_K)
     return classifier
 
 
@@ -123,5 +142,6 @@ def _head_of(kind: str, tensors: dict[str, torch.Tensor], task: Task, classes: i
 def _read_document(path: Path) -> dict[str, Any]:
     document = read_json(path, CheckpointError)
     if document.get("format") != FORMAT or document.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a {FORMAT} document of version {VERSION}")
+        found = f"{document.get('format')} of version {document.get('version')}"
+        raise CheckpointError(f"{path}: expected a {FORMAT} document of version {VERSION}, found {found}; fit it again")
     return document

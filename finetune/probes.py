@@ -77,7 +77,9 @@ def linear_probe(
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
     refit: np.ndarray | None = None,
 ) -> Probe:
-    """L2-regularised logistic regression with class-balanced weights, see :func:`finetune.logistic.select_logistic`.
+    """L2-regularised logistic regression, see :func:`finetune.logistic.select_logistic`.
+
+    It is fitted with class-balanced weights; its probabilities are those of the prevalence in ``train_labels``.
 
     Args:
         train_features: ``(M, D)``.

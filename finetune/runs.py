@@ -12,19 +12,18 @@ import numpy as np
 from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
 from data_shards.support.files import new_folder, write_atomic, write_json
-from data_shards.vocabulary import Modality, Organ, word
-from finetune.backbones import fresh_twin
+from data_shards.vocabulary import Modality, Organ, Task, word
+from finetune.backbones import BundleReference, fresh_twin, load_pretrained
 from finetune.comparison import ComparisonRow, compare
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
 from finetune.estimator import FewLabelClassifier, FitRecord
-from finetune.evaluation import EvaluationRow, evaluate
+from finetune.evaluation import EvaluationRow, evaluate, require_all_classes
 from finetune.labelled import LabelledImages
 from finetune.readers import read_labelled
 from finetune.representations import Frozen, RawPixels
 from finetune.scoring import Scores
 from finetune.subsets import Budget, draw, save
 from finetune.summary import as_csv, finite, write_comparison
-from pretrain.bundle import load_bundle
 
 Say = Callable[[str], None]
 
@@ -37,11 +36,13 @@ class FinetuneResult:
         train: the split that labels were taken from.
         record: what the fit used and chose.
         scores: per split that was not trained on; empty when there is none.
+        shortage: what the train split does not have of the budget, in words; empty when it is there.
     """
 
     train: LabelledImages
     record: FitRecord
     scores: dict[str, Scores]
+    shortage: str = ""
 
 
 def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwrite: bool = False) -> FinetuneResult:
@@ -62,13 +63,13 @@ def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwri
         raise DataError(f"{config.data}: there is no train split")
     train = splits["train"]
     with new_folder(out, overwrite=overwrite) as partial:
-        given, index_sha256 = train, ""
+        given, index_sha256, shortage = train, "", ""
         if config.per_class is not None or config.fraction is not None:
             subset = draw(train, Budget(per_class=config.per_class, fraction=config.fraction), config.seed)
             save(subset, partial / "subset.json")
-            given, index_sha256 = subset.of(train), subset.indices_sha256
+            given, index_sha256, shortage = subset.of(train), subset.indices_sha256, subset.shortage
         classifier = FewLabelClassifier(
-            backbone,
+            BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone,
             head=config.head,
             strategy=config.strategy,
             task=train.task.name,
@@ -77,7 +78,8 @@ def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwri
             seed=config.seed,
             device=config.device,
         )
-        _require_all_classes(given)
+        if given.task is not Task.multilabel:
+            require_all_classes(given)
         classifier.fit(
             given.images, given.targets, given.subjects, spacing_mm=given.spacing_mm, index_sha256=index_sha256
         )
@@ -88,8 +90,8 @@ def finetune(config: FinetuneConfig, backbone: str | Path, out: Path, *, overwri
             if split in splits:
                 probabilities_NK = classifier.predict_proba(splits[split].images, splits[split].spacing_mm)
                 rows += _prediction_rows(split, splits[split], probabilities_NK)
-                scores[split] = Scores.of(splits[split].labels, probabilities_NK, train.task, seed=config.seed)
-        result = FinetuneResult(train, classifier.record_, scores)
+                scores[split] = Scores.of(splits[split], probabilities_NK, seed=config.seed)
+        result = FinetuneResult(train, classifier.record_, scores, shortage)
         write_atomic(partial / "predictions.csv", as_csv(rows))
         write_json(partial / "metrics.json", finite(_metrics(config, result)))
         write_resolved(config, partial)
@@ -112,7 +114,7 @@ def evaluate_bundle(
     Raises:
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
-    opened = load_bundle(bundle)
+    opened = load_pretrained(bundle)
     fresh = fresh_twin(opened)
     pretrained = opened.backbone.to(config.device)
     rows: list[EvaluationRow] = []
@@ -125,7 +127,7 @@ def evaluate_bundle(
                 splits, [RawPixels(), random, Frozen("pretrained", pretrained)], seed=config.seeds[0], k=config.k
             ):
                 rows.append(row)
-                say(f"{row.dataset}: {row.representation}, {row.probe}: AUC {row.scores.auc.estimate:.3f}")
+                say(f"{row.dataset}: {row.representation}, {row.probe}: {_area(row.scores)}")
             for few_row in (
                 compare(
                     splits,
@@ -140,7 +142,7 @@ def evaluate_bundle(
                 else ()
             ):
                 few.append(few_row)
-                say(f"{few_row.dataset}, {few_row.budget}: {few_row.arm}: AUC {few_row.scores.auc.estimate:.3f}")
+                say(f"{few_row.dataset}, {few_row.budget}: {few_row.arm}: {_area(few_row.scores)}")
         document = {"config_sha256": digest(config), "rows": [row.as_json() for row in rows]}
         write_json(partial / "evaluation.json", finite(document))
         if few:
@@ -160,12 +162,8 @@ def _read(path: Path, config: ImagesConfig) -> dict[str, LabelledImages]:
     )
 
 
-def _require_all_classes(given: LabelledImages) -> None:
-    if given.labels.shape[1] > 1:
-        return
-    for index, name in given.classes.items():
-        if not np.any(given.labels == index):
-            raise DataError(f"{given.name}: class {name!r} has no image in the train split")
+def _area(scores: Scores) -> str:
+    return f"AUC undefined, {', '.join(scores.lacking)}" if scores.lacking else f"AUC {scores.auc.estimate:.3f}"
 
 
 def _metrics(config: FinetuneConfig, result: FinetuneResult) -> dict[str, Any]:
@@ -177,6 +175,8 @@ def _metrics(config: FinetuneConfig, result: FinetuneResult) -> dict[str, Any]:
         "note": train.note,
         "source": dict(train.source),
         "classes": dict(train.classes),
+        "shortage": result.shortage,
+        "lacking": {"train": train.lacking, **{split: scores.lacking for split, scores in result.scores.items()}},
         "fit": result.record.as_json(),
         "scores": {split: scores.as_json() for split, scores in result.scores.items()},
     }

@@ -1,19 +1,20 @@
-"""Cutting labelled images into folds by class and by subject: the only place where that is done.
-
-The order within a class is by a keyed hash of the position, not by a random generator, so a split is the same under
-every version of every library.
-"""
+"""Cutting labelled images into folds by class and by subject: the only place where that is done."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from data_shards.vocabulary import Task
 
 CARVE_FOLDS = 5
 """Carving holds out one part in this many of the given labels."""
+
+SCARCE_CARVE_FOLDS = 3
+"""The same below :data:`CARVE_MINIMUM_PER_CLASS`."""
 
 CARVE_MINIMUM_PER_CLASS = 15
 """Below this many subjects in the smallest class a carved split has fewer than three there, and all folds are used."""
@@ -30,7 +31,10 @@ def strata(labels: np.ndarray, task: Task) -> np.ndarray:
 
 
 def shuffled(count: int, seed: int, purpose: str) -> np.ndarray:
-    """The positions 0 to ``count - 1`` in an order fixed by ``seed`` and ``purpose``."""
+    """The positions 0 to ``count - 1`` in an order fixed by ``seed`` and ``purpose``.
+
+    It is by a keyed hash, not by a random generator, so it is the same under every version of every library.
+    """
     key = hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=32).digest()
     ranks = [hashlib.blake2b(position.to_bytes(8, "big"), key=key, digest_size=8).digest() for position in range(count)]
     return np.array(sorted(range(count), key=ranks.__getitem__), dtype=np.int64)
@@ -39,36 +43,35 @@ def shuffled(count: int, seed: int, purpose: str) -> np.ndarray:
 def stratified_folds(strata_N: np.ndarray, folds: int, seed: int, subjects: np.ndarray | None = None) -> np.ndarray:
     """The fold of each image, int64 ``(N,)``: subjects whole, each stratum spread as evenly as whole subjects allow.
 
-    Subjects are dealt greedily, those of the rarest stratum and with the most images first, each to the fold that has
-    the fewest images of its stratum and then the fewest images. A subject belongs to the rarest stratum among its
+    scikit-learn's ``StratifiedKFold``, or ``StratifiedGroupKFold`` where a subject has several images, which may be of
+    several classes. With fewer images than folds in every class, there are only as many folds as the largest class has
     images.
 
     Args:
         strata_N: the stratum of each image.
         folds: number of folds.
-        seed: fixes the order of subjects of equal size.
+        seed: fixes the order of images, or of subjects.
         subjects: the subject of each image; each image is its own when left out.
     """
-    subject_N, stratum_S, size_S = _subjects(strata_N, subjects)
-    frequency = dict(zip(*np.unique(strata_N, return_counts=True), strict=True))
-    order = shuffled(len(stratum_S), seed, "folds")
-    order = order[np.lexsort((-size_S[order], stratum_S[order], [frequency[s] for s in stratum_S[order]]))]
-    fold_S = np.zeros(len(stratum_S), dtype=np.int64)
-    total_F = np.zeros(folds, dtype=np.int64)
-    of_stratum = {stratum: np.zeros(folds, dtype=np.int64) for stratum in frequency}
-    for subject in order:
-        stratum_F = of_stratum[stratum_S[subject]]
-        fold = np.lexsort((np.arange(folds), total_F, stratum_F))[0]
-        fold_S[subject] = fold
-        stratum_F[fold] += size_S[subject]
-        total_F[fold] += size_S[subject]
-    return fold_S[subject_N]
+    folds = min(folds, int(np.unique(strata_N, return_counts=True)[1].max()))
+    if folds < 2:
+        return np.zeros(len(strata_N), dtype=np.int64)
+    repeated = subjects is not None and len(np.unique(subjects)) < len(strata_N)
+    cut = (StratifiedGroupKFold if repeated else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    fold_N = np.empty(len(strata_N), dtype=np.int64)
+    with warnings.catch_warnings():
+        # A class with fewer images than there are folds is in some of them only; the caller knows.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for fold, (_, held_out) in enumerate(cut.split(strata_N, strata_N, subjects if repeated else None)):
+            fold_N[held_out] = fold
+    return fold_N
 
 
 def smallest_class(strata_N: np.ndarray, subjects: np.ndarray | None = None) -> int:
-    """How many subjects the smallest stratum has; 0 when all of its subjects belong to a rarer one."""
-    _, stratum_S, _ = _subjects(strata_N, subjects)
-    return min(int((stratum_S == stratum).sum()) for stratum in np.unique(strata_N))
+    """How many subjects the smallest stratum has; a subject counts for every stratum it has an image of."""
+    if subjects is None:
+        return int(np.unique(strata_N, return_counts=True)[1].min())
+    return min(len(np.unique(subjects[strata_N == stratum])) for stratum in np.unique(strata_N))
 
 
 def selection_folds(
@@ -78,8 +81,9 @@ def selection_folds(
 
     With at least 15 subjects in the smallest class, one pair: a fifth is carved off. With fewer, a carved split would
     hold one or two images of a class, so every fold of a stratified cross-validation takes its turn: five, or as many
-    as the smallest class has subjects. With a single subject in a class nothing can be held out and the list is empty:
-    the caller then uses its stated defaults.
+    as the smallest class has subjects. A fold whose training part lacks a class, because whole subjects could not be
+    dealt otherwise, is left out. With a single subject in a class nothing can be held out and the list is empty: the
+    caller then uses its stated defaults.
 
     Args:
         strata_N: the stratum of each image.
@@ -87,22 +91,30 @@ def selection_folds(
         subjects: the subject of each image, never cut apart; each image is its own when left out.
     """
     smallest = smallest_class(strata_N, subjects)
-    if smallest < 2:
+    if smallest >= CARVE_MINIMUM_PER_CLASS:
+        return carved(strata_N, seed, subjects)
+    return _pairs(strata_N, min(CARVE_FOLDS, smallest), seed, subjects)
+
+
+def carved(strata_N: np.ndarray, seed: int, subjects: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """One pair of training and held-out positions, for choices that are too dear for every fold in turn.
+
+    A fifth is carved off, or a third with fewer than 15 subjects in the smallest class, of whom a fifth would be one or
+    two. The list is empty with a single subject in a class. Arguments as for :func:`selection_folds`.
+    """
+    smallest = smallest_class(strata_N, subjects)
+    parts = CARVE_FOLDS if smallest >= CARVE_MINIMUM_PER_CLASS else min(SCARCE_CARVE_FOLDS, smallest)
+    # Of the parts that can be carved off, the first of those that hold the most classes.
+    return sorted(_pairs(strata_N, parts, seed, subjects), key=lambda pair: -len(np.unique(strata_N[pair[1]])))[:1]
+
+
+def _pairs(
+    strata_N: np.ndarray, folds: int, seed: int, subjects: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and held-out positions of every fold whose training part has every class."""
+    if folds < 2:
         return []
-    folds = min(CARVE_FOLDS, smallest)
     fold_N = stratified_folds(strata_N, folds, seed, subjects)
-    used = 1 if smallest >= CARVE_MINIMUM_PER_CLASS else folds
-    return [(np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)) for fold in range(used)]
-
-
-def _subjects(strata_N: np.ndarray, subjects: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The subject index of each image ``(N,)``, and each subject's stratum and number of images ``(S,)``."""
-    if subjects is None:
-        return np.arange(len(strata_N)), strata_N, np.ones(len(strata_N), dtype=np.int64)
-    _, subject_N, size_S = np.unique(subjects, return_inverse=True, return_counts=True)
-    values, value_N, frequency = np.unique(strata_N, return_inverse=True, return_counts=True)
-    stratum_S = np.zeros(len(size_S), dtype=np.int64)
-    # Written from the most to the least frequent image, so that the rarest stratum of a subject stays.
-    order = np.lexsort((value_N, frequency[value_N]))[::-1]
-    stratum_S[subject_N[order]] = values[value_N[order]]
-    return subject_N, stratum_S, size_S
+    pairs = [(np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)) for fold in range(folds)]
+    classes = len(np.unique(strata_N))
+    return [pair for pair in pairs if len(pair[1]) and len(np.unique(strata_N[pair[0]])) == classes]

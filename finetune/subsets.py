@@ -72,6 +72,15 @@ class Subset(Document):
     indices: tuple[int, ...]
     indices_sha256: str
 
+    @property
+    def shortage(self) -> str:
+        """What the images do not have of the budget, in words with the real numbers; empty when it is there."""
+        wanted = self.budget.per_class or 0
+        few = [f"class {name!r} has {count}" for name, count in self.per_class.items() if count < wanted]
+        if not few:
+            return ""
+        return f"{self.budget} were asked for, but {', '.join(few)}: {len(self.indices)} labels were given"
+
     def of(self, pool: LabelledImages) -> LabelledImages:
         """The chosen images of ``pool``.
 

@@ -67,18 +67,26 @@ class Targets:
     Attributes:
         values: as :func:`finetune.objective.column_targets` makes them.
         weights: ``(N,)`` sample weights of mean 1.
+        offset: ``(K,)``, added to logits that were trained with these weights to give those of the given prevalence,
+            see :mod:`finetune.objective`.
         task: how the values are to be read.
     """
 
     values: Tensor
     weights: Tensor
+    offset: Tensor
     task: Task
 
     def loss(self, logits_BK: Tensor, rows: np.ndarray) -> Tensor:
-        """Mean weighted negative log likelihood of the images at ``rows``."""
+        """Mean weighted negative log likelihood of the images at ``rows``: what training minimises."""
         index = torch.from_numpy(rows)
         values, weights = self.values[index].to(logits_BK.device), self.weights[index].to(logits_BK.device)
         return (weights * loss_per_image(logits_BK, values, self.task)).mean()
+
+    def log_loss(self, logits_BK: Tensor, rows: np.ndarray) -> Tensor:
+        """Mean negative log likelihood of the images at ``rows`` by the probabilities that are given out."""
+        values = self.values[torch.from_numpy(rows)].to(logits_BK.device)
+        return loss_per_image(logits_BK + self.offset.to(logits_BK), values, self.task).mean()
 
 
 def train(learner: Learner, targets: Targets, rows: np.ndarray, recipe: Recipe, seed: int) -> Iterator[int]:
@@ -160,13 +168,13 @@ def choose_steps(
 
 
 def held_out_loss(learner: Learner, targets: Targets, rows: np.ndarray, recipe: Recipe) -> float:
-    """Mean weighted loss of the images at ``rows``, without augmentation."""
+    """Log loss of the images at ``rows``, without augmentation."""
     learner.module.eval()
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(rows), 8 * recipe.batch_size):
             part = rows[start : start + 8 * recipe.batch_size]
-            total += targets.loss(learner.logits(part, None), part).item() * len(part)
+            total += targets.log_loss(learner.logits(part, None), part).item() * len(part)
     return total / len(rows)
 
 

@@ -24,12 +24,14 @@ import yaml
 from data_shards.foreign.adopt import AdoptConfig
 from data_shards.format.manifest import read_manifest
 from data_shards.prepare import Preparation
-from data_shards.sources.base import PLUGINS, source_named
+from data_shards.sources import base as sources_base
+from data_shards.sources.base import source_named
 from data_shards.support.documents import apply_overrides, load, parse
 from finetune.config import EvaluateConfig, FinetuneConfig
 from finetune.readers import read_labelled
 from medformer.cli import main, parse_words
 from pretrain.config import PretrainConfig
+from pretrain.objectives import base as objectives_base
 from tests.data_shards.sources.adni.export import write_export
 from tests.documents import DOCUMENTS, ROOT, Block, all_blocks, command_lines
 
@@ -191,7 +193,7 @@ def test_every_yaml_block_is_the_file_of_a_command_or_a_part_of_a_pretraining(bl
 @pytest.mark.parametrize("block", of("toml"), ids=str)
 def test_every_entry_point_group_that_is_shown_is_one_that_is_read(block: Block) -> None:
     groups = tomllib.loads(block.code)["project"]["entry-points"]
-    assert groups and set(groups) <= {PLUGINS}
+    assert groups and set(groups) <= {sources_base.PLUGINS, objectives_base.PLUGINS}
 
 
 @pytest.mark.parametrize("block", of("csv"), ids=str)

@@ -185,6 +185,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]:
     """The workspace as current folder; what the examples register and import is gone afterwards."""
     monkeypatch.chdir(workspace)
+    sources_base.registered_sources()  # what the examples bring is dropped, not what they were the first to import
     registries = (OBJECTIVES, heads_base._heads, sources_base._sources)
     before = [dict(registry) for registry in registries]
     modules = set(sys.modules)
@@ -193,7 +194,7 @@ def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]
         registry.clear()
         registry.update(content)
     for name in set(sys.modules) - modules:
-        if getattr(sys.modules[name], "__file__", "").startswith(str(workspace)):
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(workspace)):
             del sys.modules[name]
 
 

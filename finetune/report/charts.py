@@ -66,9 +66,17 @@ def curve(data: Curve) -> Markup:
 
 
 def few_label(results: list[FewLabelResult], arms: list[str], name: str) -> Markup:
-    """Test AUC against the number of labels: a line through the means, a pale dot for each seed."""
-    budgets = sorted({result.budget for result in results})
-    values = [value for result in results for value in result.auc]
+    """Test AUC against the number of labels: a line through the means, a pale dot for each seed.
+
+    Args:
+        results: at least one in which the AUC is defined; the others are left out.
+        arms: in the order of their markers.
+        name: of the data set.
+    """
+    aucs = [(result, [value for value in result.auc if value is not None]) for result in results]
+    aucs = [(result, defined) for result, defined in aucs if defined]
+    budgets = sorted({result.budget for result, _ in aucs})
+    values = [value for _, defined in aucs for value in defined]
     ticks_y = axes.nice_ticks(min(values), max(values))
     x = Scale(*axes.padded(budgets[0], budgets[-1]), LEFT, RIGHT, logarithmic=True)
     y = Scale(ticks_y[0], ticks_y[-1], BOTTOM, TOP + 8)
@@ -80,12 +88,12 @@ def few_label(results: list[FewLabelResult], arms: list[str], name: str) -> Mark
         parts.append(element("line", x1=LEFT, x2=RIGHT, y1=y(CHANCE_AUC), y2=y(CHANCE_AUC), class_="chance"))
         parts.append(element("text", "chance", x=RIGHT - 2, y=y(CHANCE_AUC) - 4, text_anchor="end"))
     for index, arm in enumerate(arms):
-        own = sorted((result for result in results if result.arm == arm), key=lambda result: result.budget)
+        own = sorted((pair for pair in aucs if pair[0].arm == arm), key=lambda pair: pair[0].budget)
         shift = (index - (len(arms) - 1) / 2) * _DODGE
-        means = [(x(result.budget) + shift, y(fmean(result.auc))) for result in own]
+        means = [(x(result.budget) + shift, y(fmean(defined))) for result, defined in own]
         line = " ".join(f"{px:.1f},{py:.1f}" for px, py in means)
         parts.append(element("polyline", points=line, class_=f"line series-{index % COLOURS}"))
-        parts += [glyph(index, x(r.budget) + shift, y(value), 2.6, "seed") for r in own for value in r.auc]
+        parts += [glyph(index, x(r.budget) + shift, y(value), 2.6, "seed") for r, defined in own for value in defined]
         parts += [glyph(index, px, py) for px, py in means]
     title = f"Test AUC on {name} against the number of labelled images, for {', '.join(arms)}; numbers in the table"
     return axes.drawing(title, *parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -46,9 +47,12 @@ def arms_of(rows: Sequence[ComparisonRow]) -> dict[str, str]:
 
 
 def few_label_results(rows: Sequence[ComparisonRow]) -> tuple[FewLabelResult, ...]:
-    """One result for each data set, budget and arm, with the seeds in the order of the rows."""
+    """One result for each data set, budget and arm, with the seeds in the order of the rows.
+
+    Of budgets that come to the same labels, since there are no more, the first stands for all.
+    """
     groups: dict[tuple[str, int, str], list[ComparisonRow]] = {}
-    for row in rows:
+    for row in _without_repeats(rows):
         groups.setdefault((row.dataset, _labels_given(rows, row.dataset, row.budget), row.arm), []).append(row)
     return tuple(
         FewLabelResult(
@@ -56,7 +60,7 @@ def few_label_results(rows: Sequence[ComparisonRow]) -> tuple[FewLabelResult, ..
             budget=budget,
             arm=arm,
             seeds=tuple(row.seed for row in members),
-            auc=tuple(row.scores.auc.estimate for row in members),
+            auc=tuple(_defined(row.scores.auc.estimate) for row in members),
             accuracy=tuple(row.scores.acc.estimate for row in members),
             balanced_accuracy=tuple(row.scores.balanced_acc.estimate for row in members),
             index_sha256=tuple(row.index_sha256 for row in members),
@@ -67,7 +71,7 @@ def few_label_results(rows: Sequence[ComparisonRow]) -> tuple[FewLabelResult, ..
 
 
 def auc_differences(rows: Sequence[ComparisonRow]) -> tuple[Difference, ...]:
-    """The paired differences in AUC, with their t intervals over seeds."""
+    """The paired differences in AUC, where it is defined, with their t intervals over seeds."""
     return tuple(
         Difference(
             dataset=pair.dataset,
@@ -75,11 +79,11 @@ def auc_differences(rows: Sequence[ComparisonRow]) -> tuple[Difference, ...]:
             arm=pair.arm,
             baseline=pair.baseline,
             mean=pair.over_seeds.mean,
-            low=pair.over_seeds.low,
-            high=pair.over_seeds.high,
+            low=_defined(pair.over_seeds.low),
+            high=_defined(pair.over_seeds.high),
         )
-        for pair in summarise(rows).pairs
-        if pair.metric == "auc"
+        for pair in summarise(_without_repeats(rows)).pairs
+        if pair.metric == "auc" and not math.isnan(pair.over_seeds.mean)
     )
 
 
@@ -123,5 +127,16 @@ def _labels_given(rows: Sequence[ComparisonRow], dataset: str, budget: str) -> i
     return max(row.labelled_images for row in rows if (row.dataset, row.budget) == (dataset, budget))
 
 
+def _without_repeats(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    first: dict[tuple[str, str, int, str], ComparisonRow] = {}
+    for row in rows:
+        first.setdefault((row.dataset, row.arm, row.seed, row.index_sha256), row)
+    return list(first.values())
+
+
 def _estimate(interval: Interval) -> Estimate:
-    return Estimate(value=interval.estimate, low=interval.low, high=interval.high)
+    return Estimate(value=_defined(interval.estimate), low=_defined(interval.low), high=_defined(interval.high))
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

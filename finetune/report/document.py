@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from data_shards.support.documents import Document
 
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Undefined = Score | None
+"""A score, or None where it is not defined: the AUC of a test split that lacks a class."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -98,7 +100,7 @@ class FewLabelResult(Document):
     budget: int = Field(gt=0)
     arm: str
     seeds: tuple[int, ...] = Field(min_length=1)
-    auc: tuple[Score, ...]
+    auc: tuple[Undefined, ...]
     accuracy: tuple[Score, ...]
     balanced_accuracy: tuple[Score, ...]
     index_sha256: tuple[str, ...] = ()
@@ -122,7 +124,7 @@ class Difference(Document):
         baseline: the arm it is compared with.
         metric: name of the score.
         mean: mean of the paired differences, ``arm - baseline``.
-        low: lower end of the interval.
+        low: lower end of the interval; None where the seeds show no spread.
         high: upper end of the interval.
     """
 
@@ -132,16 +134,16 @@ class Difference(Document):
     baseline: str
     metric: str = "AUC"
     mean: Number
-    low: Number
-    high: Number
+    low: Number | None
+    high: Number | None
 
 
 class Estimate(Document):
-    """A score with its interval over test images."""
+    """A score with its interval over test subjects."""
 
-    value: Score
-    low: Score
-    high: Score
+    value: Undefined
+    low: Undefined
+    high: Undefined
 
 
 class ProbeResult(Document):
@@ -244,7 +246,7 @@ class ReportData(Document):
     datasets: tuple[DataSet, ...] = Field(min_length=1)
     arms: dict[str, str] = {}
     interval: str = "95 % interval over paired seeds"
-    probe_interval: str = "95 % bootstrap interval over test images"
+    probe_interval: str = "95 % bootstrap interval over test subjects"
     pretraining: Pretraining | None = None
     few_label: tuple[FewLabelResult, ...] = ()
     differences: tuple[Difference, ...] = ()

@@ -90,10 +90,13 @@ def _few_label(data: ReportData) -> Iterator[Markup]:
         results = [result for result in data.few_label if result.dataset == dataset.name]
         if not results:
             continue
+        scores = tables.few_label(data, results, dataset)
+        if all(value is None for result in results for value in result.auc):
+            yield scores
+            continue
         caption = element("figcaption", tables.name_of(dataset), f" {dataset.title}")
         figure = element("figure", caption, charts.few_label(results, arms, _plain_name(data, dataset.name)))
         rows = [row for row in data.differences if row.dataset == dataset.name]
-        scores = tables.few_label(data, results, dataset)
         if rows:
             yield element("div", figure, tables.differences(data, rows, dataset), class_="beside")
             yield scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.decomposition import PCA
 
 
 def principal_plane(embeddings_ND: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
@@ -17,15 +18,11 @@ def principal_plane(embeddings_ND: np.ndarray) -> tuple[np.ndarray, tuple[float,
     Returns:
         Coordinates ``(N, 2)`` and the share of the variance that each component holds.
     """
-    centred = embeddings_ND.astype(np.float64) - embeddings_ND.mean(axis=0, dtype=np.float64)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(centred), 2))
-    kept = min(2, len(sizes))
-    points[:, :kept] = left[:, :kept] * sizes[:kept]
-    largest = points[np.abs(points).argmax(axis=0), [0, 1]]
-    points *= np.where(largest < 0, -1.0, 1.0)
-    variances = np.zeros(2)
-    total = float(np.square(sizes).sum())
-    if total > 0:
-        variances[:kept] = np.square(sizes[:kept]) / total
-    return points, (float(variances[0]), float(variances[1]))
+    points_N2, shares = np.zeros((len(embeddings_ND), 2)), np.zeros(2)
+    if np.ptp(embeddings_ND, axis=0).any():
+        plane = PCA(min(2, *embeddings_ND.shape), svd_solver="full")
+        found = plane.fit_transform(embeddings_ND.astype(np.float64))
+        points_N2[:, : found.shape[1]], shares[: found.shape[1]] = found, plane.explained_variance_ratio_
+    largest = points_N2[np.abs(points_N2).argmax(axis=0), [0, 1]]
+    points_N2 *= np.where(largest < 0, -1.0, 1.0)
+    return points_N2, (float(shares[0]), float(shares[1]))

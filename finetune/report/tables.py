@@ -93,7 +93,7 @@ def differences(data: ReportData, rows: Sequence[Difference], dataset: DataSet) 
             f"{row.arm} − {row.baseline}",
             row.metric,
             wording.signed(row.mean),
-            f"{wording.signed(row.low)} to {wording.signed(row.high)}",
+            wording.interval(row.low, row.high),
             wording.verdict(row),
         ]
         for row in sorted(rows, key=lambda row: row.budget)
@@ -159,5 +159,7 @@ def curves(logged: Sequence[Curve]) -> Markup:
 
 
 def _estimate(estimate: Estimate) -> Markup:
+    if estimate.low is None or estimate.high is None:
+        return join([wording.score(estimate.value)])
     interval = element("small", f"{wording.score(estimate.low)}–{wording.score(estimate.high)}")
     return join([wording.score(estimate.value), " ", interval])

@@ -48,14 +48,15 @@ def _few_label(data: ReportData, results: Sequence[FewLabelResult], name: str) -
 
 
 def _gap(gap: Difference) -> str:
-    interval = f"[{wording.signed(gap.low)}, {wording.signed(gap.high)}]"
-    return f"{wording.signed(gap.mean)} {interval} to {gap.baseline}"
+    return f"{wording.signed(gap.mean)} [{wording.interval(gap.low, gap.high, ', ')}] to {gap.baseline}"
 
 
 def _probes(rows: Sequence[ProbeResult]) -> Iterator[list[str]]:
     yield ["probe", "labels", "features", "AUC", "accuracy", "balanced accuracy"]
     for row in rows:
-        auc = f"{wording.score(row.auc.value)} ({wording.score(row.auc.low)}–{wording.score(row.auc.high)})"
+        auc = wording.score(row.auc.value)
+        if row.auc.low is not None and row.auc.high is not None:
+            auc += f" ({wording.score(row.auc.low)}–{wording.score(row.auc.high)})"
         rest = (wording.score(row.accuracy.value), wording.score(row.balanced_accuracy.value))
         yield [row.probe, str(row.labels), row.features, auc, *rest]
 

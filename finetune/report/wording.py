@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from finetune.report.document import Difference, ReportData
 
 NOT_FOR_CLINICAL_USE = "Research software. Not a medical device and not for clinical use."
 UNOFFICIAL = "unofficial"
+UNDEFINED = "undefined"
+NO_SPREAD = "no spread over seeds"
 
 
-def score(value: float) -> str:
+def score(value: float | None) -> str:
     """A score with three decimals, which is more than the seeds agree on."""
-    return f"{value:.3f}"
+    return UNDEFINED if value is None else f"{value:.3f}"
 
 
-def signed(value: float) -> str:
+def signed(value: float | None) -> str:
     """A difference of scores with its sign."""
+    if value is None:
+        return UNDEFINED
     rounded = round(value, 3)
     return "0.000" if rounded == 0 else f"{rounded:+.3f}".replace("-", "−")
 
 
-def spread(values: tuple[float, ...]) -> str:
+def spread(values: Sequence[float | None]) -> str:
     """The mean over seeds and, with more than one seed, the lowest and highest."""
-    if len(values) == 1:
-        return score(values[0])
-    return f"{score(fmean(values))} ({score(min(values))}–{score(max(values))})"
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):
+        return UNDEFINED
+    if len(defined) == 1:
+        return score(defined[0])
+    return f"{score(fmean(defined))} ({score(min(defined))}–{score(max(defined))})"
+
+
+def interval(low: float | None, high: float | None, separator: str = " to ") -> str:
+    """The interval of a difference."""
+    return NO_SPREAD if low is None or high is None else f"{signed(low)}{separator}{signed(high)}"
 
 
 def quantity(value: float, unit: str = "") -> str:
@@ -36,6 +48,8 @@ def quantity(value: float, unit: str = "") -> str:
 
 def verdict(difference: Difference) -> str:
     """``higher``, ``lower`` or ``no clear difference``: the interval decides, not the mean."""
+    if difference.low is None or difference.high is None:
+        return "no clear difference"
     if difference.low > 0:
         return "higher"
     if difference.high < 0:
@@ -79,7 +93,8 @@ def _few_label_findings(data: ReportData, name: str) -> Iterator[str]:
 def _probe_findings(data: ReportData, name: str) -> Iterator[str]:
     own = [probe for probe in data.probes if probe.dataset == name]
     for probe, labels in dict.fromkeys((p.probe, p.labels) for p in own):
-        auc = {p.features: p.auc.value for p in own if (p.probe, p.labels) == (probe, labels)}
+        of_probe = [p for p in own if (p.probe, p.labels) == (probe, labels)]
+        auc = {p.features: p.auc.value for p in of_probe if p.auc.value is not None}
         pretrained = next((features for features in auc if features.startswith("pretrained")), None)
         if pretrained is None:
             continue

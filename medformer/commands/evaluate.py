@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 from medformer.commands.finetune import add_data_options
 
 if TYPE_CHECKING:
+    from finetune.comparison import ComparisonRow
     from finetune.evaluation import EvaluationRow
-    from finetune.summary import Summary
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -20,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "evaluate",
         help="kNN, linear probe and few-label comparison of a model",
         description="kNN and linear probe on the test split, scored as medmnist.Evaluator does, with intervals over "
-        "test images; with --per-class also the few-label comparison with the same network from scratch.",
+        "test subjects; with --per-class also the few-label comparison with the same network from scratch.",
         usage="%(prog)s MODEL --data DATA [DATA ...] --out FOLDER [options]",
     )
     add_data_options(parser)
@@ -48,7 +49,6 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from data_shards.support.documents import parse
     from finetune.config import EvaluateConfig
     from finetune.runs import evaluate_bundle
-    from finetune.summary import summarise
     from medformer.model_reference import local_model
 
     content = {name: value for name, value in vars(arguments).items() if name in EvaluateConfig.model_fields}
@@ -63,7 +63,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         )
     _print_probes(rows)
     if few:
-        _print_comparison(summarise(few))
+        _print_comparison(few)
     for name, note in {row.dataset: row.note for row in rows if not row.official}.items():
         print(f"* {name} is not an official dataset: {note}")
     print(arguments.out)
@@ -77,22 +77,36 @@ def _print_probes(rows: list[EvaluationRow]) -> None:
         name = row.dataset + ("" if row.official else "*")
         area = f"{scores.auc.estimate:.3f} ({scores.auc.low:.3f} to {scores.auc.high:.3f})"
         print(
-            f"{name:<18}{row.representation:<17}{row.probe:<8}{area:<23}{scores.acc.estimate:<7.3f}"
-            f"{scores.balanced_acc.estimate:<10.3f}{scores.images}"
+            f"{name:<18}{row.representation:<17}{row.probe:<8}{'undefined' if scores.lacking else area:<23}"
+            f"{scores.acc.estimate:<7.3f}{scores.balanced_acc.estimate:<10.3f}{scores.images}"
         )
+    for row in {row.dataset: row for row in rows}.values():
+        for gap in row.scores.lacking:
+            print(
+                f"{row.dataset}: {gap} in the test split; its AUC is undefined, balanced ACC is over the other classes"
+            )
+        if row.scores.subjects < row.scores.images:
+            print(f"{row.dataset}: {row.scores.images} test images of {row.scores.subjects} subjects")
 
 
-def _print_comparison(summary: Summary) -> None:
+def _print_comparison(rows: list[ComparisonRow]) -> None:
+    from finetune.summary import remarks, summarise
+
+    summary = summarise(rows)
+    labels = {(row.dataset, row.budget): row.labelled_images for row in rows}
     print("\nfew labels: test AUC, mean over draws")
     for arm in summary.arms:
         if arm.metric == "auc":
             over = arm.over_seeds
-            print(f"{arm.dataset:<18}{arm.budget:<15}{arm.arm:<26}{over.mean:.3f}  sd {over.sd:.3f}  n {over.n}")
+            given = f"{arm.budget}, {labels[arm.dataset, arm.budget]} labels"
+            mean = "undefined" if math.isnan(over.mean) else f"{over.mean:.3f}  sd {over.sd:.3f}"
+            print(f"{arm.dataset:<18}{given:<28}{arm.arm:<26}{mean}  n {over.n}")
     print("\npaired differences of test AUC, 95 % t interval over draws")
     for pair in summary.pairs:
-        if pair.metric == "auc":
+        if pair.metric == "auc" and not math.isnan(pair.over_seeds.mean):
             over = pair.over_seeds
-            print(
-                f"{pair.dataset:<18}{pair.budget:<15}{pair.arm} - {pair.baseline}: {over.mean:+.3f} "
-                f"({over.low:+.3f} to {over.high:+.3f})  n {over.n}"
-            )
+            spread = "no spread" if math.isnan(over.low) else f"{over.low:+.3f} to {over.high:+.3f}"
+            arms = f"{pair.arm} - {pair.baseline}"
+            print(f"{pair.dataset:<18}{pair.budget:<15}{arms}: {over.mean:+.3f} ({spread})  n {over.n}")
+    for remark in remarks(rows):
+        print(remark)

@@ -81,10 +81,9 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     )
     if not train.official:
         print(f"note: not an official dataset: {train.note}")
+    if result.shortage:
+        print(f"note: {result.shortage}")
     for split, scores in result.scores.items():
-        print(
-            f"{split}: AUC {scores.auc.estimate:.3f} ({scores.auc.low:.3f} to {scores.auc.high:.3f}), "
-            f"ACC {scores.acc.estimate:.3f}, balanced ACC {scores.balanced_acc.estimate:.3f}, {scores.images} images"
-        )
+        print(f"{split}: {scores.told}")
     print(arguments.out)
     return 0

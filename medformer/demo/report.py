@@ -24,6 +24,7 @@ from finetune.report.collect import (
 )
 from finetune.report.document import Curve, Pretraining, ReportData
 from finetune.representations import Frozen
+from finetune.summary import remarks
 from pretrain.bundle import load_bundle
 from pretrain.config import PretrainConfig
 from pretrain.meter import read_metrics
@@ -83,7 +84,7 @@ def report(findings: Findings, pretraining_s: float) -> ReportData:
         config_sha256=digest(config),
         code_version=str(bundle.provenance["code_version"]),
         command=findings.command,
-        notes=findings.notes,
+        notes=(*findings.notes, *remarks(findings.few)),
         datasets=tuple(datasets),
         arms=arms_of(findings.few),
         interval=f"95 % t interval over {len({row.seed for row in findings.few})} paired draws",

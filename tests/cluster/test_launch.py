@@ -19,7 +19,7 @@ from cluster.store import Store
 from data_shards.sources.phantoms import Phantoms
 from data_shards.support.documents import load, write_resolved
 from data_shards.support.files import write_json
-from data_shards.writer import write_dataset
+from data_shards.writing.writer import write_dataset
 from medformer.cli import main
 from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig, run_digest

@@ -51,3 +51,29 @@ def test_an_empty_store_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     uri = f"sqlite:///{tmp_path / 'empty.db'}"
     assert main(["models", "list", "--tracking-uri", uri]) == 0
     assert capsys.readouterr().out.strip() == f"no models yet in {uri}"
+
+
+def test_a_model_named_without_its_version_is_answered_with_its_aliases(
+    sqlite_uri: str, make_bundle: Callable[..., Path], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--tracking-uri", sqlite_uri]
+    assert main(["models", "publish", str(make_bundle()), "--name", name, "--alias", "champion", *store]) == 0
+    rest = ["--data", "images.npz", "--out", str(tmp_path / "out"), *store]
+    ways = f"model '{name}': which version? {name}@champion (version 1) or {name}:1"
+    for words in (["finetune", "--model", name, *rest], ["evaluate", name, *rest], ["models", "pull", name, *store]):
+        capsys.readouterr()
+        assert main(words) == 2
+        assert capsys.readouterr().err == f"medformer: error: {ways}\n"
+    assert main(["finetune", "--model", name[:-1], *rest]) == 2
+    assert f"did you mean '{name}'?" in capsys.readouterr().err
+
+
+def test_a_misspelt_network_is_told_without_making_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path / 'none.db'}"
+    rest = ["--data", "images.npz", "--out", str(tmp_path / "out"), "--tracking-uri", uri]
+    assert main(["finetune", "--model", "medformer_nanno", *rest]) == 2
+    assert capsys.readouterr().err == (
+        "medformer: error: medformer_nanno: neither the folder of a model bundle nor a model of the registry, nor the "
+        "name of a network; did you mean 'medformer_nano'?\n"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -25,12 +25,14 @@ HEAD = """
 import json, os, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from cluster.ray_train import WorkerGroup, run_on_workers
+from cluster.ray_train import run_on_workers
+from cluster.worker_group import WorkerGroup
 from data_shards.support.errors import MedformerError, TrainingError
 
 def main():
     try:
-        answer = run_on_workers(body, WorkerGroup(workers=2, max_failures=2), Path({out!r}))
+        group = WorkerGroup(workers=2, threads_per_worker=1, gpus_per_worker=0, max_failures=2)
+        answer = run_on_workers(body, group, Path({out!r}))
         print("ANSWER " + json.dumps(answer))
     except MedformerError as error:
         print("ERROR " + type(error).__name__ + ": " + str(error))
@@ -187,14 +189,25 @@ def test_a_stop_file_is_seen_by_one_rank_at_once_and_looking_for_it_costs_nothin
 
 
 def test_more_gpus_than_the_machine_has_are_refused_before_anything_starts(tmp_path: Path) -> None:
-    from cluster.ray_train import WorkerGroup, run_on_workers
+    from cluster.ray_train import run_on_workers
+    from cluster.worker_group import WorkerGroup
 
     with pytest.raises(ClusterError, match="9 GPUs asked for, this machine has"):
         run_on_workers(print, WorkerGroup(workers=9, gpus_per_worker=1), tmp_path)
 
 
+def test_a_ray_of_our_own_takes_the_gpus_that_torch_can_use() -> None:
+    from cluster.ray_train import on_this_machine
+    from cluster.worker_group import WorkerGroup
+
+    chosen = [on_this_machine(WorkerGroup(workers=2), gpus).gpus_per_worker for gpus in range(4)]
+    assert chosen == [0, 0, 1, 1]
+    assert on_this_machine(WorkerGroup(workers=2, gpus_per_worker=0), 8).gpus_per_worker == 0
+
+
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
-    from cluster.ray_train import WorkerGroup, run_on_workers
+    from cluster.ray_train import run_on_workers
+    from cluster.worker_group import WorkerGroup
 
     began = time.monotonic()
     with pytest.raises(ClusterError, match=r"Ray cluster 127\.0\.0\.1:9 does not answer"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,15 @@ import pytest
 import scipy.stats
 
 from data_shards.support.errors import ConfigError, DataError
-from finetune.comparison import ARMS, FINETUNED, SCRATCH, ComparisonRow, compare
+from finetune.comparison import ARMS, FINETUNED, PRETRAINED, RAW, SCRATCH, ComparisonRow, compare
 from finetune.evaluation import evaluate
 from finetune.representations import Frozen, RawPixels
-from finetune.student import mean_interval, t_quantile
 from finetune.subsets import Budget, load
-from finetune.summary import summarise, write_comparison
+from finetune.summary import finite, mean_interval, remarks, summarise, write_comparison
 from tests.finetune.samples import blobs, tiny_backbone
 
 SPLITS = {"train": blobs(60, seed=1), "val": blobs(20, seed=2), "test": blobs(40, seed=3)}
-OPTIONS = {"max_steps": 3, "batch_size": 4}
+OPTIONS = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +104,82 @@ def test_json_and_csv_hold_every_row(compared: tuple[list[ComparisonRow], Path],
     assert [float(line["auc"]) for line in lines] == [row.scores.auc.estimate for row in rows]
 
 
-def test_t_quantiles_equal_scipy() -> None:
-    for degrees in range(1, 40):
-        for probability in (0.6, 0.9, 0.975, 0.995):
-            assert t_quantile(probability, degrees) == pytest.approx(scipy.stats.t.ppf(probability, degrees), rel=1e-10)
-
-
 def test_one_run_has_a_mean_and_no_interval() -> None:
     found = mean_interval([0.5])
     assert (found.mean, found.n) == (0.5, 1)
     assert math.isnan(found.low)
+
+
+def test_runs_that_are_all_alike_have_no_interval() -> None:
+    found = mean_interval([0.1 + 0.2, 0.3, 0.3])
+    assert (found.mean, found.n) == (pytest.approx(0.3), 3)
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
+@pytest.fixture(scope="module")
+def exhausted(tmp_path_factory: pytest.TempPathFactory) -> list[ComparisonRow]:
+    """Budgets that take all twelve labels there are, of a test split that lacks a class."""
+    splits = {"train": blobs(12, seed=1), "test": blobs(40, seed=3)}
+    arguments = {"budgets": [Budget(per_class=6), Budget(per_class=50)], "seeds": [0, 1, 2], "options": OPTIONS}
+    return list(compare(splits, tiny_backbone(9), tiny_backbone, folder=tmp_path_factory.mktemp("all"), **arguments))
+
+
+def test_every_seed_counts_when_the_budget_takes_all_there_is(exhausted: list[ComparisonRow]) -> None:
+    assert len({row.index_sha256 for row in exhausted}) == 1
+    summary = summarise(exhausted)
+    assert {arm.over_seeds.n for arm in summary.arms} == {pair.over_seeds.n for pair in summary.pairs} == {3}
+    assert {pair.draws for pair in summary.pairs} == {1}
+    scratch = next(
+        pair.over_seeds
+        for pair in summary.pairs
+        if (pair.budget, pair.arm, pair.baseline, pair.metric) == ("50 per class", FINETUNED, SCRATCH, "auc")
+    )
+    assert math.isfinite(scratch.low)
+
+
+def test_a_budget_that_is_not_there_is_told_with_the_real_number(exhausted: list[ComparisonRow]) -> None:
+    assert {(row.budget, row.shortage) for row in exhausted} == {
+        ("6 per class", ""),
+        (
+            "50 per class",
+            "50 per class were asked for, but class 'place 0' has 6, class 'place 1' has 6: 12 labels were given",
+        ),
+    }
+    said = remarks(exhausted)
+    assert sum("12 labels were given" in sentence for sentence in said) == 1
+    assert sum("every seed has the same labels" in sentence for sentence in said) == 2
+
+
+def test_a_class_that_the_test_split_lacks_is_named_in_every_row(tmp_path: Path) -> None:
+    test = SPLITS["test"].select(np.flatnonzero(SPLITS["test"].labels[:, 0] == 0))
+    given = {"train": blobs(12, seed=1), "test": test}
+    arguments = {"budgets": [Budget(per_class=2)], "seeds": [0, 1, 2], "arms": [RAW, PRETRAINED]}
+    rows = list(compare(given, tiny_backbone(), tiny_backbone, folder=tmp_path / "subsets", **arguments))
+    assert {row.scores.lacking for row in rows} == {("class 'place 1' has no image",)}
+    assert all(math.isnan(row.scores.auc.estimate) for row in rows)
+    assert remarks(rows) == ["blobs: class 'place 1' has no image in the test split; its AUC is not defined."]
+    write_comparison(rows, tmp_path)
+    document = json.loads((tmp_path / "comparison.json").read_text())
+    assert document["rows"][0]["scores"]["lacking"] == ["class 'place 1' has no image"]
+    assert finite(rows[0].as_json())["scores"]["auc"]["estimate"] is None
+    probes = list(evaluate({**given, "val": test}, [RawPixels()]))
+    assert {row.scores.lacking for row in probes} == {("class 'place 1' has no image",)}
+    assert probes[1].selection == "val, where class 'place 1' has no image"
+
+
+def test_subjects_of_the_test_split_reach_every_score(tmp_path: Path) -> None:
+    alone = SPLITS["test"]
+    test = replace(alone, subjects=np.arange(40) // 4)
+    arguments = {"budgets": [Budget(per_class=2)], "seeds": [0, 1, 2], "options": OPTIONS, "folder": tmp_path}
+    splits = [{"train": SPLITS["train"], "test": each} for each in (alone, test)]
+    pairs = [
+        *zip(*(compare(each, tiny_backbone(9), tiny_backbone, **arguments) for each in splits), strict=True),
+        *zip(*(evaluate(each, [RawPixels()]) for each in splits), strict=True),
+    ]
+    for one, other in pairs:
+        assert one.scores.auc.estimate == other.scores.auc.estimate
+        assert (one.scores.subjects, other.scores.subjects) == (40, 10)
+        assert one.scores.acc.low != other.scores.acc.low or one.scores.acc.estimate in (0.0, 1.0, 0.5)
 
 
 def test_evaluation_scores_every_representation_with_both_probes() -> None:

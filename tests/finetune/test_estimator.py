@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from data_shards.support.errors import CheckpointError, ConfigError, DataError, MedformerError
+from finetune.backbones import open_backbone
 from finetune.estimator import FewLabelClassifier
+from finetune.schedules import SCHEDULES
 from pretrain.bundle import save_bundle
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
@@ -69,6 +75,143 @@ def test_scikit_learn_clones_it_and_cross_validates_it() -> None:
         copy.set_params(haed="linear")
 
 
+class OfTables(FewLabelClassifier):
+    """The classifier for the tables of numbers that scikit-learn's checks bring: a row becomes an image."""
+
+    def fit(self, X, y):
+        return super().fit(_pictures(X), y)
+
+    def predict_proba(self, X, spacing_mm=None):
+        return super().predict_proba(_pictures(X))
+
+
+def _pictures(rows: np.ndarray) -> np.ndarray:
+    pixels = np.stack([np.resize(row, (1, 8, 8)) for row in rows])
+    return (128 + 10 * pixels).clip(0, 255).astype(np.uint8)
+
+
+def _checks() -> list:
+    # Images are not two-dimensional, so those that are about columns, dtypes and missing numbers are not among them.
+    with pytest.warns(UserWarning, match="Can't test estimator"):
+        checks = list(estimator_checks_generator(OfTables()))
+    return [pytest.param(*pair, id=pair[1].func.__name__) for pair in checks]
+
+
+@pytest.mark.parametrize(("estimator", "check"), _checks())
+def test_it_passes_the_checks_of_scikit_learn_for_its_api(estimator: OfTables, check) -> None:
+    check(estimator)
+
+
+def test_groups_reach_every_fit_of_cross_validation_and_grid_search() -> None:
+    given = blobs(24, seed=1)
+    subjects = np.repeat(np.arange(12), 2)
+    classifier = FewLabelClassifier(tiny_backbone())
+    scores = cross_val_score(
+        classifier, given.images, given.targets, groups=subjects, cv=GroupKFold(3), params={"groups": subjects}
+    )
+    assert scores.shape == (3,) and np.isfinite(scores).all()
+    search = GridSearchCV(classifier, {"class_weight": [None, "balanced"]}, cv=GroupKFold(2))
+    search.fit(given.images, given.targets, groups=subjects)
+    assert search.best_params_["class_weight"] in (None, "balanced")
+
+
+@pytest.fixture(scope="module")
+def memorised(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A saved classifier whose network has learned random labels of noise by heart."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, size=(24, 1, 8, 8)).astype(np.uint8)
+    labels = generator.permutation(np.arange(24) % 2)
+    options = {"max_steps": 150, "batch_size": 24, "learning_rate": 1e-2, "backbone_rate": 3e-3, "augmentation": False}
+    classifier = FewLabelClassifier(bundle, strategy="full", weight_decay=0.0, layer_decay=1.0, **options)
+    classifier.fit(images, labels)
+    assert classifier.score(images, labels) == 1.0
+    folder = tmp_path_factory.mktemp("saved") / "classifier"
+    classifier.save(folder)
+    return folder, images, labels
+
+
+def test_a_loaded_classifier_is_cross_validated_from_its_bundle_not_from_what_it_has_seen(
+    bundle: Path, memorised: tuple[Path, np.ndarray, np.ndarray]
+) -> None:
+    folder, images, labels = memorised
+    loaded = FewLabelClassifier.load(folder).set_params(strategy="frozen")
+    leaking = FewLabelClassifier(loaded.predictor_.backbone)
+    found, leaked, fresh = (
+        cross_val_score(each, images, labels, cv=4) for each in (loaded, leaking, FewLabelClassifier(bundle))
+    )
+    np.testing.assert_array_equal(found, fresh)
+    assert found.mean() < 0.75 < 0.95 < leaked.mean()  # chance is a half
+
+
+def test_a_loaded_classifier_whose_bundle_is_gone_or_changed_predicts_but_is_not_fitted_again(
+    memorised: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    _, images, labels = memorised
+    home = save_bundle(tmp_path / "home", tiny_backbone(), "medformer_nano", TINY, {}, {})
+    FewLabelClassifier(home).fit(images, labels).save(tmp_path / "saved")
+    loaded = FewLabelClassifier.load(tmp_path / "saved")
+    save_bundle(home, tiny_backbone(1), "medformer_nano", TINY, {}, {})
+    with pytest.raises(
+        ConfigError, match=r"home: the model bundle .* has other weights; .*set_params\(backbone="
+    ) as no:
+        clone(loaded).fit(images, labels)
+    assert "\n" not in str(no.value)
+    shutil.rmtree(home)
+    with pytest.raises(ConfigError, match="is not there"):
+        clone(loaded).fit(images, labels)
+    assert loaded.predict(images).shape == labels.shape
+    assert clone(loaded).set_params(backbone=tiny_backbone()).fit(images, labels).score(images, labels) >= 0.5
+
+
+def test_the_network_of_a_classifier_is_no_pretrained_bundle(memorised: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(ConfigError, match="backbone: the network of a fitted classifier, which has seen labels"):
+        open_backbone(memorised[0] / "backbone", 0)
+
+
+def test_a_classifier_that_was_saved_on_a_gpu_opens_without_one(
+    memorised: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    folder, images, _ = memorised
+    classifier = FewLabelClassifier.load(folder)
+    classifier.set_params(device="cuda").save(tmp_path / "saved")
+    assert "cuda" not in (tmp_path / "saved" / "classifier.json").read_text()
+    document = json.loads((tmp_path / "saved" / "classifier.json").read_text())
+    document["params"]["device"] = "cuda"
+    (tmp_path / "saved" / "classifier.json").write_text(json.dumps(document))
+    loaded = FewLabelClassifier.load(tmp_path / "saved")
+    assert loaded.device == "cpu"
+    np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
+
+
+def test_subjects_of_both_classes_are_divided_and_the_record_says_so() -> None:
+    given = blobs(60, seed=1)
+    subjects = np.repeat(np.arange(20), 3)  # of three images in a row, one or two are of the other class
+    record = FewLabelClassifier(tiny_backbone()).fit(given.images, given.targets, subjects).record_
+    assert record.selection == "carved fifth of the given labels"
+    few = FewLabelClassifier(tiny_backbone()).fit(given.images[:12], given.targets[:12], subjects[:12]).record_
+    assert few.selection == "4-fold cross-validation within the given labels"
+
+
+def test_a_full_fit_chooses_its_own_schedule_among_the_same_few() -> None:
+    given = blobs(24, seed=1, side=8)
+
+    def chosen(steps: int | None, rate: float | None, images: int = 24) -> tuple[str, dict]:
+        classifier = FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=steps, learning_rate=rate)
+        record = classifier.fit(given.images[:images], given.targets[:images]).record_
+        return record.selection, record.chosen
+
+    said, both = chosen(None, None)
+    assert said == "schedule by a carved part of the given labels, run whole"
+    losses = both["held_out_loss"]
+    assert list(losses) == [str(schedule) for schedule in SCHEDULES]
+    assert both["schedule"] == min(losses, key=losses.get)
+    assert str(both["steps"]) == both["schedule"].split()[0]
+    _, rates = chosen(4, None)
+    assert list(rates["held_out_loss"]) == ["4 steps at 0.001", "4 steps at 0.003"]
+    said, nothing = chosen(None, None, images=2)
+    assert said.startswith("none: a class has a single subject") and nothing["steps"] == SCHEDULES[0].steps
+
+
 def test_a_full_fit_moves_the_backbone_and_leaves_the_given_one_alone() -> None:
     given, mine = blobs(16, seed=1), tiny_backbone()
     before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
@@ -98,11 +241,12 @@ def test_the_record_counts_distinct_images_and_says_how_it_chose() -> None:
     assert record.selection == "carved fifth of the given labels"
     few = FewLabelClassifier(tiny_backbone()).fit(pool.images[:8], pool.targets[:8]).record_
     assert few.selection == "4-fold cross-validation within the given labels"
-    full = FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=4).fit(pool.images[:8], pool.targets[:8])
+    quick = {"strategy": "full", "max_steps": 4, "learning_rate": 1e-3}
+    full = FewLabelClassifier(tiny_backbone(), **quick).fit(pool.images[:8], pool.targets[:8])
     assert full.record_.selection.startswith("none") and full.record_.chosen["steps"] == 4
     many = blobs(100, seed=2, side=8)
-    full = FewLabelClassifier(tiny_backbone(), strategy="full", max_steps=4).fit(many.images, many.targets)
-    assert full.record_.selection == "carved fifth of the given labels"
+    full = FewLabelClassifier(tiny_backbone(), **quick).fit(many.images, many.targets)
+    assert full.record_.selection == "schedule and number of steps by a carved part of the given labels"
 
 
 def test_multilabel_targets_give_one_probability_per_label() -> None:
@@ -161,6 +305,8 @@ def test_parameters_that_cannot_be_used_are_refused(parameters: dict[str, object
 def test_an_estimator_that_is_not_fitted_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not fitted"):
         FewLabelClassifier().predict(blobs(4).images)
+    with pytest.raises(NotFittedError, match="not fitted"):
+        FewLabelClassifier().predict_proba(blobs(4).images)
     with pytest.raises(ConfigError, match="not fitted"):
         FewLabelClassifier().save(tmp_path / "classifier")
 
@@ -169,6 +315,11 @@ def test_a_damaged_classifier_is_refused(bundle: Path, tmp_path: Path) -> None:
     given = blobs(12, seed=1)
     folder = tmp_path / "classifier"
     FewLabelClassifier(bundle).fit(given.images, given.targets).save(folder)
+    document = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps({**document, "version": 1}))
+    with pytest.raises(CheckpointError, match=r"version 2, found medformer-classifier of version 1; fit it again"):
+        FewLabelClassifier.load(folder)
+    (folder / "classifier.json").write_text(json.dumps(document))
     (folder / "head.safetensors").write_bytes((folder / "head.safetensors").read_bytes()[:40])
     with pytest.raises(CheckpointError, match=r"head\.safetensors"):
         FewLabelClassifier.load(folder)

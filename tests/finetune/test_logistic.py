@@ -20,38 +20,48 @@ def _problem(images: int, features: int, classes: int) -> tuple[np.ndarray, np.n
     return inputs, labels
 
 
-@pytest.mark.parametrize("strength", [1e-3, 0.1, 10.0])
-@pytest.mark.parametrize(("images", "features"), [(60, 10), (40, 100)])
-@pytest.mark.parametrize(("task", "classes"), [(Task.binary, 2), (Task.multiclass, 5)])
-def test_coefficients_and_probabilities_equal_scikit_learn(
-    task: Task, classes: int, images: int, features: int, strength: float
-) -> None:
+def _minimum(inputs: np.ndarray, labels: np.ndarray, strength: float, weights: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities of the minimum by Newton's method, which shares no line of code with L-BFGS."""
+    exact = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+    return exact.fit(inputs, labels, sample_weight=weights).predict_proba(inputs)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("images", "features"), [(60, 10), (40, 100), (300, 20)])
+@pytest.mark.parametrize(("task", "classes"), [(Task.binary, 2), (Task.multiclass, 5), (Task.ordinal, 2)])
+def test_the_whole_path_converges_to_the_minimum(task: Task, classes: int, images: int, features: int) -> None:
     inputs, labels = _problem(images, features, classes)
-    ours = fit_logistic(inputs, labels[:, None], task, classes=classes, strength=strength)
-    theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=20_000).fit(inputs, labels)
-    np.testing.assert_allclose(ours.weight_KD, theirs.coef_, atol=1e-4)
-    np.testing.assert_allclose(ours.bias_K, theirs.intercept_, atol=1e-4)
-    np.testing.assert_allclose(ours.predict_proba(inputs), theirs.predict_proba(inputs), atol=1e-5)
+    path = fit_logistic(inputs, labels[:, None], task, classes=classes, strengths=STRENGTHS)
+    for strength, fit in zip(STRENGTHS, path, strict=True):
+        np.testing.assert_allclose(fit.predict_proba(inputs), _minimum(inputs, labels, strength), atol=1e-6)
 
 
-def test_balanced_weights_equal_those_of_scikit_learn() -> None:
+def test_weighted_fits_have_the_slopes_of_scikit_learn_and_the_prior_of_the_given_labels() -> None:
     inputs, labels = _problem(60, 8, 3)
     rows = np.flatnonzero((labels > 0) | (np.arange(60) % 4 == 0))
     inputs, labels = inputs[rows], labels[rows]
+    (fit,) = fit_logistic(inputs, labels[:, None], Task.multiclass, classes=3, strengths=[1.0], balanced=True)
     weights = balanced_weights(labels[:, None], Task.multiclass, 3)
-    ours = fit_logistic(inputs, labels[:, None], Task.multiclass, classes=3, strength=1.0, weights=weights)
-    theirs = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-10, max_iter=20_000).fit(inputs, labels)
-    np.testing.assert_allclose(ours.weight_KD, theirs.coef_, atol=1e-4)
+    balanced = _minimum(inputs, labels, 1.0, weights)
+    adjusted = balanced * np.bincount(labels)  # Saerens et al. 2002, equation 2.4
+    np.testing.assert_allclose(fit.predict_proba(inputs), adjusted / adjusted.sum(axis=1, keepdims=True), atol=1e-6)
 
 
 def test_multilabel_is_one_regression_per_label() -> None:
     inputs, _ = _problem(50, 6, 2)
     labels = (inputs[:, :3] + np.random.default_rng(0).normal(size=(50, 3)) > 0).astype(np.int64)
-    ours = fit_logistic(inputs, labels, Task.multilabel, classes=3, strength=0.5)
+    labels = np.concatenate([labels, np.ones((50, 1), np.int64)], axis=1)  # the last label is on every image
+    (fit,) = fit_logistic(inputs, labels, Task.multilabel, classes=4, strengths=[0.5])
     for label in range(3):
-        theirs = LogisticRegression(C=0.5, tol=1e-10, max_iter=20_000).fit(inputs, labels[:, label])
-        np.testing.assert_allclose(ours.weight_KD[label], theirs.coef_[0], atol=1e-4)
-        np.testing.assert_allclose(ours.predict_proba(inputs)[:, label], theirs.predict_proba(inputs)[:, 1], atol=1e-5)
+        np.testing.assert_allclose(
+            fit.predict_proba(inputs)[:, label], _minimum(inputs, labels[:, label], 0.5)[:, 1], atol=1e-6
+        )
+    assert fit.predict_proba(inputs)[:, 3] == pytest.approx(50.5 / 51)
+
+
+def test_a_class_without_an_image_is_refused() -> None:
+    with pytest.raises(DataError, match="no image of class 1"):
+        fit_logistic(np.eye(4), np.array([[0], [2], [2], [0]]), Task.multiclass, classes=3, strengths=[1.0])
 
 
 def test_a_constant_feature_is_centred_and_gets_no_weight() -> None:
@@ -59,7 +69,7 @@ def test_a_constant_feature_is_centred_and_gets_no_weight() -> None:
     inputs[:, 4] = 7.0
     standard = Standardiser.of(inputs)(inputs)
     assert not standard[:, 4].any()
-    fit = fit_logistic(standard, labels[:, None], Task.binary, classes=2, strength=1.0)
+    (fit,) = fit_logistic(standard, labels[:, None], Task.binary, classes=2, strengths=[1.0])
     assert fit.weight_KD[0, 4] == pytest.approx(0, abs=1e-12)
 
 
@@ -86,4 +96,4 @@ def test_without_folds_the_stated_default_is_used() -> None:
 
 def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="NaN"):
-        fit_logistic(np.array([[np.nan], [1.0]]), np.array([[0], [1]]), Task.binary, classes=2, strength=1.0)
+        fit_logistic(np.array([[np.nan], [1.0]]), np.array([[0], [1]]), Task.binary, classes=2, strengths=[1.0])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -12,7 +13,9 @@ from finetune.labelled import LabelledImages
 from finetune.report import collect
 from finetune.report.document import ReportData
 from finetune.report.page import render_page
+from finetune.report.terminal import render_terminal
 from finetune.scoring import Scores
+from finetune.summary import remarks
 
 SEEDS = (0, 1, 2)
 BUDGETS = {"5 per class": 10, "20 per class": 40}
@@ -22,7 +25,10 @@ def scores(rng: np.random.Generator, skill: float) -> Scores:
     labels = np.repeat([0, 1], 20)[:, None]
     second = (rng.normal(labels[:, 0] * skill, 1.0) + 3) / 6
     probabilities = np.clip(np.stack([1 - second, second], 1), 0.01, 0.99)
-    return Scores.of(labels, probabilities, Task.binary, replicates=50)
+    images = LabelledImages(
+        "toy", np.zeros((40, 1, 8, 8), np.uint8), labels, Task.binary, {0: "well", 1: "ill"}, np.arange(40)
+    )
+    return Scores.of(images, probabilities, replicates=50)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ def rows() -> list[ComparisonRow]:
     rng = np.random.default_rng(0)
     return [
         ComparisonRow(
-            dataset="toy", official=False, note="made up", budget=budget, seed=seed,
+            dataset="toy", official=False, note="made up", budget=budget, shortage="", seed=seed,
             index_sha256=f"{seed}{labels:02}" * 16,
             labelled_images=labels, distinct_labelled_images=labels, arm=arm, selection="none", chosen={},
             scores=scores(rng, skill),
@@ -68,6 +74,37 @@ def test_the_differences_are_paired_means_in_auc(rows: list[ComparisonRow]) -> N
         assert (gap.budget, gap.arm, gap.baseline) == (labels, FINETUNED, SCRATCH)
         assert gap.mean == pytest.approx(fmean(gains))
         assert gap.low < gap.mean < gap.high
+
+
+def test_budgets_that_come_to_the_same_labels_are_shown_once(rows: list[ComparisonRow]) -> None:
+    more = [replace(row, budget="900 per class", shortage="no more") for row in rows if row.budget == "20 per class"]
+    assert collect.few_label_results([*rows, *more]) == collect.few_label_results(rows)
+    assert collect.auc_differences([*rows, *more]) == collect.auc_differences(rows)
+
+
+def test_seeds_without_spread_and_an_undefined_auc_make_a_page(rows: list[ComparisonRow], toy: LabelledImages) -> None:
+    first = {arm: next(row for row in rows if row.arm == arm) for arm in (SCRATCH, FINETUNED)}
+    alike = [replace(row, seed=seed) for row in first.values() for seed in SEEDS]
+    (gap,) = collect.auc_differences(alike)
+    assert (gap.low, gap.high) == (None, None)
+    one_class = toy.select(np.array([1, 2]))
+    undefined = Scores.of(one_class, np.full((2, 2), 0.5))
+    lacking = [replace(row, dataset="half", scores=undefined) for row in alike]
+    half = replace(one_class, name="half")
+    evaluation = EvaluationRow("half", False, "made up", "raw pixels", "knn", 0, 4, "none", {}, undefined)
+    report = ReportData(
+        title="toy", created="now", seed=0, config_sha256="0", code_version="0",
+        datasets=tuple(collect.data_set({"train": each, "test": each}, "toys", "CC0") for each in (toy, half)),
+        arms=collect.arms_of(alike),
+        few_label=collect.few_label_results([*alike, *lacking]),
+        differences=collect.auc_differences([*alike, *lacking]),
+        probes=collect.probe_results([evaluation]),
+        notes=tuple(remarks([*alike, *lacking])),
+    )  # fmt: skip
+    assert [gap.dataset for gap in report.differences] == ["toy"]
+    for text in (render_page(report), render_terminal(report)):
+        assert "no spread over seeds" in text and "undefined" in text and "nan" not in text.lower().split()
+        assert "has no image in the test split" in " ".join(text.split())
 
 
 def test_collected_parts_make_a_page_that_marks_the_data(rows: list[ComparisonRow], toy: LabelledImages) -> None:

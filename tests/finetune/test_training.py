@@ -14,7 +14,7 @@ RECIPE = Recipe(max_steps=60, batch_size=8, evaluate_every=5, patience=3)
 
 
 def _targets(count: int) -> Targets:
-    return Targets(torch.arange(count).double()[:, None] % 2, torch.ones(count), Task.binary)
+    return Targets(torch.arange(count).double()[:, None] % 2, torch.ones(count), torch.zeros(1), Task.binary)
 
 
 def _learner(count: int, signal: float, rate: float = 0.05) -> CachedLearner:

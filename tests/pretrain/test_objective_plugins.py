@@ -13,7 +13,7 @@ from data_shards.support.errors import DataError
 from data_shards.support.plugins import load_plugins
 from pretrain.meter import read_metrics
 from pretrain.objectives.base import PLUGINS, known
-from tests.data_shards.test_plugins import install
+from tests.data_shards.support.test_plugins import install
 from tests.pretrain.runs import document, write_document
 
 ROOT = Path(__file__).parents[2]

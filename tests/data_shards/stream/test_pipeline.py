@@ -201,27 +201,34 @@ def _keys_of(samples: list[dict[str, Any]]) -> list[str]:
     return [sample["__key__"] for sample in samples]
 
 
-@pytest.mark.parametrize("start", ["fork", "forkserver"])
-def test_two_workers_hand_out_what_one_process_does_and_each_reads_its_share(folder: Path, start: str) -> None:
-    def batches(workers: int, rank: int, state: dict[str, Any] | None = None) -> list[list[str]]:
-        pipeline = webdataset_pipeline(folder, "train", seed=0, rank=rank, world_size=2, neighbours=4)
-        if state is not None:
-            pipeline.load_state_dict(state)
-        context = start if workers else None
-        loader = DataLoader(
-            pipeline, batch_size=4, collate_fn=_keys_of, num_workers=workers, multiprocessing_context=context
-        )  # type: ignore[arg-type]
-        return list(loader)
+def batches(
+    folder: Path, workers: int, rank: int, state: dict[str, Any] | None = None, start: str = "fork"
+) -> list[list[str]]:
+    """What the loader of one of two ranks hands out."""
+    pipeline = webdataset_pipeline(folder, "train", seed=0, rank=rank, world_size=2, neighbours=4)
+    if state is not None:
+        pipeline.load_state_dict(state)
+    context: Any = start if workers else None
+    loader = DataLoader(
+        pipeline, batch_size=4, collate_fn=_keys_of, num_workers=workers, multiprocessing_context=context
+    )
+    return list(loader)
 
-    ranks = [batches(2, rank) for rank in (0, 1)]
-    assert ranks == [batches(0, rank) for rank in (0, 1)]
+
+def test_two_workers_hand_out_what_one_process_does_and_each_reads_its_share(folder: Path) -> None:
+    ranks = [batches(folder, 2, rank) for rank in (0, 1)]
+    assert ranks == [batches(folder, 0, rank) for rank in (0, 1)]
     whole = keys(webdataset_pipeline(folder, "train", seed=0))
     assert [key for batch in ranks[0] for key in batch] == whole[::2]
     assert sorted(key for rank in ranks for batch in rank for key in batch) == sorted(whole)
 
     state = webdataset_pipeline(folder, "train", seed=0, rank=0, world_size=2).state_dict(samples=12)
-    rest = [key for rank in (0, 1) for batch in batches(2, rank, state) for key in batch]
+    rest = [key for rank in (0, 1) for batch in batches(folder, 2, rank, state) for key in batch]
     assert sorted(rest) == sorted(whole[24:])
+
+
+def test_a_pipeline_reaches_workers_that_are_not_forked(folder: Path) -> None:
+    assert batches(folder, 1, 1, start="forkserver") == batches(folder, 0, 1)
 
 
 class Asking:
