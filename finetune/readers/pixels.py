@@ -56,7 +56,7 @@ def _of_picture(path: Path) -> np.ndarray:
     try:
         pixels = read_picture(path).pixels
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: not a readable image: {error}") from None
     if pixels.dtype != np.uint8:
         raise DataError(f"{path}: expected 8 bits per channel, found {pixels.dtype}")
     return pixels

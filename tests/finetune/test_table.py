@@ -130,9 +130,11 @@ def test_a_truncated_image_and_mixed_channels_are_named(folder: Path) -> None:
     (folder / "0.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"line 2: .*0\.png: not a readable image"):
         read_table(folder, folder / "table.csv")
-    Image.new("RGB", (12, 10)).save(folder / "0.png")
-    with pytest.raises(DataError, match=r"line 3: 1\.jpg has channels, height, width \(1, 10, 12\)"):
+    Image.new("RGB", (12, 10), (255, 0, 0)).save(folder / "0.png")
+    with pytest.raises(DataError, match=r"line 2: 0\.png has 3 channels .* \(7 with 1 channel and 1 with 3 channels\)"):
         read_table(folder, folder / "table.csv")
+    Image.new("RGB", (12, 10), (9, 9, 9)).save(folder / "0.png")
+    assert {part.images.shape[1] for part in read_table(folder, folder / "table.csv").values()} == {1}
 
 
 def test_intensities_deeper_than_eight_bits_are_refused_not_rescaled(folder: Path) -> None:
