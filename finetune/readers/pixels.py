@@ -56,8 +56,8 @@ def _of_picture(path: Path) -> np.ndarray:
     """``C,H,W``, or ``C,D,H,W`` of the pages of a TIFF, by the rules of the source ``images``."""
     try:
         pixels = read_picture(path).pixels
-    except OSError as error:
-        raise DataError(f"not a readable image ({type(error).__name__})") from None
+    except DataError as error:
+        raise DataError(f"not a readable image: {error}") from None
     if pixels.dtype != np.uint8:
         raise DataError(f"expected 8 bits per channel, found {pixels.dtype}")
     return pixels

@@ -83,10 +83,10 @@ def placing_of(root: Path, places: Mapping[str, Place], rule: MaskHeader) -> Pla
     if rule == "refuse":
         option = "; mask_header: image lays it on the voxels of the image one by one, mask_header: mask turns the image"
         return _refused(own, placed[name], distances[name], name, option=option)
-    told = (_OTHER_HEADER.format(name=name),)
+    notes = (_OTHER_HEADER.format(name=name),)
     if rule == "image":
-        return Placing({MASK: other}, told)
-    return Placing({each: header for each, place in places.items() if each != MASK and place.kind == "nifti"}, told)
+        return Placing({MASK: other}, notes)
+    return Placing({each: header for each, place in places.items() if each != MASK and place.kind == "nifti"}, notes)
 
 
 def as_mask(image: Image) -> Image:

@@ -66,6 +66,8 @@ def plane_of(frame: Frame, *, projection: bool) -> Plane:
         DataError: an attribute is not the numbers it should be, or the directions are not at right angles.
     """
     orientation = frame.numbers("ImageOrientationPatient", 6)
+    if orientation is not None and not any(orientation):  # zeros, as radiographs have them, say nothing
+        orientation = None
     spacing = frame.numbers("PixelSpacing", 2)
     if spacing is None and projection:
         spacing = frame.numbers("ImagerPixelSpacing", 2)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
 from data_shards.sources.images.dicom import find_series, read_series
 from data_shards.support.errors import DataError
-from tests.data_shards.sources.images.dicom.make import SPACING, canonical, read, stack
+from tests.data_shards.sources.images.dicom.make import SPACING, canonical, header, read, save, stack
+from tests.data_shards.sources.images.make import images, nifti, table
 
 AXES = [np.eye(3)[axis] * sign for axis in range(3) for sign in (1, -1)]
 DIRECTIONS = [(row, column) for row, column in itertools.product(AXES, AXES) if not row @ column]
@@ -118,3 +120,35 @@ def test_directions_that_are_no_directions_are_refused(tmp_path: Path) -> None:
         paths = stack(tmp_path / str(number), ImageOrientationPatient=wrong)
         series, unused = find_series(paths)
         assert not series and all("ImageOrientationPatient" in reason for _, reason, _ in unused)
+
+
+def test_an_orientation_of_zeros_says_nothing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(6).integers(0, 4000, (6, 7)).astype(np.uint16)
+    dataset = header(pixels, Modality="DX", ImageOrientationPatient=[0] * 6, PixelSpacing=[0.2, 0.1])
+    image = read([save(dataset, tmp_path / "a.dcm")])
+    assert np.array_equal(image.pixels[0], pixels) and image.spacing_mm == (0.2, 0.1)
+
+
+@pytest.mark.parametrize("shift, taken", [(0.0, True), (5.0, False)])
+def test_a_mask_in_nifti_is_compared_with_the_places_of_the_slices(tmp_path: Path, shift: float, taken: bool) -> None:
+    """Its affine is worked out from the definition of both formats, whatever way the slices lie."""
+    for number, (row, column) in enumerate([DIRECTIONS[0], DIRECTIONS[7], DIRECTIONS[18]]):
+        root = tmp_path / str(number)
+        paths = stack(root / "scan", row, column)
+        image = read(paths)
+        first, last = (pydicom.dcmread(path) for path in (paths[0], paths[-1]))
+        ends = [np.array(each.ImagePositionPatient, float) for each in (first, last)]
+        down, right = (float(step) for step in first.PixelSpacing)
+        columns = [np.array(row) * right, np.array(column) * down, (ends[1] - ends[0]) / (len(paths) - 1)]
+        affine = np.eye(4)
+        affine[:3] = np.stack([*columns, ends[0]], axis=1) * np.array([[-1], [-1], [1]])
+        stored = np.stack([pydicom.dcmread(path).pixel_array.T for path in paths], axis=-1)
+        affine[:3, 3] += shift
+        nifti(root / "seg.nii", (stored % 2).astype(np.uint8), affine)
+        listed = table(root / "t.csv", [("path", "study", "image"), ("scan", "s", "image"), ("seg.nii", "s", "mask")])
+        source = images(root, table=listed)
+        if taken:
+            assert np.array_equal(source.sample(0).images["mask"].pixels, image.pixels % 2)
+        else:
+            with pytest.raises(DataError, match="mask: header and image disagree"):
+                source.sample(0)
