@@ -181,7 +181,7 @@ def test_a_finished_run_is_neither_trained_nor_registered_again(
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a document and its shards, as current folder."""
     (tmp_path / "run.yaml").write_text(CONFIG)
-    write_dataset(Phantoms("phantom-breast", subjects=40), tmp_path / "shards")
+    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=40, images_per_subject=2), tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

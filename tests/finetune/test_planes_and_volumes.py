@@ -189,14 +189,17 @@ def test_held_out_volumes_are_looked_at_a_few_at_a_time(monkeypatch: pytest.Monk
     network = Network(tiny_backbone(), create_head("linear", 32, 1)).eval()
     options = {"rate": 1e-3, "backbone_rate": 1e-3, "layer_decay": 1.0, "weight_decay": 0.0, "augmented": True}
     spacing_mm = np.linspace(1, 2, 27, dtype=np.float32).reshape(9, 3)
-    learner = ImageLearner(network, images.images, images.metadata, spacing_mm, seed=0, **options)
+
+    def logits(rows: np.ndarray) -> torch.Tensor:
+        return ImageLearner(network, images.images, images.metadata, spacing_mm, seed=0, **options).logits(rows, None)
+
     rows = np.array([8, 0, 3, 1, 5])
     with torch.no_grad():
-        together = learner.logits(rows, None)
+        together = logits(rows)
         monkeypatch.setattr("finetune.features.BATCH_VOXELS", 2 * images.images[0].size)
         sizes: list[int] = []
         network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-        torch.testing.assert_close(learner.logits(rows, None), together, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits(rows), together, atol=1e-5, rtol=1e-4)
     assert sizes == [2, 2, 1]
 
 

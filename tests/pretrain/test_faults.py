@@ -145,7 +145,9 @@ def test_an_existing_folder_is_refused_and_left_alone(shards: Path, out: Path) -
 
 def test_another_configuration_is_refused_and_nothing_changes(shards: Path, out: Path) -> None:
     before = content_of(out)
-    with pytest.raises(CheckpointError, match="another configuration; a resumed run may only change out, cluster"):
+    with pytest.raises(
+        CheckpointError, match=r"another configuration \(seed: 3 then, 4 now\); a resumed run may only change out, cl"
+    ):
         run(short(shards, out, seed=4), GroupRuntime(), resume=True)
     assert content_of(out) == before
 

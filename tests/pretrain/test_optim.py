@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -101,8 +102,8 @@ def test_rows_that_a_table_has_gained_are_remembered_as_those_that_were_in_no_ba
         return table, optimizer
 
     _, before = trained(3)
-    grown, _ = trained(5, before.state_dict())
-    again, _ = trained(3, before.state_dict())
+    grown, _ = trained(5, copy.deepcopy(before.state_dict()))
+    again, _ = trained(3, copy.deepcopy(before.state_dict()))
     assert torch.equal(grown[:3], again) and torch.equal(grown[3:], torch.ones(2, 2))
 
 

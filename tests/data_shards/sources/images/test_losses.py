@@ -110,7 +110,7 @@ def test_a_damaged_file_in_the_folder_of_a_row_is_told(tmp_path: Path) -> None:
     cut_header_of.write_bytes((root / "scan" / "0.dcm").read_bytes()[:200])
     (tmp_path / "table.csv").write_text("path\nscan\n")
     made = images(root, table=tmp_path / "table.csv", shares=SHARES)
-    with pytest.raises(DataError, match="row 1 of the table: 1 of its 6 DICOM files cannot be used"):
+    with pytest.raises(DataError, match="row 2 of the table: 1 of its 6 DICOM files cannot be used"):
         made.sample(0)
 
 

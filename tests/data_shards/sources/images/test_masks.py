@@ -43,7 +43,7 @@ def on_its_voxels(sample: Sample) -> bool:
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SAL"])
 def test_a_mask_with_another_affine_is_refused_by_name(tmp_path: Path, codes: str):
     written(tmp_path, codes, np.diag([0.5, 2.0, 3.0, 1.0]) if codes != "RAS" else np.diag([-0.5, -2.0, 3.0, 1.0]))
-    with pytest.raises(DataError, match=r"row 2 of the table.*: mask: header and image disagree.*mask_header: image"):
+    with pytest.raises(DataError, match=r"row 3 of the table.*: mask: header and image disagree.*mask_header: image"):
         study(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_equal_channels_are_one_and_colours_are_refused(tmp_path: Path):
     flat(tmp_path, PIL.Image.fromarray(np.dstack([IDS, IDS, IDS])))
     np.testing.assert_array_equal(study(tmp_path).images["mask"].pixels[0], IDS)
     flat(tmp_path, PIL.Image.fromarray(np.dstack([IDS, IDS, 0 * IDS])))
-    with pytest.raises(DataError, match="row 2 of the table: a mask has one channel of class ids; this one has 3"):
+    with pytest.raises(DataError, match="row 3 of the table: a mask has one channel of class ids; this one has 3"):
         study(tmp_path)
 
 
