@@ -13,7 +13,9 @@ import getpass
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+
+from cluster.errors import ClusterError
 
 _PREFIX = "medformer.alias"
 
@@ -58,8 +60,11 @@ def read_moves(tags: Mapping[str, str]) -> tuple[AliasMove, ...]:
 
     What each came after follows from the order: of two that were made at the same time, the later one did not see the
     other. Only a version that no earlier move gave to the alias stays as it was seen: it got there by other means.
+
+    Raises:
+        ClusterError: a tag with the name of a move does not record one; the tag is named.
     """
-    recorded = {key: AliasMove(**json.loads(text)) for key, text in tags.items() if key.startswith(f"{_PREFIX}/")}
+    recorded = {key: _recorded(key, text) for key, text in tags.items() if key.startswith(f"{_PREFIX}/")}
     moves: list[AliasMove] = []
     given: dict[str, list[str]] = {}
     for key in sorted(recorded, key=lambda key: (recorded[key].number, key)):
@@ -70,6 +75,19 @@ def read_moves(tags: Mapping[str, str]) -> tuple[AliasMove, ...]:
         moves.append(move)
         before.append(move.version)
     return tuple(moves)
+
+
+def _recorded(key: str, text: str) -> AliasMove:
+    """A move out of its tag; what a later version writes beside what is known here is passed over."""
+    try:
+        content = json.loads(text)
+        known = {field.name: content[field.name] for field in fields(AliasMove) if field.name in content}
+        move = AliasMove(**known)
+        if not isinstance(move.number, int) or not all(isinstance(each, str) for each in (move.alias, move.version)):
+            raise TypeError
+    except (ValueError, TypeError):
+        raise ClusterError(f"the tag {key!r} of the registered model does not record a promotion; delete it") from None
+    return move
 
 
 def newest(moves: Sequence[AliasMove], alias: str) -> AliasMove | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import ClusterError
 from cluster.interruptions import Interruptions, StopAsked
 from cluster.progress import ShownProgress
 from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime
@@ -20,6 +22,7 @@ from cluster.worker_group import WorkerGroup
 from data_shards.support.documents import digest, resolved
 from data_shards.support.errors import ConfigError
 from pretrain import preflight
+from pretrain.checkpoint import CheckpointStore
 from pretrain.config import ClusterConfig, PretrainConfig
 from pretrain.resumption import finished_bundle
 
@@ -36,8 +39,8 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
         ``config.cluster.model_name`` is set; that of a run that had finished before is only returned.
 
     Raises:
-        MedformerError: whatever has to be put right first, in one line: a folder that exists, a cluster or a tracking
-            server that does not answer, a loss that is not finite, ...
+        MedformerError: whatever has to be put right first, in one line: a folder that exists, more workers than this
+            machine has CPUs, a cluster or a tracking server that does not answer, a loss that is not finite, ...
     """
     out = config.out.expanduser().absolute()
     config = config.model_copy(update={"out": out})
@@ -46,15 +49,30 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
         check_name(place.model_name)
     if out.exists() and not resume:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
+    if place.address is None and place.workers > (cpus := os.cpu_count() or 1):
+        raise ClusterError(
+            f"cluster.workers: {place.workers} workers need as many CPUs, this machine has {cpus}; lower "
+            "cluster.workers, or give cluster.address"
+        )
     with Interruptions() as interruptions:
         try:
             preflight.check(config, place.workers, resume=resume)
             if resume and (finished := finished_bundle(config)) is not None:
                 print(f"finished already, nothing is trained or registered; the model is in {finished}")
                 return finished
+            if resume:
+                print(beginning(config))
             return _launch(config, interruptions)
         except StopAsked:
             return None
+
+
+def beginning(config: PretrainConfig) -> str:
+    """From where a run that is resumed goes on."""
+    checkpoint = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep).latest()
+    if checkpoint is None:
+        return f"no checkpoint in {config.out}: the run begins at its first step"
+    return f"going on after step {checkpoint.state()['step']}"
 
 
 def _launch(config: PretrainConfig, interruptions: Interruptions) -> Path | None:

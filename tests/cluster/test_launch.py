@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.launch import beginning
 from cluster.registry import Registry
 from cluster.store import Store
 from data_shards.sources.phantoms import Phantoms
@@ -127,6 +128,7 @@ def steps_in(path: Path) -> list[int]:
         (["deepspeed={zero_optimization: {stage: 3}}"], "3 is not supported"),
         (["cluster.tracking_uri=http://127.0.0.1:9"], "does not answer"),
         (["out=/proc/out"], "/proc/out cannot be made"),
+        (["cluster.workers=4096"], "cluster.workers: 4096 workers need as many CPUs, this machine has"),
     ],
 )
 def test_a_mistake_is_told_before_ray_starts_and_leaves_no_folder(
@@ -158,8 +160,8 @@ def test_a_number_of_workers_that_zero_cannot_change_is_refused_before_ray_start
     monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
     stage = "deepspeed={zero_optimization: {stage: 1}}"
     stopped_run(prepared, stage, bundle=False, zero_stage=1)
-    assert main(["pretrain", "run.yaml", "--resume", stage, "cluster.workers=3"]) == 2
-    assert "split over 2 workers; go on with as many, not 3" in capsys.readouterr().err
+    assert main(["pretrain", "run.yaml", "--resume", stage, "cluster.workers=1"]) == 2
+    assert "split over 2 workers; go on with as many, not 1" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_neither_trained_nor_registered_again(
@@ -175,6 +177,13 @@ def test_a_finished_run_is_neither_trained_nor_registered_again(
     assert not (prepared / "store.db").exists()
     assert main([*words, "schedule.max_steps=80"]) == 2
     assert "schedule.max_steps: 40 then, 80 now" in capsys.readouterr().err
+
+
+def test_a_resumed_run_says_from_where_it_goes_on(prepared: Path) -> None:
+    config = load(PretrainConfig, prepared / "run.yaml", [])
+    assert beginning(config) == f"no checkpoint in {config.out}: the run begins at its first step"
+    stopped_run(prepared, bundle=False)
+    assert beginning(config) == "going on after step 5"
 
 
 @pytest.fixture

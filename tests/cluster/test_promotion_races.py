@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from cluster.errors import ClusterError
 from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
 from cluster.registry import Registry
 from medformer.cli import main
@@ -127,6 +128,19 @@ def test_a_clock_that_is_behind_does_not_put_a_promotion_into_the_past() -> None
     second = new_move("champion", "2", "1", [first])
     assert second.time < first.time
     assert newest(read_moves(tags_of(first, second)), "champion") == second
+
+
+@pytest.mark.parametrize("text", ["{}", "x", "[1]", '{"alias": "a", "version": "1", "number": "2"}'])
+def test_a_tag_that_records_no_promotion_is_named(text: str) -> None:
+    key, _ = as_tag(new_move("champion", "1", None, ()))
+    with pytest.raises(ClusterError, match=f"the tag '{key}' of the registered model does not record a promotion"):
+        read_moves({key: text})
+
+
+def test_what_a_later_version_writes_into_a_tag_is_passed_over() -> None:
+    move = new_move("champion", "1", None, ())
+    key, text = as_tag(move)
+    assert read_moves({key: text[:-1] + ', "reason": "better"}'}) == (move,)
 
 
 def test_moves_that_were_recorded_without_a_number_come_first_in_the_order_of_their_times() -> None:

@@ -164,6 +164,7 @@ def test_a_signal_while_ray_starts_ends_it_without_a_trace(tmp_path: Path, ray_c
         assert seconds < LIMIT_S
 
 
+@pytest.mark.slow
 def test_a_machine_that_joins_ends_the_waiting_and_the_driver_without_gpus_asks_for_those_of_the_cluster(
     ray_cluster: Any, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_machine_that_joins_ends_the_waiting_and_the_driver_without_gpus_asks_
         ray_cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_a_driver_with_gpus_does_not_ask_a_cluster_without_them(ray_cluster: Any, tmp_path: Path) -> None:
     node = ray_cluster.add_node(num_cpus=4)
     before = """
