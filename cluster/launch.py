@@ -67,12 +67,18 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
             return None
 
 
-def beginning(config: PretrainConfig) -> str:
-    """From where a run that is resumed goes on."""
+def trained_steps(config: PretrainConfig) -> int | None:
+    """The step of the newest checkpoint, after which a run goes on; None when there is none."""
     checkpoint = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep).latest()
-    if checkpoint is None:
+    return None if checkpoint is None else int(checkpoint.state()["step"])
+
+
+def beginning(config: PretrainConfig) -> str:
+    """From where a run that is resumed goes on, in words."""
+    step = trained_steps(config)
+    if step is None:
         return f"no checkpoint in {config.out}: the run begins at its first step"
-    return f"going on after step {checkpoint.state()['step']}"
+    return f"going on after step {step}"
 
 
 def _launch(config: PretrainConfig, interruptions: Interruptions) -> Path | None:
@@ -89,7 +95,9 @@ def _launch(config: PretrainConfig, interruptions: Interruptions) -> Path | None
             tags={"medformer.config_sha256": digest(config), "medformer.out": str(out)},
             warn=_warn,
         )
-        with tracked, ShownProgress(out, config.schedule.epochs, config.schedule.max_steps):
+        initial = trained_steps(config) or 0
+        shown = ShownProgress(out, config.schedule.epochs, config.schedule.max_steps, initial=initial)
+        with tracked, shown:
             bundle = run_on_workers(_Pretraining(config), worker_group(place), out, interruptions=interruptions)
             tracked.stopped = bundle is None
     if bundle is None:

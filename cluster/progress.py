@@ -22,15 +22,18 @@ class ShownProgress:
         out: the folder of the run.
         epochs: passes over the data that were asked for.
         max_steps: the limit of steps, or None.
+        initial: the step after which the run begins; lines of later ones were left by a run that was cut off.
     """
 
-    def __init__(self, out: Path, epochs: int, max_steps: int | None) -> None:
+    def __init__(self, out: Path, epochs: int, max_steps: int | None, *, initial: int = 0) -> None:
         self._epochs = epochs
         self._max_steps = max_steps
         self._file = MetricsFile(out / "metrics.jsonl")
         self._out = out
         self._attempt = read_attempt(out)
-        self._step = max((point.step for point in self._file.new_points()), default=0)
+        for _ in self._file.new_points():
+            pass  # what stands there already is not shown
+        self._step = initial
         self._progress = Progress(None, "steps", "pretraining", initial=self._step)
         self._begun = False
         self._stop = threading.Event()
