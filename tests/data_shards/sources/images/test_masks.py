@@ -122,6 +122,20 @@ def test_the_entries_of_a_palette_are_class_ids(tmp_path: Path):
     np.testing.assert_array_equal(study(tmp_path).images["mask"].pixels[0], IDS)
 
 
+@pytest.mark.parametrize("kind", ["grey", "palette", "frames"])
+def test_a_gif_is_no_mask_as_it_numbers_its_colours_anew(tmp_path: Path, kind: str):
+    ids = PIL.Image.fromarray(np.where(IDS == 1, np.uint8(5), IDS))
+    flat(tmp_path, ids)
+    (tmp_path / "seg.png").unlink()
+    if kind == "palette":
+        ids = PIL.Image.fromarray(IDS, mode="P")
+        ids.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    more = [PIL.Image.fromarray(IDS)] if kind == "frames" else []
+    ids.save(tmp_path / "seg.gif", save_all=bool(more), append_images=more)
+    with pytest.raises(DataError, match=r"row 3 of the table.*: a GIF keeps colours.*expected as PNG"):
+        study(tmp_path)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_pixels_of_few_bits_are_the_ids_that_were_stored(tmp_path: Path, bits: int):
     from tests.data_shards.sources.images.make import png
