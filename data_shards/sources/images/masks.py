@@ -7,7 +7,7 @@ are compared before either is believed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,10 @@ TOLERANCE_VOXELS = 0.1
 _OTHER_HEADER = "its header places it elsewhere than that of {name}: it lies on the voxels of {name} one by one"
 _NO_HEADER = "it does not say where its voxels lie: it lies on the voxels of {name} one by one"
 _UNCOMPARED = "it does not say where its voxels lie: its axes are taken for those of {name} after turning"
+_AMBIGUOUS = (
+    "mask: its header places it on no image, and which it was drawn on is not known, {names}: "
+    "they differ in grid or in the order of voxels; save the mask with the affine of its image"
+)
 _ONE_ONLY = "it is on the voxels of {name} and not on those of {others}"
 
 
@@ -55,38 +59,58 @@ def placing_of(root: Path, places: Mapping[str, Place], rule: MaskHeader) -> Pla
         rule: which header counts where they disagree: that of the ``image``, that of the ``mask``, or none.
 
     Raises:
-        DataError: the mask lies elsewhere than every image and the rule is ``refuse``, or a header cannot be read.
+        DataError: the mask lies elsewhere than every image, and the rule is ``refuse`` or images on which it may have
+            been drawn differ among themselves; or a header cannot be read.
     """
     mask = places.get(MASK)
     if mask is None or len(places) == 1:
         return Placing()
-    grids = {name: _grid(root, place) for name, place in places.items()}
-    own, images = grids.pop(MASK), grids
-    placed = {name: grid for name, grid in images.items() if grid is not None}
-    name = next(iter(placed or images))
-    header = header_of(root / mask.path) if mask.kind == "nifti" else None
-    other = header_of(root / places[name].path) if places[name].kind == "nifti" else None
+    headers = {name: header_of(root / place.path) for name, place in places.items() if place.kind == "nifti"}
+    grids = {name: _grid(place, headers.get(name)) for name, place in places.items()}
+    header, own = headers.pop(MASK, None), grids.pop(MASK)
+    placed = {name: grid for name, grid in grids.items() if grid is not None}
+    if own is None and not placed:
+        return Placing()
+    distances = {} if own is None else {each: own.voxels_from(grid) for each, grid in placed.items()}
+    near = [each for each, distance in distances.items() if distance <= TOLERANCE_VOXELS]
+    if near:
+        far = ", ".join(each for each in distances if each not in near)
+        return Placing({}, (_ONE_ONLY.format(name=near[0], others=far),) if far else ())
+
+    drawn_on = [] if header is None else _of_its_size(header, headers, placed)
+    if len(drawn_on) > 1 and not _alike([headers.get(each) for each in drawn_on]):
+        raise DataError(_AMBIGUOUS.format(names=" or ".join(drawn_on)))
+    name = next(iter(drawn_on or placed or grids))
+    other = headers.get(name)
     alike = header is not None and other is not None and header.shape == other.shape
-    if own is None or not placed:
-        if own is None and not placed:
-            return Placing()
+    if own is None or name not in placed:
         note = _NO_HEADER if alike else _UNCOMPARED
         return Placing({MASK: other} if alike and other is not None else {}, (note.format(name=name),))
-    distances = {each: own.voxels_from(grid) for each, grid in placed.items()}
-    if not (far := [each for each, distance in distances.items() if distance > TOLERANCE_VOXELS]):
-        return Placing()
-    if len(far) < len(distances):
-        near = next(each for each in distances if each not in far)
-        return Placing({}, (_ONE_ONLY.format(name=near, others=", ".join(far)),))
     if not alike or header is None or other is None:
         return _refused(own, placed[name], distances[name], name, option="")
     if rule == "refuse":
         option = "; mask_header: image lays it on the voxels of the image one by one, mask_header: mask turns the image"
         return _refused(own, placed[name], distances[name], name, option=option)
-    notes = (_OTHER_HEADER.format(name=name),)
-    if rule == "image":
-        return Placing({MASK: other}, notes)
-    return Placing({each: header for each, place in places.items() if each != MASK and place.kind == "nifti"}, notes)
+    notes = (_OTHER_HEADER.format(name=" and ".join(drawn_on)),)
+    return Placing({MASK: other} if rule == "image" else dict.fromkeys(drawn_on, header), notes)
+
+
+def _of_its_size(mask: Header, headers: Mapping[str, Header], placed: Mapping[str, Grid]) -> list[str]:
+    """Names of the images on which the mask may have been drawn: they have its voxels, in whatever order of axes."""
+    shapes = {name: grid.shape for name, grid in placed.items()} | {name: one.shape for name, one in headers.items()}
+    return [name for name, shape in shapes.items() if sorted(shape) == sorted(mask.shape)]
+
+
+def _alike(headers: Sequence[Header | None]) -> bool:
+    """Whether files store their voxels in one order at one place, so that it is the same to lie on any of them."""
+    first = headers[0]
+    return first is not None and all(one is not None and _same_voxels(first, one) for one in headers[1:])
+
+
+def _same_voxels(one: Header, other: Header) -> bool:
+    if one.affine is None or other.affine is None:
+        return one.affine is other.affine and one.shape == other.shape
+    return Grid(one.shape, one.affine).voxels_from(Grid(other.shape, other.affine)) <= TOLERANCE_VOXELS
 
 
 def as_mask(image: Image) -> Image:
@@ -105,16 +129,15 @@ def as_mask(image: Image) -> Image:
     return replace(image, pixels=np.ascontiguousarray(ids))
 
 
-def _grid(root: Path, place: Place) -> Grid | None:
+def _grid(place: Place, header: Header | None) -> Grid | None:
     """Where the voxels lie; None where the file does not say it."""
     if place.kind == "dicom" and place.series is not None:
         from data_shards.sources.images.dicom.placing import grid_of
 
         return grid_of(place.series)
-    if place.kind != "nifti":
+    if header is None or header.affine is None:
         return None
-    header = header_of(root / place.path)
-    return None if header.affine is None else canonical_grid(header.shape, header.affine)
+    return canonical_grid(header.shape, header.affine)
 
 
 def _refused(own: Grid, grid: Grid, distance: float, name: str, *, option: str) -> Placing:

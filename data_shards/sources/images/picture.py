@@ -83,7 +83,7 @@ def read_picture(
         modality: how the image was made.
         not_finite: what is done with NaN and infinity, see :mod:`~data_shards.sources.images.background`.
         ids: pixels are class ids: the entries of a palette are numbers and not colours, and pixels of 1, 2 and 4 bits
-            stay what they are.
+            stay what they are; a GIF, which renumbers them, is refused.
 
     Raises:
         DataError: the file is damaged, cut short, too large (Pillow's own bound of 179 million pixels in a page, and
@@ -137,6 +137,9 @@ def _decode(
 
     notes: tuple[str, ...] = ()
     with PIL.Image.open(file, formats=_FORMATS) as picture:
+        # It has no grey: what saves it numbers the colours of each frame as it likes, and later frames come as colours.
+        if ids and picture.format == "GIF":
+            raise DataError("a GIF keeps colours and not the numbers that class ids are; a mask is expected as PNG")
         if picture.format == "PNG":
             picture.verify()  # the checksums of all chunks, which decoding does not compare
             if file.tell() + 4 < os.fstat(file.fileno()).st_size:  # it stops before the checksum of the last chunk

@@ -81,7 +81,7 @@ def plane_of(frame: Frame, *, projection: bool) -> Plane:
         location=_one(frame, "SliceLocation") if frame.index is None else None,
         number=_one(frame, "InstanceNumber") if frame.index is None else _number_in_stack(frame, frame.index),
         traits=(*(_trait(frame, trait.names) for trait in TRAITS), *frame.dimensions()),
-        timed=any((as_number(name, _trait(frame, (name,))) or 1) > 1 for name in points),
+        timed=any((as_number(_trait(frame, (name,))) or 1) > 1 for name in points),
     )
 
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from data_shards.sources.images.dicom.geometry import heights, in_mm, places
 from data_shards.sources.images.dicom.plane import Plane
-from data_shards.sources.images.dicom.traits import NUMBER, TRAITS, as_number, name_of
+from data_shards.sources.images.dicom.traits import NUMBER, TRAITS, as_order, name_of
 
 # Directions of slices of one stack agree to rounding, in radians: a tenth of a degree. So do pixel spacings.
 _PARALLEL = 2e-3
 _SPACING_TOLERANCE = 2e-3
-_DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,8 @@ def _by_value(planes: Sequence[Plane], members: list[int], trait: int) -> list[P
     differs = (name_of(trait),)
     if trait >= len(TRAITS) or not TRAITS[trait].time:
         return [Part(part, differs) for part in parts.values()]
-    numbers = {value: as_number(name_of(trait), value) for value in parts}
-    earliest = min(parts, key=lambda value: (numbers[value] is None, numbers[value] or 0.0))
+    ranks = _ranks(trait, parts)
+    earliest = min(parts, key=ranks.__getitem__)
     return [Part(part, differs, value == earliest) for value, part in parts.items()]
 
 
@@ -171,14 +170,15 @@ def _by_rank(where: np.ndarray, members: list[int], order: np.ndarray, name: str
 
 def _values(planes: Sequence[Plane], members: list[int], trait: int) -> np.ndarray | None:
     """A trait of the members as numbers; None when one of them has none."""
-    name = name_of(trait)
-    found = [as_number(name, planes[member].traits[trait]) for member in members]
-    if None in found:
-        return None
-    values = np.array(found, np.float64)
-    if name == "AcquisitionTime" and np.ptp(values) > _DAY_S / 2:  # midnight came between
-        values[values < _DAY_S / 2] += _DAY_S
-    return values
+    found = as_order(name_of(trait), [planes[member].traits[trait] for member in members])
+    return None if None in found else np.array(found, np.float64)
+
+
+def _ranks(trait: int, values: Iterable[str]) -> dict[str, tuple[bool, float]]:
+    """What orders the values of a time; those that are no numbers come last."""
+    values = list(dict.fromkeys(values))
+    numbers = as_order(name_of(trait), values)
+    return {value: (number is None, number or 0.0) for value, number in zip(values, numbers, strict=True)}
 
 
 def _together(planes: Sequence[Plane], members: list[int], count: int) -> list[Part]:
@@ -189,7 +189,16 @@ def _together(planes: Sequence[Plane], members: list[int], count: int) -> list[P
     for member in members:
         parts.setdefault(tuple(planes[member].traits[trait] for trait in shared), []).append(member)
     names = tuple(name_of(trait) for trait in shared)
-    return [Part(part, names, number == 0) for number, part in enumerate(parts.values())]
+    ranks = {trait: _ranks(trait, values[trait]) for trait in shared if trait < len(TRAITS) and TRAITS[trait].time}
+
+    def time(key: tuple[str, ...]) -> list[tuple[bool, float]]:
+        return [ranks[trait][value] for trait, value in zip(shared, key, strict=True) if trait in ranks]
+
+    earliest: dict[tuple[str, ...], tuple[str, ...]] = {}  # by the values of what is no time, as each echo has a first
+    others = {key: tuple(v for trait, v in zip(shared, key, strict=True) if trait not in ranks) for key in parts}
+    for key in sorted(parts, key=time):
+        earliest.setdefault(others[key], key)
+    return [Part(part, names, key == earliest[others[key]]) for key, part in parts.items()]
 
 
 def _distinct(where: np.ndarray, members: list[int]) -> bool:

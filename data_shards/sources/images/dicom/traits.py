@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,67 @@ TRAITS = (
 # Beside these, by the numbers that the file itself gives to its dimensions, and at last by the instance numbers.
 DIMENSION, NUMBER = "DimensionIndexValues", "InstanceNumber"
 
+_DAY_S = 86400.0
+_EPOCH = datetime(2000, 1, 1)  # near enough that doubles hold microseconds
+# YYYYMMDDHHMMSS.FFFFFF&ZZXX, of which all but the year may be left out from the right (PS3.5 section 6.2, DT).
+_DATE_TIME = re.compile(
+    r"(\d{4})(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(\d\d(?:\.\d*)?)?)?)?)?)?(?:([+-])(\d\d)(\d\d))?", re.ASCII
+)
+
 
 def name_of(trait: int) -> str:
     """How messages call the trait at this place in ``traits`` of a plane."""
     return TRAITS[trait].names[0] if trait < len(TRAITS) else DIMENSION
 
 
-def as_number(name: str, text: str) -> float | None:
-    """The value of a trait as a number that orders it; None when it is none.
-
-    Times of day and dates with times are in seconds.
-    """
-    text = text.strip()
+def as_number(text: str) -> float | None:
+    """The number that a text says; None when it says none."""
     try:
-        if name == "AcquisitionTime":  # HHMMSS.FFFFFF (PS3.5 section 6.2, TM)
-            text = text.replace(":", "")
-            return 3600.0 * int(text[:2]) + 60.0 * int(text[2:4] or 0) + float(text[4:] or 0)
-        return float(text.partition("+")[0] if name.endswith("DateTime") else text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
+
+
+def as_order(name: str, texts: Sequence[str]) -> list[float | None]:
+    """Numbers that order values of a trait; None for those that are none.
+
+    Times of day and dates with times are in seconds. Times of day that lie more than half a day apart have midnight
+    between them. Dates with times are compared in UTC where all of them state their offset from it, and as the clocks
+    on the wall where one does not.
+    """
+    if name.endswith("DateTime"):
+        moments = [_moment(text.strip()) for text in texts]
+        stated = all(moment is None or moment[1] is not None for moment in moments)
+        return [None if moment is None else moment[0] - (moment[1] or 0.0) * stated for moment in moments]
+    if name != "AcquisitionTime":
+        return [as_number(text) for text in texts]
+    clock = [_time_of_day(text.strip()) for text in texts]
+    known = [time for time in clock if time is not None]
+    if not known or max(known) - min(known) <= _DAY_S / 2:
+        return clock
+    return [time + _DAY_S if time is not None and time < _DAY_S / 2 else time for time in clock]
+
+
+def _time_of_day(text: str) -> float | None:
+    """Seconds since midnight from HHMMSS.FFFFFF (PS3.5 section 6.2, TM), with colons as ACR-NEMA wrote them."""
+    text = text.replace(":", "")
+    try:
+        return 3600.0 * int(text[:2]) + 60.0 * int(text[2:4] or 0) + float(text[4:] or 0)
+    except ValueError:
+        return None
+
+
+def _moment(text: str) -> tuple[float, float | None] | None:
+    """Seconds since 2000 by the clock on the wall, and how far it is ahead of UTC, None where that is not said."""
+    if not (found := _DATE_TIME.fullmatch(text)):
+        return None
+    year, month, day, hour, minute, second, sign, hours, minutes = found.groups()
+    try:
+        start = datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0))
+    except ValueError:
+        return None
+    seconds = (start - _EPOCH).total_seconds() + float(second or 0)
+    if sign is None:
+        return seconds, None
+    return seconds, float(sign + "1") * (3600 * int(hours) + 60 * int(minutes))

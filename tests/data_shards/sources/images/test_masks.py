@@ -10,6 +10,8 @@ import PIL.Image
 import pytest
 
 from data_shards.sample import Sample
+from data_shards.sources.images.masks import placing_of
+from data_shards.sources.images.study import Place
 from data_shards.support.errors import DataError
 from tests.data_shards.sources.images.make import images, nifti, reference, stored_as, table
 
@@ -38,6 +40,10 @@ def on_its_voxels(sample: Sample) -> bool:
         for name, image in sample.images.items()
         if name != "mask"
     )
+
+
+def place(name: str) -> Place:
+    return Place(name, "seg.nii" if name == "mask" else f"{name}.nii", "nifti")
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SAL"])
@@ -98,6 +104,46 @@ def test_images_of_a_study_may_lie_elsewhere_when_the_mask_fits_one_of_them(tmp_
     assert on_its_voxels(sample) and "not on those of img2" in sample.images["mask"].notes[0]
 
 
+@pytest.mark.parametrize("rule", ["refuse", "image", "mask"])
+@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize("kind", ["mirrored", "moved", "reordered"])
+def test_between_images_that_differ_nothing_says_on_which_a_mask_was_drawn(
+    tmp_path: Path, rule: str, elsewhere: bool, kind: str
+):
+    nifti(tmp_path / "img.nii", *stored_as(IMAGE, "LPS"))
+    data, affine = stored_as(IMAGE, "RPS" if kind == "mirrored" else "PIR" if kind == "reordered" else "LPS")
+    affine[:3, 3] += 40 * (kind == "moved")
+    nifti(tmp_path / "img2.nii", data, affine)
+    nifti(tmp_path / "seg.nii", stored_as(MASK, "LPS")[0], np.diag([0.6, 2.0, 3.0, 1.0]) if elsewhere else None)
+    with pytest.raises(DataError, match=r"row 4 of the table.*which it was drawn on is not known, img or img2"):
+        study(tmp_path, mask_header=rule)
+
+
+@pytest.mark.parametrize("rule", ["image", "mask"])
+def test_a_mask_lies_on_all_images_of_one_grid_and_not_on_those_of_another_size(tmp_path: Path, rule: str):
+    data, affine = stored_as(IMAGE, "LPS")
+    nifti(tmp_path / "img.nii", data[:-1], affine)
+    nifti(tmp_path / "img2.nii", data, affine)
+    nifti(tmp_path / "img3.nii", data, affine)
+    turned = stored_as(MASK, "AIR")[1]
+    nifti(tmp_path / "seg.nii", stored_as(MASK, "LPS")[0], turned)
+    placing = placing_of(tmp_path, {n: place(n) for n in ("img", "img2", "img3", "mask")}, rule)
+    assert set(placing.headers) == ({"mask"} if rule == "image" else {"img2", "img3"})
+    expected = affine if rule == "image" else turned
+    for header in placing.headers.values():
+        np.testing.assert_allclose(header.affine, expected)
+    assert "that of img2 and img3" in placing.notes[0]
+
+
+def test_a_mask_of_the_size_of_an_image_without_a_place_lies_on_that_one(tmp_path: Path):
+    data, affine = stored_as(IMAGE, "LPS")
+    nifti(tmp_path / "img.nii", data, None)
+    nifti(tmp_path / "img2.nii", data[:-1], affine)
+    nifti(tmp_path / "seg.nii", stored_as(MASK, "LPS")[0], np.diag([0.6, 2.0, 3.0, 1.0]))
+    placing = placing_of(tmp_path, {n: place(n) for n in ("img", "img2", "mask")}, "refuse")
+    assert placing.headers["mask"].affine is None and "voxels of img one by one" in placing.notes[0]
+
+
 def test_a_mask_of_another_size_is_refused(tmp_path: Path):
     data, affine = stored_as(IMAGE, "LPS")
     nifti(tmp_path / "img.nii", data, affine)
@@ -120,6 +166,20 @@ def test_the_entries_of_a_palette_are_class_ids(tmp_path: Path):
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     flat(tmp_path, picture)
     np.testing.assert_array_equal(study(tmp_path).images["mask"].pixels[0], IDS)
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "frames"])
+def test_a_gif_is_no_mask_as_it_numbers_its_colours_anew(tmp_path: Path, kind: str):
+    ids = PIL.Image.fromarray(np.where(IDS == 1, np.uint8(5), IDS))
+    flat(tmp_path, ids)
+    (tmp_path / "seg.png").unlink()
+    if kind == "palette":
+        ids = PIL.Image.fromarray(IDS, mode="P")
+        ids.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    more = [PIL.Image.fromarray(IDS)] if kind == "frames" else []
+    ids.save(tmp_path / "seg.gif", save_all=bool(more), append_images=more)
+    with pytest.raises(DataError, match=r"row 3 of the table.*: a GIF keeps colours.*expected as PNG"):
+        study(tmp_path)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -100,6 +100,56 @@ def test_the_order_of_a_time_at_each_place_tells_volumes_apart(change: Any, name
     assert [content for one, content in zip(series, contents(series), strict=True) if one.first] == [VOLUMES[0]]
 
 
+def first_of(name: str, texts: Sequence[str], folder: Path) -> list[list[int]]:
+    """The volumes that are first when all slices of a time point share a value; the last point is found first."""
+
+    def change(dataset: Dataset, time: int, place: int, number: int) -> None:
+        setattr(dataset, name, texts[time])
+
+    paths = sorted(cine(folder, change), key=lambda path: -(int(path.name) % TIMES))
+    series, unused = find_series(paths)
+    assert not unused and sorted(contents(series)) == VOLUMES
+    return [content for one, content in zip(series, contents(series), strict=True) if one.first]
+
+
+@pytest.mark.parametrize(
+    "name, texts",
+    [
+        ("AcquisitionTime", ("235930", "000030", "000130")),
+        ("AcquisitionTime", ("235930.5", "235945", "00")),
+        ("AcquisitionDateTime", ("20240101100000-0500", "20240101100500-0500", "20240101101000-0500")),
+        ("AcquisitionDateTime", ("20241027023000+0200", "20241027020500+0100", "20241027021000+0100")),
+        ("AcquisitionDateTime", ("20240101100430", "202401011005", "20240101100530")),
+        ("AcquisitionDateTime", ("20240229235959.9", "20240301", "20240301000000.1")),
+        ("AcquisitionDateTime", ("20240101100000.000001", "20240101100000.000002", "20240101100000.000003")),
+        ("AcquisitionDateTime", ("20240101100000+0100", "20240101100100", "20240101100200")),
+    ],
+)
+def test_times_that_slices_share_are_ordered_as_times(name: str, texts: Sequence[str], tmp_path: Path) -> None:
+    assert first_of(name, texts, tmp_path) == [VOLUMES[0]]
+
+
+@pytest.mark.parametrize("offset", ["", "+0100", "-0500"])
+def test_times_of_slices_may_lie_east_and_west_of_greenwich(offset: str, tmp_path: Path) -> None:
+    def change(dataset: Dataset, time: int, place: int, number: int) -> None:
+        moment(dataset, time, place, number)
+        dataset.AcquisitionDateTime += offset
+
+    series, unused = find_series(cine(tmp_path, change))
+    assert not unused and sorted(contents(series)) == VOLUMES
+    assert [content for one, content in zip(series, contents(series), strict=True) if one.first] == [VOLUMES[0]]
+
+
+def test_when_the_last_time_point_broke_off_the_first_is_first_in_whatever_order_files_come(tmp_path: Path) -> None:
+    def change(dataset: Dataset, time: int, place: int, number: int) -> None:
+        dataset.AcquisitionNumber, dataset.AcquisitionTime = time + 9, ("235900", "000100", "000300")[time]
+
+    paths = sorted(cine(tmp_path, change), key=lambda path: -(int(path.name) % TIMES))
+    series, unused = find_series([path for path in paths if int(path.name) != PLACES * TIMES - 1])
+    assert not unused and sorted(contents(series)) == [*VOLUMES[:2], VOLUMES[2][:-1]]
+    assert [content for one, content in zip(series, contents(series), strict=True) if one.first] == [VOLUMES[0]]
+
+
 def test_echoes_and_phases_together_are_told_apart(tmp_path: Path) -> None:
     paths = []
     for echo in (10, 20):
