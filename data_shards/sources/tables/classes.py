@@ -12,6 +12,7 @@ from typing import Protocol
 from data_shards.sources.tables.cells import (
     MISSING,
     PERHAPS_MISSING,
+    alike,
     flag,
     number_or_none,
     spelled,
@@ -63,17 +64,19 @@ class Numbered:
 def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
     """Tell the classes of a column by its cells.
 
-    - With ``classes`` a cell is the name of a class or its value.
+    - With ``classes`` a cell is the name of a class or its value. Names that are numbers are compared as numbers; where
+      one is another number than its value, numbers are names alone.
     - Whole numbers, also as ``1.0``, are taken as they are; negative ones, numbers with fractions and very large ones
       are numbered from 0 in the order of their values and give the classes their names.
-    - A column of yes and no, in whatever spelling, has 0 for no and 1 for yes.
+    - A column of yes and no, in whatever spelling, has 0 for no and 1 for yes. Words that say the same and are no
+      spellings of each other, as F and N of T, F and N, are classes of their own.
     - Other words are numbered from 0 in sorted order, numbers inside them by value: grade 2 before grade 10.
 
     Raises:
         DataError: numbers and words are mixed, or the column looks like one of identifiers or measurements.
     """
     if reading.classes is not None:
-        return _given(reading.classes)
+        return _given(reading.classes, reading)
     distinct = sorted(set(words))
     values = {word: _value(word, reading) for word in distinct}
     numbers = sorted({value for value in values.values() if value is not None})
@@ -86,26 +89,35 @@ def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
         )
     if all_numbers:
         return _by_number(values, numbers, reading.task)
-    if {flag(word) for word in distinct} == {False, True}:
-        return _yes_and_no(words)
+    flags = {word: flag(word, decimal_comma=reading.decimal_comma) for word in distinct}
+    yes_and_no = set(flags.values()) == {False, True}
+    if yes_and_no and all(alike(*pair) for pair in itertools.combinations(distinct, 2) if _same(flags, pair)):
+        return _yes_and_no(words, flags)
     if numbers:  # a shifted row, or a measurement: its text must not become the name of a class
         some = sum(value is not None for value in values.values())
         raise DataError(f"{some} of {len(distinct)} labels are numbers, the others are words; name the classes")
     return _by_word(distinct, reading.task)
 
 
-def _given(classes: Mapping[int, str]) -> Numbered:
+def _given(classes: Mapping[int, str], reading: HowToRead) -> Numbered:
     by_name = {name: value for value, name in classes.items()}
+    # pandas writes 1 as 1.0 once a cell of the column is missing: both are one name.
+    numbers = [(number, value) for name, value in by_name.items() if (number := _value(name, reading)) is not None]
+    by_number = dict(numbers)
+    if len(by_number) < len(numbers):
+        raise DataError("two names of classes are the same number")
+    if all(number == value for number, value in numbers):
+        by_number = {value: value for value in classes}
 
     def value_of(cell: str) -> int | None:
-        whole = whole_number(cell)
-        return by_name.get(cell, whole if whole in classes else None)
+        number = _value(cell, reading)
+        return by_name.get(cell, None if number is None else by_number.get(number))
 
     return Numbered(dict(classes), value_of)
 
 
 def _value(word: str, reading: HowToRead) -> int | float | None:
-    whole = whole_number(word)
+    whole = whole_number(word, decimal_comma=reading.decimal_comma)
     return whole if whole is not None else number_or_none(word, decimal_comma=reading.decimal_comma)
 
 
@@ -122,15 +134,19 @@ def _by_number(values: Mapping[str, int | float | None], numbers: Sequence[int |
     return Numbered(names, by_word.get, warnings)
 
 
-def _yes_and_no(words: Sequence[str]) -> Numbered:
+def _same(flags: Mapping[str, bool | None], pair: tuple[str, str]) -> bool:
+    return flags[pair[0]] is flags[pair[1]]
+
+
+def _yes_and_no(words: Sequence[str], flags: Mapping[str, bool | None]) -> Numbered:
     """Named by the commonest spelling of each."""
     counts = Counter(words)
-    spellings = {said: sorted(word for word in counts if flag(word) is said) for said in (False, True)}
+    spellings = {said: sorted(word for word in counts if flags[word] is said) for said in (False, True)}
     names = {int(said): max(found, key=counts.__getitem__) for said, found in spellings.items()}
     warnings = [
         f"{' and '.join(map(repr, found))} are read as one label" for found in spellings.values() if len(found) > 1
     ]
-    return Numbered(names, lambda cell: None if flag(cell) is None else int(bool(flag(cell))), warnings)
+    return Numbered(names, {word: int(bool(said)) for word, said in flags.items()}.get, warnings)
 
 
 def _by_word(distinct: Sequence[str], task: Task) -> Numbered:
