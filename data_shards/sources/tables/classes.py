@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Protocol
 
 from data_shards.sources.tables.cells import (
@@ -26,7 +27,10 @@ _MANY_CLASSES = 20
 _LONGEST_NAME = 60
 # From here on a whole number is rather the number of a person, or of anything else, than that of a class.
 _LARGEST_VALUE = 10**9
-_DIGITS = re.compile(r"(\d+)", re.ASCII)
+# A hyphen is a minus where nothing but a blank stands before it: "-1 SD", not "1-5" and not "grade-1".
+_NUMBER = re.compile(r"((?:(?<!\S)[+\-\N{MINUS SIGN}])?\d+(?:\.\d+)?)", re.ASCII)
+_NUMBER_WITH_COMMA = re.compile(_NUMBER.pattern.replace(r"\.", "[.,]"), re.ASCII)
+_TEXT_NUMBER_TEXT = 3
 _BETWEEN_WORDS = re.compile(r"[\s_-]+")
 
 
@@ -70,7 +74,8 @@ def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
       are numbered from 0 in the order of their values and give the classes their names.
     - A column of yes and no, in whatever spelling, has 0 for no and 1 for yes. Words that say the same and are no
       spellings of each other, as F and N of T, F and N, are classes of their own.
-    - Other words are numbered from 0 in sorted order, numbers inside them by value: grade 2 before grade 10.
+    - Other words are numbered from 0 in sorted order, numbers inside them by value: grade 2 before grade 10. The order
+      of ordinal classes is told unless the words are equal but for one number.
 
     Raises:
         DataError: numbers and words are mixed, or the column looks like one of identifiers or measurements.
@@ -96,7 +101,7 @@ def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
     if numbers:  # a shifted row, or a measurement: its text must not become the name of a class
         some = sum(value is not None for value in values.values())
         raise DataError(f"{some} of {len(distinct)} labels are numbers, the others are words; name the classes")
-    return _by_word(distinct, reading.task)
+    return _by_word(distinct, reading)
 
 
 def _given(classes: Mapping[int, str], reading: HowToRead) -> Numbered:
@@ -149,10 +154,11 @@ def _yes_and_no(words: Sequence[str], flags: Mapping[str, bool | None]) -> Numbe
     return Numbered(names, {word: int(bool(said)) for word, said in flags.items()}.get, warnings)
 
 
-def _by_word(distinct: Sequence[str], task: Task) -> Numbered:
+def _by_word(distinct: Sequence[str], reading: HowToRead) -> Numbered:
     if max(map(len, distinct)) > _LONGEST_NAME or not all(map(str.isprintable, distinct)):
         raise DataError(f"a label is not a word of at most {_LONGEST_NAME} printable characters; name the classes")
-    ordered = sorted(distinct, key=_natural)
+    parts = {word: _text_and_numbers(word, reading) for word in distinct}
+    ordered = sorted(distinct, key=parts.__getitem__)
     warnings = [
         f"labels {' and '.join(map(repr, alike))} are different classes; are they two spellings of one?"
         for _, group in itertools.groupby(sorted(ordered, key=_loosely), _loosely)
@@ -163,17 +169,23 @@ def _by_word(distinct: Sequence[str], task: Task) -> Numbered:
         for word in ordered
         if spelled(word) in (*MISSING, *PERHAPS_MISSING)
     ]
-    if task is Task.ordinal and not all(map(_DIGITS.search, ordered)):
+    # Only of words that are equal but for one number is the order certain: "<1" stands before "1-5" for people alone.
+    texts = {tuple(text for _, text in parts[word]) for word in ordered}
+    if reading.task is Task.ordinal and (len(texts) > 1 or len(texts.pop()) != _TEXT_NUMBER_TEXT):
         warnings.append(
-            f"the order of the classes is that of their letters: {' < '.join(ordered)}; classes says another"
+            f"the order of the classes is that of their letters and numbers: {' < '.join(ordered)}; "
+            "classes says another"
         )
     return Numbered(dict(enumerate(ordered)), {word: value for value, word in enumerate(ordered)}.get, warnings)
 
 
-def _natural(word: str) -> list[tuple[int, str]]:
-    """A word as text and numbers in turn, so that 2 stands before 10."""
-    parts = _DIGITS.split(word)
-    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
+def _text_and_numbers(word: str, reading: HowToRead) -> list[tuple[Decimal, str]]:
+    """A word as text and numbers in turn, so that 2 stands before 10, 1.25 before 1.5 and -2 before -1."""
+    parts = (_NUMBER_WITH_COMMA if reading.decimal_comma else _NUMBER).split(word)
+    return [
+        (Decimal(part.replace(",", ".").replace("\N{MINUS SIGN}", "-")), "") if place % 2 else (Decimal(0), part)
+        for place, part in enumerate(parts)
+    ]
 
 
 def _loosely(word: str) -> str:

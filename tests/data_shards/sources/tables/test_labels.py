@@ -223,3 +223,35 @@ def test_marks_that_are_given_classes_are_these(
 ) -> None:
     assert values(encoded(cells, classes=classes)) == found
     assert values(encoded(cells, classes=classes, task=Task.binary)) == found
+
+
+@pytest.mark.parametrize(
+    "cells, order, told",
+    [
+        (["<1", "1-5", ">5"], None, True),
+        (["<10", "10-20", ">20"], None, True),
+        (["grade 1", "Grade 2", "grade 3"], None, True),
+        (["low 1", "high 2"], None, True),
+        (["T1N0", "T1N1", "T2N0"], ["T1N0", "T1N1", "T2N0"], True),
+        (["mild", "severe"], ["mild", "severe"], True),
+        (["grade 1.5", "grade 1.25", "grade 1"], ["grade 1", "grade 1.25", "grade 1.5"], False),
+        (["0 SD", "-1 SD", "-2 SD", "+1 SD"], ["-2 SD", "-1 SD", "0 SD", "+1 SD"], False),
+        (
+            ["0 SD", "\N{MINUS SIGN}1 SD", "\N{MINUS SIGN}2 SD"],
+            ["\N{MINUS SIGN}2 SD", "\N{MINUS SIGN}1 SD", "0 SD"],
+            False,
+        ),
+        (["grade-10", "grade-2"], ["grade-2", "grade-10"], False),
+    ],
+)
+def test_the_order_of_ordinal_words_is_that_of_their_number_or_is_told(
+    cells: list[str], order: list[str] | None, told: bool
+) -> None:
+    labels = encoded(cells, task=Task.ordinal)
+    assert order is None or [labels.classes[place] for place in range(len(order))] == order
+    assert any("the order of the classes" in warning for warning in labels.warnings) == told
+
+
+def test_decimal_commas_in_ordinal_words_are_read_in_a_table_of_semicolons() -> None:
+    labels = encoded(["grade 1,5", "grade 1,25"], task=Task.ordinal, decimal_comma=True)
+    assert labels.classes == {0: "grade 1,25", 1: "grade 1,5"} and labels.warnings == []
