@@ -60,9 +60,9 @@ def is_tick(cell: str) -> bool:
     return spelled(cell) in _TICKS
 
 
-def flag(cell: str) -> bool | None:
-    """Yes or no; None when the cell is neither."""
-    whole = whole_number(cell)
+def flag(cell: str, *, decimal_comma: bool = False) -> bool | None:
+    """Yes or no; None when the cell is neither. ``decimal_comma`` as for :func:`number`."""
+    whole = whole_number(cell, decimal_comma=decimal_comma)
     word = spelled(cell) if whole is None else str(whole)
     return True if word in _YES else False if word in _NO else None
 
@@ -99,10 +99,25 @@ def number_or_none(cell: str, *, decimal_comma: bool = False) -> float | None:
         return None
 
 
-def whole_number(cell: str) -> int | None:
-    """The whole number in a cell, exactly, also when it is written as ``1.0``; None when it is none."""
+def alike(one: str, other: str) -> bool:
+    """Whether two words that say yes, or no, are spellings of one: ``Y`` and ``yes`` are, ``F`` and ``N`` are not.
+
+    Numbers and signs have no letters to compare and are like every word.
+    """
+    if not (one.isalpha() and other.isalpha()):
+        return True
+    first, second = (unicodedata.normalize("NFD", spelled(word)) for word in (one, other))
+    plain, other_plain = ("".join(filter(str.isalpha, word)) for word in (first, second))
+    return plain.startswith(other_plain) or other_plain.startswith(plain)
+
+
+def whole_number(cell: str, *, decimal_comma: bool = False) -> int | None:
+    """The whole number in a cell, exactly, also when it is written as ``1.0``; None when it is none.
+
+    ``decimal_comma`` as for :func:`number`.
+    """
     whole = _WHOLE.fullmatch(cell)
-    if whole is not None and not _THOUSANDS.fullmatch(cell) and len(cell) <= _DIGITS:
+    if whole is not None and (decimal_comma or not _THOUSANDS.fullmatch(cell)) and len(cell) <= _DIGITS:
         return int(whole[1])
-    value = number_or_none(cell)
+    value = number_or_none(cell, decimal_comma=decimal_comma)
     return int(value) if value is not None and value.is_integer() and abs(value) < 1 << 53 else None

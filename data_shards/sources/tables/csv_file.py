@@ -83,12 +83,13 @@ def read_csv(path: Path) -> CsvFile:
         text = io.TextIOWrapper(file, encoding, newline="")
         try:
             lines = _lines(text)
-            start = _through_header(lines)
-            stated = _SEPARATOR_LINE.fullmatch(start[-1])
+            start, header_lines = _through_header(lines)
+            stated = _SEPARATOR_LINE.fullmatch(header_lines)
             skipped = len(start) if stated else 0
             if stated:
-                start += _through_header(lines)
-            delimiter = stated[1] if stated else _delimiter(start[-1])
+                more, header_lines = _through_header(lines)
+                start += more
+            delimiter = stated[1] if stated else _delimiter(header_lines)
             records = _records(itertools.chain(start, lines), delimiter)
             records = itertools.islice(records, skipped, None)
             filled = ((number, cells) for number, cells in records if any(cells))
@@ -147,13 +148,18 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _through_header(lines: Iterator[str]) -> list[str]:
-    """Lines up to the first that has a letter or a digit."""
-    start = []
+def _through_header(lines: Iterator[str]) -> tuple[list[str], str]:
+    """Lines up to the first row that has a letter or a digit, and the text of this row, whose quotes may hold lines."""
+    start: list[str] = []
+    header = ""
     for line in itertools.islice(lines, _LINES_BEFORE_HEADER):
         start.append(line)
-        if any(map(str.isalnum, line)):
-            return start
+        if header or any(map(str.isalnum, line)):
+            header += line
+            if header.count('"') % 2 == 0:
+                return start, header
+    if header:  # a quote that does not close: what is wrong shows when the rows are read
+        return start, header
     short = len(start) < _LINES_BEFORE_HEADER
     raise DataError("the table is empty" if short else f"its first {_LINES_BEFORE_HEADER} lines are empty")
 

@@ -81,7 +81,7 @@ def encode_labels(
     columns = task is Task.multilabel or (task is Task.unknown and len(names) > 1)
     if len(names) > 1 and not columns and task is not Task.regression:
         raise DataError(f"{len(names)} label columns; task {task.name} has one")
-    if task is not Task.regression:
+    if columns or (reading.classes is None and task is not Task.regression):  # given classes say what a mark is
         cells, warnings = _with_marks(cells, names)
     warnings = warnings + _told_missing(cells, missing)
     known = [_known(each, missing, name, reading.partial) for each, name in zip(cells, where, strict=True)]
@@ -94,7 +94,7 @@ def encode_labels(
         count = len(names)
         if reading.classes is not None and sorted(reading.classes) != list(range(count)):
             raise DataError(f"classes name {len(reading.classes)} columns; the {count} label columns count from 0")
-        vectors = [_flags(each, name) for each, name in zip(known, where, strict=True)]
+        vectors = [_flags(each, name, reading) for each, name in zip(known, where, strict=True)]
         return Labels(Task.multilabel, dict(reading.classes or enumerate(names)), vectors, warnings)
     words = [None if each is None else each[0] for each in known]
     numbered = number_classes([word for word in words if word is not None], reading)
@@ -130,10 +130,10 @@ def _measured(cells: Sequence[str] | None, name: str, reading: Reading) -> np.nd
         raise DataError(f"{name}: the label {error}") from None
 
 
-def _flags(cells: Sequence[str] | None, name: str) -> np.ndarray | None:
+def _flags(cells: Sequence[str] | None, name: str, reading: Reading) -> np.ndarray | None:
     if cells is None:
         return None
-    flags = [flag(cell) for cell in cells]
+    flags = [flag(cell, decimal_comma=reading.decimal_comma) for cell in cells]
     if None in flags:
         raise DataError(f"{name}: the label says neither yes nor no (1 or 0, true or false, positive or negative, x)")
     return np.array(flags, np.int64)

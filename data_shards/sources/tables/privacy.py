@@ -19,10 +19,10 @@ OLDEST_YEARS = 90.0
 _DAYS_OF_YEAR = 365.25
 # How many of a unit make a year.
 _UNITS = {
-    **dict.fromkeys(("y", "yr", "yrs", "year", "years", "yo", "yearsold"), 1.0),
-    **dict.fromkeys(("m", "mo", "mos", "month", "months"), 12.0),
-    **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), _DAYS_OF_YEAR / 7),
-    **dict.fromkeys(("d", "day", "days"), _DAYS_OF_YEAR),
+    **dict.fromkeys(("y", "yr", "yrs", "year", "years", "yo", "yearsold", "jahr", "jahre", "jahren"), 1.0),
+    **dict.fromkeys(("m", "mo", "mos", "month", "months", "monat", "monate", "monaten"), 12.0),
+    **dict.fromkeys(("w", "wk", "wks", "week", "weeks", "woche", "wochen"), _DAYS_OF_YEAR / 7),
+    **dict.fromkeys(("d", "day", "days", "tag", "tage", "tagen"), _DAYS_OF_YEAR),
 }
 # 091Y, 18 months, 90+, >89, 89.5 years old
 _AGE = re.compile(r"([<>≥≤=]*)\s*(-?\d[\d.,]*)\s*([a-z/ ]*)(\+?)\s*([a-z/ ]*)\.?", re.IGNORECASE | re.ASCII)
@@ -30,25 +30,45 @@ _AGE = re.compile(r"([<>≥≤=]*)\s*(-?\d[\d.,]*)\s*([a-z/ ]*)(\+?)\s*([a-z/ ]*
 # "PatientAge", "patient_age" and "MRIAge at 12 months" as words and numbers.
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-# Words that are glued to "age" in the names of columns: PTAGE, ageatscan, agemonths.
-_BEFORE = "pt|pat|patients?|subj|subjects?|participant|person|donor|case|scan|study|visit|exam|entry|current|onset"
+# Words that are glued to "age" in the names of columns: PTAGE, ageatscan, agemonths, AGEDX.
+_EVENT = (
+    "acq|acquisition|mri?|ct|pet|dx|diag|diagnosis|scan|study|series|exam|visit|entry|onset|death|baseline|bl|surgery|"
+    "img|imaging|inclusion|enrol+ment|screening"
+)
+_BEFORE = f"pt|pat|patients?|subj|subjects?|participant|person|donor|case|current|{_EVENT}"
 _UNIT = "y|yrs?|years?|m|mos?|months?|wks?|weeks?|d|days?"
-_AGE_WORD = re.compile(rf"(?:{_BEFORE})?age(?:s|group|bl|baseline|at[a-z]*|(?:in)?({_UNIT}))?")
-_AGE_ELSEWHERE = frozenset(("alter", "edad", "idade", "leeftijd", "âge", "età", "ålder", "alder", "wiek"))
+_AGE_WORD = re.compile(rf"(?:{_BEFORE})?age(?:s|group|(?:in)?({_UNIT}))?(?:at[a-z]*|{_EVENT})?")
+_GERMAN = "patient(?:en)?|probanden|lebens|untersuchungs|diagnose|erkrankungs"
+_AGE_ELSEWHERE = re.compile(
+    rf"(?:{_GERMAN})?alter(?:s|sgruppe|(?:in)?(jahren?|monaten?|wochen?|tagen?))?"
+    "|edad|idade|leeftijd|âge|età|ålder|alder|wiek"
+)
 
-_BIRTH = frozenset(("dob", "yob", "bday", "birthdate", "birthday", "birthyear", "dateofbirth", "yearofbirth", "born"))
-_WHEN = frozenset(("date", "day", "year", "month", "time", "dt"))
+_WHEN_WORD = "date|day|years?|yr|month|time|dt|datum|jahr|tag|monat|fecha|año|année"
+_WHEN = frozenset((*_WHEN_WORD.split("|"), "data", "ano", "annee", "anno", "jaar"))
+_BORN = frozenset(
+    ("birth", "born", "geburt", "geburts", "naissance", "nacimiento", "nascimento", "nascita", "geboorte")
+)
+_BIRTH = re.compile(
+    rf"dob|yob|bday|born|(?:birth|born|geburts|geboorte)(?:{_WHEN_WORD})|(?:{_WHEN_WORD})(?:of)?(?:birth|born)"
+)
 _DATE = re.compile(
-    "(?:acq|acquisition|study|scan|series|exam|visit|content|image|img|death|birth|followup)?date(?:time)?"
+    f"(?:{_EVENT}|content|image|birth|followup)?date(?:time)?|(?:{_EVENT}|image|followup)dt|[a-zäöüß]*datum|fecha"
 )
 _NUMBER_OF_PERSON = frozenset((
     "mrn", "ssn", "ptid", "rid", "pid", "patid", "patientid", "patientname", "subjectid", "subjid", "accession",
     "accessionnumber", "nhs", "phone", "telephone", "fax", "email", "zip", "zipcode", "postcode", "insurance",
+    "hospitalno", "hospitalnr", "hospitalnum", "hospitalnumber",
 ))  # fmt: skip
 _PERSON = frozenset((
-    "patient", "patients", "subject", "subj", "participant", "person", "donor", "pt", "medical", "record",
+    "patient", "patients", "subject", "subj", "participant", "person", "donor", "pt", "pat", "medical", "record",
+    "patienten",
 ))  # fmt: skip
-_NUMBER = frozenset(("id", "ids", "uid", "uuid", "identifier", "number", "no", "nr", "num", "code", "key", "name"))
+_NUMBER = frozenset(
+    ("id", "ids", "uid", "uuid", "identifier", "number", "no", "nr", "num", "code", "key", "name", "nummer")
+)
+# Patientennummer, PATNR, Fallnummer; "fall number" in two words counts falls.
+_PERSON_NUMBER = re.compile("(?:pat|patient(?:en)?|probanden|fall|versicherten|kranken)(?:nummer|nr|id|name|kennung)")
 
 
 def words_of(name: str) -> list[str]:
@@ -60,7 +80,7 @@ def is_age(*names: str) -> bool:
     """Whether one of the names is that of an age, however it is written: ``PatientAge``, ``age_months``, ``AGE``."""
     for name in names:
         words = words_of(name)
-        if any(_AGE_WORD.fullmatch(word) or word in _AGE_ELSEWHERE for word in (*words, "".join(words))):
+        if any(_AGE_WORD.fullmatch(word) or _AGE_ELSEWHERE.fullmatch(word) for word in (*words, "".join(words))):
             return True
     return False
 
@@ -72,11 +92,13 @@ def identifies(name: str) -> str:
     """
     apart = words_of(name)
     words = {*apart, "".join(apart)}
-    if words & _BIRTH or set(apart) - _PERSON == {"birth"} or ("birth" in words and words & _WHEN):
+    born = words & _BORN
+    if any(map(_BIRTH.fullmatch, words)) or (born and (words & _WHEN or set(apart) - _PERSON <= _BORN)):
         return "a birth date; keep the age instead"
-    if any(_DATE.fullmatch(word) for word in words):
+    if any(map(_DATE.fullmatch, words)):
         return "a date; keep the time since another event instead"
-    if words & _NUMBER_OF_PERSON or (words & _PERSON and words & _NUMBER):
+    numbered = any(map(_PERSON_NUMBER.fullmatch, set(apart)))
+    if numbered or words & _NUMBER_OF_PERSON or (words & _PERSON and words & _NUMBER):
         return "the number or name of a person"
     return ""
 
@@ -131,16 +153,20 @@ def kept_number(text: str, *names: str, decimal_comma: bool = False) -> float:
 
 
 def _per_year(names: Iterable[str]) -> float:
-    """The unit of an age by the end of its names; years where none says one.
+    """The unit of an age by its names; years where none says one.
 
-    A unit after a number or after ``at`` says when: ``age_at_12_months`` is in years.
+    A unit beside a number, after ``at`` or before ``of`` says when: ``age_at_12_months`` and ``age_on_day_of_scan`` are
+    in years, ``age_months_at_scan`` and ``months_of_age`` are not.
     """
     for name in names:
-        *others, last = words_of(name) or [""]
-        glued = _AGE_WORD.fullmatch(last)
-        unit = glued[1] if glued and glued[1] else last
-        if unit in _UNITS and not (others and (others[-1].isdecimal() or others[-1] == "at")):
-            return _UNITS[unit]
+        words = ["", *words_of(name), "", ""]
+        for before, word, after, next_one in zip(words, words[1:], words[2:], words[3:], strict=False):
+            glued = _AGE_WORD.fullmatch(word) or _AGE_ELSEWHERE.fullmatch(word)
+            unit = glued[1] if glued and glued[1] else word
+            of_something = after == "of" and not is_age(next_one)
+            says_when = before.isdecimal() or before == "at" or after.isdecimal() or of_something
+            if unit in _UNITS and not says_when:
+                return _UNITS[unit]
     return 1.0
 
 

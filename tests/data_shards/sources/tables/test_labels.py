@@ -152,3 +152,106 @@ def test_numbers_have_a_point_or_a_comma_and_nothing_is_guessed(
 def test_labels_are_integers_or_floats() -> None:
     for labels, dtype in ((encoded(["1.0", "2"]), np.int64), (encoded(["1", "2"], task=Task.regression), np.float64)):
         assert labels.vectors[0] is not None and labels.vectors[0].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "classes, cells, found",
+    [
+        ({0: "1", 1: "2", 2: "3"}, ["1", "1.0", "2.0", "3"], [0, 0, 1, 2]),
+        ({0: "1", 1: "0"}, ["1.0", "1", "0", "0.0"], [0, 0, 1, 1]),
+        ({0: "0.5", 1: "1.0"}, ["0.50", "1", "1.0"], [0, 1, 1]),
+        ({1: "1", 2: "many"}, ["1.0", "2", "many"], [1, 2, 2]),
+        ({0: "benign", 1: "malignant"}, ["1.0", "benign", "0"], [1, 0, 0]),
+    ],
+)
+def test_given_classes_that_are_numbers_are_found_by_every_spelling_of_the_number(
+    classes: dict[int, str], cells: list[str], found: list[int]
+) -> None:
+    labels = encoded(cells, classes=classes)
+    assert values(labels) == [[value] for value in found] and labels.classes == classes
+
+
+def test_a_number_that_could_be_a_name_or_a_value_of_given_classes_is_refused() -> None:
+    with pytest.raises(DataError, match="none of the 3 classes"):
+        encoded(["1", "0"], classes={0: "1", 1: "2", 2: "3"})
+    with pytest.raises(DataError, match="two names of classes are the same number"):
+        encoded(["1"], classes={0: "1", 1: "1.0"})
+
+
+def test_three_decimals_after_a_comma_are_those_of_a_table_with_semicolons() -> None:
+    cells = ["1,000", "2,000", "3,000"]
+    numbered = encoded(cells, decimal_comma=True)
+    assert values(numbered) == [[1], [2], [3]] and numbered.classes == {1: "1", 2: "2", 3: "3"}
+    given = encoded(cells, decimal_comma=True, classes={1: "a", 2: "b", 3: "c"})
+    assert values(given) == [[1], [2], [3]]
+    several = encoded(["1,000", "0,000"], ["0,000", "1,000"], decimal_comma=True)
+    assert values(several) == [[1, 0], [0, 1]]
+    binary = encoded(["1,000", "no"], decimal_comma=True)
+    assert values(binary) == [[1], [0]]
+    for columns in ((cells[:2], ["0", "1"]), (cells,)):
+        with pytest.raises(DataError):
+            encoded(*columns, task=Task.multilabel)
+
+
+@pytest.mark.parametrize(
+    "cells, found",
+    [
+        (["T", "F", "N"], [2, 0, 1]),
+        (["yes", "true", "no"], [2, 1, 0]),
+        (["positive", "present", "absent"], [1, 2, 0]),
+        (["Y", "yes", "No"], [1, 1, 0]),
+        (["sí", "si", "no"], [1, 1, 0]),
+        (["1", "yes", "no"], [1, 1, 0]),
+        (["T", "F"], [1, 0]),
+    ],
+)
+def test_only_spellings_of_one_word_are_one_label(cells: list[str], found: list[int]) -> None:
+    labels = encoded(cells)
+    assert values(labels) == [[value] for value in found] and len(labels.classes) == len(set(found))
+
+
+@pytest.mark.parametrize(
+    "classes, cells, found",
+    [
+        ({0: "-", 1: "+"}, ["+", "-", ""], [[1], [0], None]),
+        ({0: "x", 1: "o"}, ["x", "x", ""], [[0], [0], None]),
+        ({0: "o", 1: "x"}, ["x", "o", ""], [[1], [0], None]),
+    ],
+)
+def test_marks_that_are_given_classes_are_these(
+    classes: dict[int, str], cells: list[str], found: list[list[int] | None]
+) -> None:
+    assert values(encoded(cells, classes=classes)) == found
+    assert values(encoded(cells, classes=classes, task=Task.binary)) == found
+
+
+@pytest.mark.parametrize(
+    "cells, order, told",
+    [
+        (["<1", "1-5", ">5"], None, True),
+        (["<10", "10-20", ">20"], None, True),
+        (["grade 1", "Grade 2", "grade 3"], None, True),
+        (["low 1", "high 2"], None, True),
+        (["T1N0", "T1N1", "T2N0"], ["T1N0", "T1N1", "T2N0"], True),
+        (["mild", "severe"], ["mild", "severe"], True),
+        (["grade 1.5", "grade 1.25", "grade 1"], ["grade 1", "grade 1.25", "grade 1.5"], False),
+        (["0 SD", "-1 SD", "-2 SD", "+1 SD"], ["-2 SD", "-1 SD", "0 SD", "+1 SD"], False),
+        (
+            ["0 SD", "\N{MINUS SIGN}1 SD", "\N{MINUS SIGN}2 SD"],
+            ["\N{MINUS SIGN}2 SD", "\N{MINUS SIGN}1 SD", "0 SD"],
+            False,
+        ),
+        (["grade-10", "grade-2"], ["grade-2", "grade-10"], False),
+    ],
+)
+def test_the_order_of_ordinal_words_is_that_of_their_number_or_is_told(
+    cells: list[str], order: list[str] | None, told: bool
+) -> None:
+    labels = encoded(cells, task=Task.ordinal)
+    assert order is None or [labels.classes[place] for place in range(len(order))] == order
+    assert any("the order of the classes" in warning for warning in labels.warnings) == told
+
+
+def test_decimal_commas_in_ordinal_words_are_read_in_a_table_of_semicolons() -> None:
+    labels = encoded(["grade 1,5", "grade 1,25"], task=Task.ordinal, decimal_comma=True)
+    assert labels.classes == {0: "grade 1,25", 1: "grade 1,5"} and labels.warnings == []

@@ -11,6 +11,8 @@ AGES = (
     "age", "Age", "AGE", "PatientAge", "patient_age", "PATIENT_AGE", "Patient's Age", "PTAGE", "Age at scan",
     "ageAtScan",
     "AGEatScan", "age_months", "agemonths", "Age (years)", "subject age", "mriAge", "Alter", "Âge", "edad", "age2",
+    "AGEDX", "mriage", "agemri", "DXAGE", "age_dx", "Patientenalter", "Lebensalter", "Altersgruppe", "Alter in Monaten",
+    "agemonthsatscan",
 )  # fmt: skip
 NO_AGES = (
     "dosage",
@@ -24,13 +26,23 @@ NO_AGES = (
     "voltage",
     "cartilage",
     "ageing",
+    "triage",
+    "salter_harris",
+    "Walter",
+    "dxa",
 )
 IDENTIFYING = (
     "PatientID", "patient_id", "patient no", "MRN", "subject-id", "AccessionNumber", "ptid", "patient name", "zip",
     "dob", "PatientBirthDate", "patient.birth", "birth", "birth date", "Year of birth", "birthYear", "StudyDate",
     "acq_date", "DateOfDeath", "born",
+    "Geburtsjahr", "Geburtsdatum", "birth_yr", "BirthYr", "BIRTHYR", "yr_birth", "yearborn", "year_born", "Geburt",
+    "fecha_nacimiento", "date de naissance", "Patientennummer", "PatNr", "PATNR", "Patienten-Nr.", "Fallnummer",
+    "hospital_no", "Datum", "Untersuchungsdatum", "scan_dt", "SCANDT", "MRI date",
 )  # fmt: skip
-HARMLESS = ("weight", "birth_weight", "slice_id", "subject_count", "candidate", "score", "months", "age", "name_length")
+HARMLESS = (
+    "weight", "birth_weight", "slice_id", "subject_count", "candidate", "score", "months", "age", "name_length",
+    "Geburtsgewicht", "fall_number", "hospital", "dt", "birth_order",
+)  # fmt: skip
 
 
 def test_columns_of_ages_are_known_by_every_spelling() -> None:
@@ -64,7 +76,7 @@ def test_what_is_no_age_is_refused_without_its_text(text: str) -> None:
 
 @pytest.mark.parametrize("names", [(name, "x") for name in AGES] + [("x", name) for name in AGES])
 def test_no_name_of_an_age_lets_one_above_89_years_pass(names: tuple[str, str]) -> None:
-    in_months = any("months" in name.lower() for name in names)
+    in_months = any("mon" in name.lower() for name in names)
     most = 90 * (12 if in_months else 1)
     for age in (90, 97.5, 118):
         assert kept_number("0" + f"{age}Y".zfill(4), *names) == most
@@ -75,3 +87,18 @@ def test_no_name_of_an_age_lets_one_above_89_years_pass(names: tuple[str, str]) 
 @pytest.mark.parametrize("name", ["age_at_12_months", "age at month 12", "age_at_days", "ageAtVisit2"])
 def test_a_unit_that_says_when_is_not_taken_for_the_unit_of_the_age(name: str) -> None:
     assert kept_number("95", name) == 90
+
+
+@pytest.mark.parametrize(
+    "name, per_year",
+    [
+        ("age_months_at_scan", 12), ("months_of_age", 12), ("AgeInMonthsAtVisit", 12), ("age_mo_bl", 12),
+        ("age_days_at_mri", 365.25), ("agemonthsatscan", 12), ("Alter_Monate_bei_Untersuchung", 12),
+        ("age_weeks_corrected", 365.25 / 7), ("age_at_diagnosis_days", 365.25), ("age_years_at_scan", 1),
+        ("age_on_day_of_scan", 1), ("age_month_12", 1),
+    ],
+)  # fmt: skip
+def test_the_unit_of_an_age_stands_anywhere_in_its_name(name: str, per_year: float) -> None:
+    for years in (0.5, 8.5, 88, 97):
+        assert kept_number(repr(years * per_year), name) == (90 * per_year if years > 89 else years * per_year)
+        assert kept_value(years * per_year, "x", name) == (90 * per_year if years > 89 else years * per_year)

@@ -149,6 +149,10 @@ FORMS = {
     "quotes after blanks": '"path", "label"\n"a.png", "1"\n"b.png", "0"\n',
     "the other name of the file": "file,label\na.png,1\nb.png,0\n",
     "a comma in a quoted name": '"note, long";path;label\nx;a.png;1\ny;b.png;0\n',
+    "lines in the first name": '"note,\nin\n""lines""";path;label\nx;a.png;1\ny;b.png;0\n',
+    "lines in a later name": 'path;"note,\n,,";label\na.png;x;1\nb.png;y;0\n',
+    "lines in a name after sep": 'sep=;\n"a,\n,,b";path;label\nx;a.png;1\ny;b.png;0\n',
+    "a quote inside a name": 'path;label;size in "\na.png;1;3\nb.png;0;4\n',
     "more columns": "id,path,note,label,when\n7,a.png,x,1,2001-02-03\n8,b.png,y,0,\n",
 }
 
