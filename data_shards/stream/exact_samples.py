@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 import webdataset
 from torch.utils.data import get_worker_info
 
@@ -61,11 +62,20 @@ class ExactSamples(webdataset.PipelineStage):
         share = share_of(dataset, by_shard=locality is not None)
         self._plan = BatchPlan([share], batch_size=batch_size, seed=seed, locality=locality)
         self._order = order_digest([dataset], self._plan, batch_size, locality)
+        self.held = 0
+        """How many items a later step has taken and not handed on; iterating anew would lose them."""
+        self._in_worker = False
+        # How often a beginning was set, its epoch and its position: seen by workers that live on after an epoch.
+        self._wanted = torch.zeros(3, dtype=torch.int64).share_memory_()
         self.set_epoch(epoch)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._wanted.share_memory_()  # a copy has its own workers; nothing is changed on the way to a worker
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
-        self._epoch, self._start, self._given = epoch, 0, 0
+        self._begin(epoch, 0)
 
     def state_dict(self, samples: int | None = None) -> dict[str, Any]:
         """Where the next run begins when this rank, and so every other, has used ``samples`` more.
@@ -73,13 +83,15 @@ class ExactSamples(webdataset.PipelineStage):
         Args:
             samples: counted from where the epoch was begun or resumed; None takes those that have left this stage in
                 this process.
+
+        Raises:
+            ConfigError: this is a worker, or ``samples`` is None and a later step holds some of them.
         """
         if get_worker_info() is not None:
             raise ConfigError("a worker does not know what its loader has handed out: state_dict(samples) in the loop")
-        used = self._given if samples is None else samples
-        position = self._start + used * self._world_size
-        done = position >= len(self.dataset)
-        epoch, position = (self._epoch + 1, 0) if done else (self._epoch, position)
+        if samples is None:
+            self._check_held("say how many samples were used, state_dict(samples)")
+        epoch, position = self._after(self._given if samples is None else samples)
         return {"epoch": epoch, "position": position, "order": self._order}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -93,27 +105,63 @@ class ExactSamples(webdataset.PipelineStage):
                 "the pipeline state was taken with another seed, batch size or dataset; an epoch that was begun can "
                 "only go on with the same ones"
             )
-        self.set_epoch(int(state["epoch"]))
-        self._start = int(state["position"])
+        self._begin(int(state["epoch"]), int(state["position"]))
+
+    def enter(self) -> None:
+        """Begin a pass; a worker that lives on after an epoch takes the beginning that was set since.
+
+        Raises:
+            ConfigError: none was set. What the loader has handed out is not known here, nor would the process of the
+                loader know which epoch it is in.
+        """
+        if get_worker_info() is None:
+            return
+        if self._in_worker:
+            times, epoch, start = self._wanted.tolist()
+            if times == self._times:
+                raise ConfigError("persistent workers: begin every epoch with set_epoch or load_state_dict")
+            self._times = times
+            self._set(epoch, start)
+        self._in_worker = True
 
     def run(self) -> Iterator[dict[str, Any]]:
         """The samples that are left of the epoch; the next run shows the next epoch.
 
         Raises:
+            ConfigError: a later step holds samples of a loop that was broken off.
             DataError: a shard is damaged.
         """
+        self._check_held("go on with set_epoch or load_state_dict")
+        # Only now: until the next run, later steps may still hand out the end of an epoch that has left this stage.
+        self._set(*self._after(self._given))
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
-        if info is None:
-            self._start += self._given * self._world_size
-        self._given = 0
         for indices in self._indices(worker, workers):
             if self.dataset.remote:
                 self.dataset.prefetch(indices)
             for members in self.dataset.members(indices):
                 self._given += 1
                 yield _sample(members)
-        self.set_epoch(self._epoch + 1)
+        self._ended = True
+
+    def _begin(self, epoch: int, start: int) -> None:
+        """Set where the next run begins, here and in workers that live on."""
+        self._set(epoch, start)
+        self._times = int(self._wanted[0]) + 1
+        self._wanted.copy_(torch.tensor([self._times, epoch, start]))
+
+    def _set(self, epoch: int, start: int) -> None:
+        self._epoch, self._start, self._given, self._ended, self.held = epoch, start, 0, False, 0
+
+    def _after(self, used: int) -> tuple[int, int]:
+        """Epoch and position after ``used`` samples of this rank; a rank with a shorter share may end before."""
+        position = self._start + used * self._world_size
+        done = position >= len(self.dataset) or (self._ended and used >= self._given)
+        return (self._epoch + 1, 0) if done else (self._epoch, position)
+
+    def _check_held(self, remedy: str) -> None:
+        if self.held:
+            raise ConfigError(f"shuffle holds {self.held} items that were not handed out: {remedy}")
 
     def _indices(self, worker: int, workers: int) -> Iterator[np.ndarray]:
         """Own samples of one global batch after the other, as positions in the dataset."""

@@ -40,7 +40,8 @@ class ShardPipeline(webdataset.DataPipeline, webdataset.FluidInterface):
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch.
 
-        A DataLoader with workers copies the pipeline: without ``persistent_workers`` every epoch begins with this call.
+        A DataLoader with workers copies the pipeline, so there every epoch begins with this call or with
+        :meth:`load_state_dict`; ``persistent_workers`` see it too, and refuse to go on without it.
         """
         self.samples.set_epoch(epoch)
 
@@ -53,7 +54,7 @@ class ShardPipeline(webdataset.DataPipeline, webdataset.FluidInterface):
                 workers of a DataLoader, or ``shuffle``. None counts those that have left the first stage.
 
         Raises:
-            ConfigError: this is a worker of a DataLoader.
+            ConfigError: this is a worker of a DataLoader, or None was given while ``shuffle`` holds samples.
         """
         return self.samples.state_dict(samples)
 
@@ -64,6 +65,27 @@ class ShardPipeline(webdataset.DataPipeline, webdataset.FluidInterface):
             CheckpointError: the state belongs to another order.
         """
         self.samples.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Any]:
+        """What is left of the epoch; iterating again shows the next epoch, or what a broken loop left.
+
+        Raises:
+            ConfigError: workers that live on after an epoch were not told the next one, or a loop was broken off while
+                ``shuffle`` held samples, which would be lost.
+        """
+        self.samples.enter()  # with the first sample: what iter itself raises, a worker does not hand to its loader
+        yield from super().__iter__()
+
+    def shuffle(self, size: int, **options: Any) -> ShardPipeline:
+        """As webdataset's own step, which mixes a buffer of ``size`` items; what it holds is counted.
+
+        The order is a permutation of the whole epoch already. A state taken with a buffer in between counts the samples
+        but not which ones they were: from there on, up to ``size`` are shown again in place of as many others.
+        """
+        if size < 1:
+            return self
+        composed: ShardPipeline = self.compose(_HeldShuffle(self.samples, webdataset.filters.shuffle(size, **options)))
+        return composed
 
     def batched(
         self, batchsize: int, collation_fn: Collate | None = default_collation_fn, partial: bool = True
@@ -130,6 +152,23 @@ def webdataset_pipeline(
             neighbours=neighbours,
         )
     )
+
+
+class _HeldShuffle(webdataset.PipelineStage):
+    """A shuffle that tells the first stage how many items it holds."""
+
+    def __init__(self, samples: ExactSamples, shuffle: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+        self._samples, self._shuffle = samples, shuffle
+
+    def run(self, source: Iterable[Any]) -> Iterator[Any]:
+        for item in self._shuffle(self._taken(source)):
+            self._samples.held -= 1
+            yield item
+
+    def _taken(self, source: Iterable[Any]) -> Iterator[Any]:
+        for item in source:
+            self._samples.held += 1
+            yield item
 
 
 def _exact_batches(samples: Iterable[Any], size: int, collate: Collate | None, partial: bool) -> Iterator[Any]:

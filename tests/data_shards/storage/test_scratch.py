@@ -28,6 +28,23 @@ with terminated_in_order(), scratch_folder("test-scratch-") as folder, new_folde
     time.sleep(60)
 """
 
+# Ends itself as ``kill -9`` does, at one of the steps by which a folder is made.
+_KILLED = """
+import os, signal, sys, tempfile
+from data_shards.storage import scratch
+tempfile.gettempdir()  # opens a file to try the place
+def killed(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1] == "open":
+    os.open = killed
+elif sys.argv[1] == "lock":
+    scratch.locks.try_lock = killed
+else:
+    scratch.Path.rename = killed
+with scratch.scratch_folder("test-scratch-"):
+    pass
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -71,6 +88,20 @@ def test_what_a_killed_process_left_goes_with_the_next_one_and_what_is_in_use_st
         assert len(list(place.iterdir())) == 4  # its own two, and those of the process that lives
     assert ended(alive, signal.SIGTERM) == 143
     assert [path.name for path in place.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("step", ["open", "lock", "rename"])
+def test_what_a_process_left_that_was_killed_making_its_folder_goes_when_it_is_old(place: Path, step: str) -> None:
+    status = subprocess.run([sys.executable, "-c", _KILLED, step], check=False).returncode
+    assert status == -signal.SIGKILL
+    [left] = place.iterdir()
+    with scratch_folder("other-"):
+        assert left.exists()  # its maker could be between two steps
+    hour_ago = time.time() - 3600
+    os.utime(left, (hour_ago, hour_ago))
+    with scratch_folder("other-"):
+        assert not left.exists()
+    assert list(place.iterdir()) == []
 
 
 def test_the_folder_is_there_in_the_block_alone(place: Path) -> None:

@@ -243,7 +243,7 @@ class Asking:
         return str(sample["__key__"])
 
 
-def test_epochs_of_a_loader_with_workers_are_set_and_persistent_workers_go_on_by_themselves(folder: Path) -> None:
+def test_epochs_of_a_loader_with_workers_are_set(folder: Path) -> None:
     whole = [keys(webdataset_pipeline(folder, "train", seed=0, epoch=epoch)) for epoch in (0, 1)]
     pipeline = webdataset_pipeline(folder, "train", seed=0)
     loader = DataLoader(pipeline.map(Asking(pipeline)), batch_size=None, num_workers=2)
@@ -252,10 +252,75 @@ def test_epochs_of_a_loader_with_workers_are_set_and_persistent_workers_go_on_by
         pipeline.set_epoch(epoch)
         shown.append(list(loader))
     assert shown == whole
-    kept = DataLoader(
-        webdataset_pipeline(folder, "train", seed=0), batch_size=None, num_workers=2, persistent_workers=True
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+def test_persistent_workers_see_the_epoch_and_the_state_and_refuse_to_guess(folder: Path, start: str) -> None:
+    whole = [keys(webdataset_pipeline(folder, "train", seed=0, epoch=epoch)) for epoch in range(6)]
+    pipeline = pickle.loads(pickle.dumps(webdataset_pipeline(folder, "train", seed=0)))  # a copy has its own workers
+    context: Any = start
+    loader = DataLoader(
+        pipeline, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=context
     )
-    assert [keys(kept), keys(kept)] == whole
+    assert keys(loader) == whole[0]
+    pipeline.set_epoch(5)
+    assert keys(loader) == whole[5]
+    pipeline.load_state_dict(webdataset_pipeline(folder, "train", seed=0, epoch=2).state_dict(samples=20))
+    samples = iter(loader)
+    shown = [next(samples)["__key__"] for _ in range(7)]
+    pipeline.load_state_dict(pipeline.state_dict(samples=7))
+    assert shown + keys(loader) == whole[2][20:]
+    with pytest.raises(ConfigError, match="begin every epoch with set_epoch or load_state_dict"):
+        keys(loader)
+
+
+def test_an_epoch_may_be_repeated_within_a_pass(folder: Path) -> None:
+    whole = [keys(webdataset_pipeline(folder, "train", seed=0, epoch=epoch)) for epoch in (0, 1)]
+    for workers in (0, 1):
+        pipeline = webdataset_pipeline(folder, "train", seed=0).repeat(2)
+        assert keys(DataLoader(pipeline, batch_size=None, num_workers=workers)) == whole[0] + whole[1]
+
+
+def test_a_state_behind_a_buffer_is_of_the_epoch_that_is_shown(folder: Path) -> None:
+    pipeline = webdataset_pipeline(folder, "train", seed=0).shuffle(100)
+    samples = iter(pipeline)
+    for used in range(1, SAMPLES + 1):
+        next(samples)
+        expected = (0, used) if used < SAMPLES else (1, 0)
+        state = pipeline.state_dict(used)
+        assert (state["epoch"], state["position"]) == expected
+    assert pipeline.state_dict() == state
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_the_state_after_the_last_batch_is_the_beginning_of_the_next_epoch(folder: Path, world_size: int) -> None:
+    whole = keys(webdataset_pipeline(folder, "train", seed=0, epoch=1))
+    for rank in range(world_size):
+        pipeline = webdataset_pipeline(folder, "train", seed=0, rank=rank, world_size=world_size)
+        used = 0
+        for batch in pipeline.batched(10, None):
+            used += len(batch)
+            state = pipeline.state_dict(used)
+        assert (state["epoch"], state["position"]) == (1, 0)
+        assert pipeline.state_dict(used) == pipeline.state_dict() == state
+        resumed = webdataset_pipeline(folder, "train", seed=0, rank=rank, world_size=world_size)
+        resumed.load_state_dict(state)
+        assert keys(resumed) == keys(pipeline) == whole[rank::world_size]
+
+
+@pytest.mark.parametrize("taken", [5, 50])
+def test_a_loop_broken_with_samples_in_a_buffer_does_not_lose_them_unsaid(folder: Path, taken: int) -> None:
+    pipeline = webdataset_pipeline(folder, "train", seed=0).shuffle(20, initial=20)
+    samples = iter(pipeline)
+    for _ in range(taken):
+        next(samples)
+    with pytest.raises(ConfigError, match=r"shuffle holds \d+ items .* say how many samples were used"):
+        pipeline.state_dict()
+    with pytest.raises(ConfigError, match=r"shuffle holds \d+ items .* go on with set_epoch"):
+        keys(pipeline)
+    pipeline.load_state_dict(pipeline.state_dict(taken))
+    assert len(keys(pipeline)) == SAMPLES - taken
+    assert len(keys(pipeline)) == SAMPLES  # nothing is left behind after a whole epoch
 
 
 def test_a_pipeline_pickles_with_its_state(folder: Path) -> None:
