@@ -148,7 +148,12 @@ def _split(whole: LabelledImages, rows: Sequence[Row]) -> dict[str, LabelledImag
     if "split" in rows[0].cells:
         names = np.array([SPLIT_NAMES[row.cells["split"].casefold()] for row in rows])
     else:
-        names = np.where(stratified_folds(whole.strata, TEST_FOLDS, SPLIT_SEED, whole.subjects) == 0, "test", "train")
+        fold_N = stratified_folds(whole.strata, TEST_FOLDS, SPLIT_SEED, whole.subjects)
+        if not fold_N.any():
+            raise DataError(
+                "too few images or subjects to set a part aside for testing; say the splits in a column split"
+            )
+        names = np.where(fold_N == 0, "test", "train")
     if "train" not in names:
         raise DataError("no image is in the train split")
     return {split: whole.select(np.flatnonzero(names == split)) for split in SPLITS if split in names}

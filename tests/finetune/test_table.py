@@ -66,6 +66,24 @@ def test_without_a_split_column_whole_subjects_are_set_aside_in_every_class(fold
     assert again["test"].keys.tolist() == splits["test"].keys.tolist()
 
 
+@pytest.mark.parametrize("subjects", [1, 2, 3])
+def test_a_table_of_few_subjects_sets_one_aside_or_says_why_not(folder: Path, subjects: int) -> None:
+    table = folder / "few.csv"
+    files = [f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]}" for i in range(8)]
+    table.write_text(
+        "file,label,subject\n" + "".join(f"{f},{i % 2},{i // 2 % subjects}\n" for i, f in enumerate(files))
+    )
+    if subjects == 1:
+        with pytest.raises(
+            DataError, match=r"few\.csv: too few images or subjects .*; say the splits in a column split"
+        ):
+            read_table(folder, table)
+        return
+    splits = read_table(folder, table)
+    assert len(np.unique(splits["test"].subjects)) == 1 and len(np.unique(splits["train"].subjects)) == subjects - 1
+    assert not set(splits["train"].subjects) & set(splits["test"].subjects)
+
+
 def test_a_split_column_is_obeyed_and_integer_labels_are_ordered_by_value(folder: Path) -> None:
     lines = ["file,label,split"]
     lines += [
