@@ -281,6 +281,14 @@ def test_a_fresh_network_by_name_is_fixed_by_the_seed() -> None:
         ({"y": np.zeros(4)}, "at least two classes"),
         ({"y": np.array([0.0, np.nan, 1.0, 1.0])}, "NaN"),
         ({"groups": np.array([1])}, "1 groups"),
+        ({"groups": [None] * 4}, "groups: the one of image 0 is missing"),
+        ({"groups": np.array([1, 2, np.nan, np.nan])}, "groups: the one of image 2 is missing"),
+        ({"groups": ["a", "b", float("nan"), "c"]}, "groups: the one of image 2 is missing"),
+        ({"groups": np.array(["a", 1, 2, "b"], dtype=object)}, "groups: values of several types"),
+        ({"groups": np.zeros((4, 2))}, "groups: expected one for each image"),
+        ({"y": np.array(["a", None, "b", "b"], dtype=object)}, "y: the one of image 1 is missing"),
+        ({"y": ["a", "b", "b", float("nan")]}, "y: the one of image 3 is missing"),
+        ({"y": np.array(["a", 1, "b", 1], dtype=object)}, "y: values of several types"),
     ],
 )
 def test_input_that_cannot_be_used_is_refused(change: dict[str, np.ndarray], message: str) -> None:
