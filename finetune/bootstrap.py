@@ -3,7 +3,8 @@
 Images of one subject resemble each other, so what is drawn again is the subject, with all of its images (the cluster
 bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). An image without a subject
 is its own. Subjects are drawn among those of their class, so every replicate has every class and AUC stays defined on
-small sets; a subject with images of several classes is drawn among those of the rarest of them.
+small sets; a subject with images of several classes is drawn among those of the rarest of them. One who would be alone
+in that is drawn among those who share a class with it.
 
 From the replicates the standard error is taken, not the percentiles: percentile intervals of few subjects are too
 short, and too far from 1 where the score is near 1 (in the simulation of ``tests/finetune/test_bootstrap.py`` they
@@ -15,6 +16,9 @@ cover 89 to 93 % where 95 % is meant). Three things put that right:
   those of the scarcest class (the conservative rule for two samples, ``min(n, m) - 1``), else those of all subjects;
 - a score lies in [0, 1], so its interval is symmetric in its logit (Pepe, The Statistical Evaluation of Medical Tests,
   2003, chapter 5); that of a difference of scores is symmetric as it is.
+
+There is no interval, NaN, where nothing shows how far subjects differ: a class has a single subject, or the score (or
+the difference) comes out the same whoever is drawn. Only a score of 0 or 1 then has an exact one, see :func:`interval`.
 
 The interval speaks of the test subjects only; it does not hold the spread over training seeds or label draws.
 """
@@ -38,7 +42,7 @@ REPLICATES = 1000
 LEVEL = 0.95
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-9
-"""Scores nearer than this to 0 or 1 are 0 or 1, and standard errors below it nothing."""
+"""Scores nearer than this to 0 or 1 are 0 or 1, and replicates that spread by less than this do not spread."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,9 @@ def interval(
     """The interval of one score.
 
     A score of 0 or 1 is the same in every replicate. Its interval is the exact one of a proportion (Clopper and
-    Pearson, Biometrika 26, 1934): of as many trials as there are subjects for the accuracy, else as the scarcest class
-    has.
+    Pearson, Biometrika 26, 1934): of as many trials as there are subjects for the accuracy, else, and where a class has
+    a single subject, as the scarcest class has. Any other score has none, NaN, where a class has a single subject or no
+    replicate differs: four subjects with half of their images right each do not show that a fifth has, too.
 
     Args:
         score: a function of :mod:`finetune.metrics`.
@@ -107,6 +112,9 @@ def paired_difference(
 ) -> Interval:
     """The interval of ``scores`` minus ``baseline``, both on the same resampled subjects.
 
+    It is NaN where a class has a single subject or no replicate differs: that two models are equal, or a constant
+    apart, on the subjects there are does not show that they are on others.
+
     Args: as for :func:`interval`; ``baseline`` are the other model's scores on the same images.
     """
     estimate = float(score(labels, scores, task, None)) - float(score(labels, baseline, task, None))
@@ -143,16 +151,23 @@ class Resampling:
         stratum_S = np.empty(self.subjects, dtype=np.int64)
         for name in names[np.argsort(-frequency, kind="stable")]:
             stratum_S[self._subject_N[strata_N == name]] = name
+        # Alone in its stratum, a subject would never be drawn; others may have images of that class, in rarer strata.
+        for name in names:
+            if np.count_nonzero(stratum_S == name) == 1:
+                sharing = np.unique(self._subject_N[strata_N == name])
+                others = stratum_S[sharing[stratum_S[sharing] != name]]
+                if len(others):
+                    stratum_S[stratum_S == name] = np.bincount(others).argmax()
         self._members = [np.flatnonzero(stratum_S == name) for name in np.unique(stratum_S)]
 
     def trials(self, score: Score) -> int:
-        """How many subjects a score rests on: all for accuracy, those of the scarcest class for means over classes."""
-        return self.subjects if score is accuracy else self.scarcest
+        """How many subjects a score rests on: of the scarcest class; all for accuracy, unless a class has just one."""
+        return self.subjects if score is accuracy and self.scarcest > 1 else self.scarcest
 
     def quantile(self, level: float, score: Score, *, paired: bool) -> float:
-        """The quantile of Student's t; NaN where a single subject does not show how far subjects differ."""
+        """The quantile of Student's t; NaN where the only subject of a class does not show how far subjects differ."""
         degrees = self.subjects - len(self._members)
-        if score is not accuracy and (paired or self.scarcest < 2):
+        if self.scarcest < 2 or (paired and score is not accuracy):
             degrees = self.scarcest - 1
         return float(t.ppf(0.5 + level / 2, degrees))
 
@@ -198,4 +213,6 @@ def _in_order_of_appearance(subjects: np.ndarray) -> np.ndarray:
 
 
 def _standard_error(draws_R: np.ndarray) -> float:
-    return float(draws_R.std()) if len(draws_R) else float("nan")
+    """NaN without spread, which would be certainty."""
+    error = float(draws_R.std()) if len(draws_R) else 0.0
+    return error if error > _ROUNDING else float("nan")

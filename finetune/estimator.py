@@ -186,6 +186,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
         classes, labels, task = _encode(y, self.task)
         if len(labels) != len(X) or (groups is not None and len(groups) != len(X)):
             raise DataError(f"{len(X)} images, {len(labels)} labels, {'no' if groups is None else len(groups)} groups")
+        subjects_N = None if groups is None else _distinct(groups, "groups")[1]
         spacing_NA = spacing_rows(spacing_mm, X, "X")
         given = Given(
             images=X,
@@ -199,7 +200,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
         )
         opened = open_backbone(self.backbone, self.seed)
         self.classes_ = classes
-        self.predictor_, chosen, selection = self._adapt(opened, given, None if groups is None else np.asarray(groups))
+        self.predictor_, chosen, selection = self._adapt(opened, given, subjects_N)
         self.source_ = opened.source
         self.architecture_, self.model_args_ = opened.architecture, opened.model_args
         self.record_ = FitRecord(
@@ -352,13 +353,40 @@ def _encode(y: np.ndarray, task: str | None) -> tuple[np.ndarray, np.ndarray, Ta
         if not np.isin(targets, (0, 1)).all() or task not in (None, Task.multilabel.name):
             raise DataError(f"y: labels of shape {targets.shape} must be 0 or 1, of a multilabel task")
         return np.arange(targets.shape[1]), targets.astype(np.int64), Task.multilabel
-    classes, indices = np.unique(targets, return_inverse=True)
+    classes, indices = _distinct(y, "y")
     if len(classes) < 2:
         raise DataError(f"y: every label is {classes[0]!r}; expected at least two classes")
     kind = word(Task, task) if task is not None else Task.binary if len(classes) == 2 else Task.multiclass
     if kind not in CLASSIFICATION or kind is Task.multilabel or (kind is Task.binary and len(classes) != 2):
         raise DataError(f"y: {len(classes)} classes do not fit a {kind.name} task")
     return classes, indices[:, None].astype(np.int64), kind
+
+
+def _distinct(values: Sequence[Any] | np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different values, sorted, and which of them each is, ``(N,)``.
+
+    Raises:
+        DataError: one is missing (None, NaN and the like), they are not one for each image, or cannot be sorted.
+    """
+    for position, value in enumerate(np.asarray(values, dtype=object).reshape(-1).tolist()):
+        if _is_missing(value):
+            raise DataError(f"{name}: the one of image {position} is missing; expected one for each image")
+    flat = np.asarray(values)
+    if flat.ndim not in (1, 2) or flat.size != len(flat):
+        raise DataError(f"{name}: expected one for each image, found shape {flat.shape}")
+    try:
+        different, index_N = np.unique(flat.reshape(-1), return_inverse=True)
+    except TypeError:
+        raise DataError(f"{name}: values of several types, which cannot be sorted; expected one type") from None
+    return different, index_N
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, or, as NaN, NaT and ``pandas.NA``, not surely equal to itself."""
+    try:
+        return value is None or not bool(value == value)
+    except TypeError:
+        return True
 
 
 def _per_class(classes: np.ndarray, labels_NL: np.ndarray, task: Task) -> dict[str, int]:

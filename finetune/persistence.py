@@ -23,6 +23,7 @@ from finetune.backbones import BundleReference
 from finetune.estimator import FewLabelClassifier, FitRecord, NotFitted
 from finetune.heads import Head, create_head
 from finetune.logistic import Logistic, Selection, Standardiser
+from finetune.metrics import CLASSIFICATION
 from finetune.objective import logit_count
 from finetune.summary import finite
 from pretrain.bundle import load_bundle, save_bundle
@@ -100,14 +101,17 @@ def load_classifier(folder: Path, device: str = "cpu") -> FewLabelClassifier:
         source = source if isinstance(source, str) else BundleReference(**source)
         classifier = FewLabelClassifier(**{**document["params"], "backbone": source, "device": device})
         classifier.source_ = source
-        classifier.classes_ = np.array(document["classes"])
         task = Task[document["task"]]
-        head = _head_of(document["head"], tensors, task, len(classifier.classes_), int(bundle.backbone.embed_dim))
+        classifier.classes_ = _classes_of(document["classes"], task)
+        logits = logit_count(task, len(classifier.classes_))
+        head = _head_of(document["head"], tensors, task, logits, int(bundle.backbone.embed_dim))
         organ, modality = Organ[document["organ"]], Modality[document["modality"]]
         classifier.record_ = FitRecord(**document["record"])
-        offset_K = None if document["offset"] is None else np.array(document["offset"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: not a complete classifier: {error}") from None
+        offset_K = None if document["offset"] is None else np.array(document["offset"], dtype=np.float64)
+        if offset_K is not None:
+            _check("offset", offset_K, (logits,))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: not a complete classifier: {' '.join(str(error).split())}") from None
     config = bundle.config
     classifier.architecture_, classifier.model_args_ = config["architecture"], dict(config.get("model_args", {}))
     backbone = bundle.backbone.to(device)
@@ -129,14 +133,51 @@ def _head_tensors(head: Selection | Head) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-def _head_of(kind: str, tensors: dict[str, torch.Tensor], task: Task, classes: int, dim: int) -> Selection | Head:
+def _classes_of(names: list[Any], task: Task) -> np.ndarray:
+    """The classes as an array.
+
+    Raises:
+        ValueError: they are not a list of different labels, or not as many as the task has.
+    """
+    classes = np.array(names)
+    if task not in CLASSIFICATION:
+        raise ValueError(f"a {task.name} task has no classes")
+    if classes.ndim != 1 or classes.dtype.kind not in "biufU" or len(np.unique(classes)) != len(classes):
+        raise ValueError("classes: expected a list of different labels")
+    least = 1 if task is Task.multilabel else 2
+    if len(classes) < least or (task is Task.binary and len(classes) != 2):
+        raise ValueError(f"{len(classes)} classes do not fit a {task.name} task")
+    return classes
+
+
+def _head_of(kind: str, tensors: dict[str, torch.Tensor], task: Task, logits: int, dim: int) -> Selection | Head:
+    """The head, with all its tensors of the size that the task and the backbone call for.
+
+    Raises:
+        KeyError: a tensor is missing.
+        RuntimeError: a tensor of a network is missing, is not known or has another shape.
+        ValueError: another shape, or a value that no fit gives.
+    """
     if kind == "logistic":
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        shapes = {"mean": (dim,), "scale": (dim,), "weight": (logits, dim), "bias": (logits,), "strength": (1,)}
+        arrays = {name: tensors[name].numpy() for name in shapes}
+        for name, shape in shapes.items():
+            _check(name, arrays[name], shape)
+        for name in ("scale", "strength"):
+            if not (arrays[name] > 0).all():
+                raise ValueError(f"{name}: expected values above 0")
         logistic = Logistic(arrays["weight"], arrays["bias"], task)
         return Selection(Standardiser(arrays["mean"], arrays["scale"]), logistic, float(arrays["strength"][0]), {})
-    head = create_head(kind, dim, logit_count(task, classes))
+    head = create_head(kind, dim, logits)
     head.load_state_dict(tensors, strict=True)
+    for name, tensor in tensors.items():
+        _check(name, tensor.numpy(), tuple(tensor.shape))
     return head.eval()
+
+
+def _check(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    if values.shape != shape or not np.isfinite(values).all():
+        raise ValueError(f"{name}: expected finite numbers of shape {shape}, found shape {values.shape}")
 
 
 def _read_document(path: Path) -> dict[str, Any]:

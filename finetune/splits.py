@@ -45,7 +45,7 @@ def stratified_folds(strata_N: np.ndarray, folds: int, seed: int, subjects: np.n
 
     scikit-learn's ``StratifiedKFold``, or ``StratifiedGroupKFold`` where a subject has several images, which may be of
     several classes. With fewer images than folds in every class, there are only as many folds as the largest class has
-    images.
+    images; with fewer subjects than folds, as many as there are subjects. A single fold is fold 0.
 
     Args:
         strata_N: the stratum of each image.
@@ -53,10 +53,11 @@ def stratified_folds(strata_N: np.ndarray, folds: int, seed: int, subjects: np.n
         seed: fixes the order of images, or of subjects.
         subjects: the subject of each image; each image is its own when left out.
     """
-    folds = min(folds, int(np.unique(strata_N, return_counts=True)[1].max()))
+    count = len(strata_N) if subjects is None else len(np.unique(subjects))
+    folds = min(folds, count, int(np.unique(strata_N, return_counts=True)[1].max()))
     if folds < 2:
         return np.zeros(len(strata_N), dtype=np.int64)
-    repeated = subjects is not None and len(np.unique(subjects)) < len(strata_N)
+    repeated = count < len(strata_N)
     cut = (StratifiedGroupKFold if repeated else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     fold_N = np.empty(len(strata_N), dtype=np.int64)
     with warnings.catch_warnings():

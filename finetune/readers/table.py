@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +29,7 @@ TEST_FOLDS = 4
 """A table without a split column gives one part in this many to the test split."""
 SPLIT_SEED = 0
 """Fixes which images those are, whatever the seed of a fine-tuning: several seeds are scored on the same images."""
+_WHOLE = re.compile(r"(\d+)\.0*", re.ASCII)
 _NAMED = 5  # so many rows are named in a warning
 
 
@@ -67,7 +71,7 @@ def read_table(
         raise DataError(f"{folder}: no such folder of images")
     content = read_roles(table, Columns(label=("label",)), ROLES)
     try:
-        _check(content.rows)
+        _check(content.rows, folder)
         named = [_name(row, show_paths) for row in content.rows]
         reading = Reading(missing=missing, decimal_comma=content.decimal_comma)
         labels = encode_labels([row.label for row in content.rows], named, content.label_names, reading)
@@ -105,21 +109,22 @@ def read_table(
         raise DataError(f"{table}: {error}") from None
 
 
-def _check(rows: Sequence[Row]) -> None:
-    """Refuse rows that cannot be used whatever their label says.
+def _check(rows: Sequence[Row], folder: Path) -> None:
+    """Refuse rows that cannot be used whatever their label says; a file is the same however its path is written.
 
     Raises:
         DataError: names the first of them.
     """
-    first: dict[PurePosixPath, int] = {}
+    first: dict[str, int] = {}
     for row in rows:
         for role in ("path", "split", "subject"):
             if role in row.cells and (not row.cells[role] or (role != "path" and is_missing(row.cells[role]))):
                 raise DataError(f"{row.name}: the {'file' if role == 'path' else role} is missing")
         if "split" in row.cells and row.cells["split"].casefold() not in SPLIT_NAMES:
             raise DataError(f"{row.name}: the split is none of {', '.join(SPLITS)}")
-        if first.setdefault(_path(row), row.number) != row.number:
-            raise DataError(f"{row.name}: the same file as in row {first[_path(row)]}")
+        file = os.path.realpath(folder / _path(row))
+        if first.setdefault(file, row.number) != row.number:
+            raise DataError(f"{row.name}: the same file as in row {first[file]}")
 
 
 def _path(row: Row) -> PurePosixPath:
@@ -131,8 +136,14 @@ def _name(row: Row, show_paths: bool) -> str:
 
 
 def _numbered(subjects: Sequence[str]) -> np.ndarray:
-    """A number for each subject in the order of their names, which nothing needs to know."""
-    return np.unique(np.array(subjects), return_inverse=True)[1]
+    """A number for each subject in the order of their names, which nothing needs to know.
+
+    ``1`` and ``1.0`` are one subject, as programs write a column of numbers with a missing one; so are the two ways in
+    which Unicode writes an accent.
+    """
+    composed = [unicodedata.normalize("NFC", subject) for subject in subjects]
+    names = [whole[1] if (whole := _WHOLE.fullmatch(name)) else name for name in composed]
+    return np.unique(np.array(names), return_inverse=True)[1]
 
 
 def _left_out(rows: Sequence[Row], kept: Sequence[Row]) -> list[str]:
@@ -148,7 +159,12 @@ def _split(whole: LabelledImages, rows: Sequence[Row]) -> dict[str, LabelledImag
     if "split" in rows[0].cells:
         names = np.array([SPLIT_NAMES[row.cells["split"].casefold()] for row in rows])
     else:
-        names = np.where(stratified_folds(whole.strata, TEST_FOLDS, SPLIT_SEED, whole.subjects) == 0, "test", "train")
+        fold_N = stratified_folds(whole.strata, TEST_FOLDS, SPLIT_SEED, whole.subjects)
+        if not fold_N.any():
+            raise DataError(
+                "too few images or subjects to set a part aside for testing; say the splits in a column split"
+            )
+        names = np.where(fold_N == 0, "test", "train")
     if "train" not in names:
         raise DataError("no image is in the train split")
     return {split: whole.select(np.flatnonzero(names == split)) for split in SPLITS if split in names}

@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta, norm, t
 
 from data_shards.vocabulary import Task
-from finetune.bootstrap import Interval, interval, paired_difference
+from finetune.bootstrap import Interval, Score, interval, paired_difference
 from finetune.metrics import accuracy, auc, balanced_accuracy
 
 SCORES = {"auc": auc, "accuracy": accuracy, "balanced accuracy": balanced_accuracy}
@@ -159,7 +159,43 @@ def test_pairing_removes_what_two_models_share() -> None:
     assert paired.high - paired.low < 0.2 * (alone.high - alone.low)
 
 
-def test_identical_models_differ_by_exactly_nothing() -> None:
+@pytest.mark.parametrize("score", [auc, accuracy, balanced_accuracy])
+def test_models_that_differ_alike_on_every_subject_have_no_interval_of_their_difference(score: Score) -> None:
     labels, scores = _scores(0.5, 2)
-    found = paired_difference(auc, labels, scores, scores, Task.binary, seed=0)
-    assert (found.estimate, found.low, found.high) == (0.0, 0.0, 0.0)
+    same = paired_difference(score, labels, scores, scores, Task.binary, seed=0)
+    assert same.estimate == 0.0 and _undefined(same)
+    few, right = np.array([0, 0, 0, 1, 1, 1]), np.array([0.0, 0, 0, 1, 1, 1])
+    opposite = paired_difference(score, few, right, 1 - right, Task.binary, seed=0)
+    assert opposite.estimate == 1.0 and _undefined(opposite)
+
+
+@pytest.mark.parametrize("score", [accuracy, balanced_accuracy, auc])
+def test_the_only_subject_of_a_class_leaves_no_interval_however_many_images_it_has(score: Score) -> None:
+    # Thirty subjects of one image each against one of thirty, whose share of right images nothing else tells of.
+    labels, subjects = np.repeat([0, 1], 30), np.r_[np.arange(30), np.full(30, 30)]
+    scores = np.where(np.arange(60) < 50, labels, 1 - labels).astype(float)
+    given = (score, labels, scores)
+    found = interval(*given, Task.binary, seed=0, subjects=subjects)
+    assert 0 < found.estimate < 1 and _undefined(found)
+    assert _undefined(paired_difference(*given, 1 - scores, Task.binary, seed=0, subjects=subjects))
+    perfect = interval(score, labels, labels.astype(float), Task.binary, seed=0, subjects=subjects)
+    assert (perfect.low, perfect.high) == (pytest.approx(beta.ppf(0.025, 1, 1)), 1.0)
+
+
+def test_subjects_that_are_all_half_right_do_not_show_that_all_others_are() -> None:
+    labels, subjects = np.repeat([0, 0, 1, 1], 2), np.repeat(np.arange(4), 2)
+    scores = np.tile([0.2, 0.8], 4)
+    found = interval(accuracy, labels, scores, Task.binary, seed=0, subjects=subjects)
+    assert found.estimate == 0.5 and _undefined(found)
+
+
+def test_the_only_subject_without_the_rare_class_is_drawn_with_those_that_share_its_class() -> None:
+    # Of six subjects five have images of both classes; all are right on 2 of 4 images but the sixth, on all.
+    subjects, labels = np.repeat(np.arange(6), 4), np.array([0, 0, 0, 1] * 5 + [0] * 4)
+    right = np.array([1, 0, 0, 1] * 5 + [1] * 4)
+    scores = np.where(right, labels, 1 - labels).astype(float)
+    found = interval(accuracy, labels, scores, Task.binary, seed=0, subjects=subjects, replicates=4000)
+    shares = right.reshape(6, 4).mean(axis=1)
+    error = shares.std(ddof=1) / math.sqrt(6)
+    half = t.ppf(0.975, 5) * error / (shares.mean() * (1 - shares.mean()))
+    assert (found.low, found.high) == pytest.approx(expit(logit(shares.mean()) + np.array([-half, half])), abs=1e-2)

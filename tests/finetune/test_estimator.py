@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
@@ -278,6 +281,14 @@ def test_a_fresh_network_by_name_is_fixed_by_the_seed() -> None:
         ({"y": np.zeros(4)}, "at least two classes"),
         ({"y": np.array([0.0, np.nan, 1.0, 1.0])}, "NaN"),
         ({"groups": np.array([1])}, "1 groups"),
+        ({"groups": [None] * 4}, "groups: the one of image 0 is missing"),
+        ({"groups": np.array([1, 2, np.nan, np.nan])}, "groups: the one of image 2 is missing"),
+        ({"groups": ["a", "b", float("nan"), "c"]}, "groups: the one of image 2 is missing"),
+        ({"groups": np.array(["a", 1, 2, "b"], dtype=object)}, "groups: values of several types"),
+        ({"groups": np.zeros((4, 2))}, "groups: expected one for each image"),
+        ({"y": np.array(["a", None, "b", "b"], dtype=object)}, "y: the one of image 1 is missing"),
+        ({"y": ["a", "b", "b", float("nan")]}, "y: the one of image 3 is missing"),
+        ({"y": np.array(["a", 1, "b", 1], dtype=object)}, "y: values of several types"),
     ],
 )
 def test_input_that_cannot_be_used_is_refused(change: dict[str, np.ndarray], message: str) -> None:
@@ -326,3 +337,72 @@ def test_a_damaged_classifier_is_refused(bundle: Path, tmp_path: Path) -> None:
     (folder / "classifier.json").unlink()
     with pytest.raises(CheckpointError, match=r"classifier\.json"):
         FewLabelClassifier.load(folder)
+
+
+@pytest.fixture(scope="module")
+def of_three(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Saved classifiers of three classes, by head."""
+    given, home = blobs(24, 3, seed=1), tmp_path_factory.mktemp("three")
+    for head in ("linear", "attention"):
+        FewLabelClassifier(bundle, head=head, max_steps=2).fit(given.images, given.targets).save(home / head)
+    return {head: home / head for head in ("linear", "attention")}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("mean", lambda mean_D: mean_D[:1], "mean: expected finite numbers of shape (32,), found shape (1,)"),
+        ("bias", lambda bias_K: bias_K[:1], "bias: expected finite numbers of shape (3,), found shape (1,)"),
+        ("weight", lambda weight_KD: weight_KD * np.nan, "weight: expected finite numbers"),
+        ("weight", lambda weight_KD: weight_KD[:, :7].contiguous(), "weight: expected finite numbers of shape (3, 32)"),
+        ("weight", lambda weight_KD: weight_KD[:2], "weight: expected finite numbers of shape (3, 32)"),
+        ("scale", lambda scale_D: scale_D * 0, "scale: expected values above 0"),
+        ("strength", lambda strength: strength[:0], "strength: expected finite numbers of shape (1,)"),
+        ("bias", lambda bias_K: None, "'bias'"),
+    ],
+)
+def test_a_classifier_whose_numbers_do_not_fit_is_refused(
+    of_three: dict[str, Path], tmp_path: Path, name: str, change: Callable, message: str
+) -> None:
+    folder = shutil.copytree(of_three["linear"], tmp_path / "classifier")
+    tensors = load_file(folder / "head.safetensors")
+    changed = change(tensors.pop(name))
+    save_file(tensors if changed is None else tensors | {name: changed}, folder / "head.safetensors")
+    with pytest.raises(CheckpointError, match=re.escape(f"{folder}: not a complete classifier: {message}")):
+        FewLabelClassifier.load(folder)
+
+
+def test_a_network_head_with_nan_weights_is_refused(of_three: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(of_three["attention"], tmp_path / "classifier")
+    tensors = load_file(folder / "head.safetensors")
+    save_file({name: tensor * np.nan for name, tensor in tensors.items()}, folder / "head.safetensors")
+    with pytest.raises(CheckpointError, match="expected finite numbers"):
+        FewLabelClassifier.load(folder)
+
+
+@pytest.mark.parametrize("head", ["linear", "attention"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "binary"},
+        {"task": "regression"},
+        {"task": "none"},
+        {"classes": [0, 1, 2, 3]},
+        {"classes": [0, 1]},
+        {"classes": [0, 1, 1]},
+        {"classes": [[0], [1, 2]]},
+        {"classes": [0, 1, None]},
+        {"offset": "x"},
+        {"offset": [0.0]},
+        {"offset": [0.0, None, 0.0]},
+    ],
+)
+def test_a_document_that_does_not_fit_its_head_is_refused(
+    of_three: dict[str, Path], tmp_path: Path, head: str, change: dict
+) -> None:
+    folder = shutil.copytree(of_three[head], tmp_path / "classifier")
+    document = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps(document | change))
+    with pytest.raises(CheckpointError, match="not a complete classifier: ") as caught:
+        FewLabelClassifier.load(folder)
+    assert "\n" not in str(caught.value)

@@ -78,6 +78,14 @@ def test_fewer_images_than_folds_are_still_dealt() -> None:
     assert stratified_folds(np.array([0, 1]), 4, 0).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fewer_subjects_than_folds_are_a_fold_each(count: int) -> None:
+    subjects = np.repeat(np.arange(count), 4)
+    folds = stratified_folds(np.tile([0, 1, 0, 1], count), 4, 0, subjects)
+    assert sorted(folds[::4].tolist()) == list(range(count))
+    assert (folds.reshape(count, 4) == folds[::4, None]).all()
+
+
 def test_nothing_is_held_out_of_a_class_with_one_subject() -> None:
     assert selection_folds(np.array([0, 1, 1, 1]), 0) == []
     assert selection_folds(np.array([0, 0, 1, 1]), 0, np.array(["a", "a", "b", "c"])) == []

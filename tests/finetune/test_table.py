@@ -66,6 +66,24 @@ def test_without_a_split_column_whole_subjects_are_set_aside_in_every_class(fold
     assert again["test"].keys.tolist() == splits["test"].keys.tolist()
 
 
+@pytest.mark.parametrize("subjects", [1, 2, 3])
+def test_a_table_of_few_subjects_sets_one_aside_or_says_why_not(folder: Path, subjects: int) -> None:
+    table = folder / "few.csv"
+    files = [f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]}" for i in range(8)]
+    table.write_text(
+        "file,label,subject\n" + "".join(f"{f},{i % 2},{i // 2 % subjects}\n" for i, f in enumerate(files))
+    )
+    if subjects == 1:
+        with pytest.raises(
+            DataError, match=r"few\.csv: too few images or subjects .*; say the splits in a column split"
+        ):
+            read_table(folder, table)
+        return
+    splits = read_table(folder, table)
+    assert len(np.unique(splits["test"].subjects)) == 1 and len(np.unique(splits["train"].subjects)) == subjects - 1
+    assert not set(splits["train"].subjects) & set(splits["test"].subjects)
+
+
 def test_a_split_column_is_obeyed_and_integer_labels_are_ordered_by_value(folder: Path) -> None:
     lines = ["file,label,split"]
     lines += [
@@ -143,6 +161,7 @@ def test_colour_is_read_as_three_channels_and_size_resizes(folder: Path) -> None
         ("0.png", "", "row 2 of the table: the file is missing"),
         ("0.png,benign,patient-0", "0.png,benign,DoeJane,extra", "row 2 has 4 cells, the header 3"),
         ("1.jpg", "./0.png", "row 3 of the table: the same file as in row 2"),
+        ("1.jpg", "sub/../0.png", "row 3 of the table: the same file as in row 2"),
     ],
 )
 def test_a_fault_in_the_table_names_the_row_and_nobody(folder: Path, old: str, new: str, message: str) -> None:
@@ -150,6 +169,22 @@ def test_a_fault_in_the_table_names_the_row_and_nobody(folder: Path, old: str, n
     with pytest.raises(DataError, match=message) as caught:
         read_table(folder, folder / "table.csv")
     assert "DoeJane" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_path_that_leaves_the_folder_and_comes_back_is_the_same_file(folder: Path) -> None:
+    _edit(folder, "1.jpg", f"../{folder.name}/0.png")
+    with pytest.raises(DataError, match="row 3 of the table: the same file as in row 2"):
+        read_table(folder, folder / "table.csv")
+
+
+@pytest.mark.parametrize(("one", "same"), [("1", "1.0"), ("007", "007."), ("Zo\u00eb", "Zoe\u0308")])
+def test_one_subject_written_in_two_ways_is_in_one_split(folder: Path, one: str, same: str) -> None:
+    table = folder / "same.csv"
+    table.write_text(f"file,label,split,subject\n0.png,a,train,{one}\n1.jpg,b,test,{same}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 2 in split train and row 3 in split test are of one subject"):
+        read_table(folder, table)
+    table.write_text(f"file,label,split,subject\n0.png,a,train,{one}\n1.jpg,b,test,{one}2\n", encoding="utf-8")
+    assert set(read_table(folder, table)) == {"train", "test"}
 
 
 def test_faults_of_whole_tables_are_named(folder: Path) -> None:
