@@ -91,6 +91,8 @@ class EvaluateConfig(ImagesConfig):
         k: neighbours of the kNN probe.
         per_class: budgets of a few-label comparison; none leaves it out.
         seeds: of the comparison; the first is that of the probes.
+        max_steps: length of the schedules that whole networks are trained by; None lets every fit choose among those
+            of :mod:`finetune.schedules`, which takes twice as long.
         device: where the network runs.
     """
 
@@ -99,4 +101,5 @@ class EvaluateConfig(ImagesConfig):
     k: int = Field(default=20, ge=1)
     per_class: tuple[int, ...] = ()
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    max_steps: int | None = Field(default=None, ge=1)
     device: str = "cpu"

@@ -144,7 +144,7 @@ def evaluate_bundle(
                     budgets=[Budget(per_class=count) for count in config.per_class],
                     seeds=config.seeds,
                     folder=partial / "subsets",
-                    options={"device": config.device},
+                    options={"device": config.device, "max_steps": config.max_steps},
                 )
                 if config.per_class
                 else ()

@@ -117,7 +117,7 @@ class ExactSamples(webdataset.PipelineStage):
         if get_worker_info() is None:
             return
         if self._in_worker:
-            times, epoch, start = self._wanted.tolist()
+            times, epoch, start = (int(number) for number in self._wanted)
             if times == self._times:
                 raise ConfigError("persistent workers: begin every epoch with set_epoch or load_state_dict")
             self._times = times
@@ -147,7 +147,7 @@ class ExactSamples(webdataset.PipelineStage):
     def _begin(self, epoch: int, start: int) -> None:
         """Set where the next run begins, here and in workers that live on."""
         self._set(epoch, start)
-        self._times = int(self._wanted[0]) + 1
+        self._times: int = int(self._wanted[0]) + 1
         self._wanted.copy_(torch.tensor([self._times, epoch, start]))
 
     def _set(self, epoch: int, start: int) -> None:

@@ -33,6 +33,9 @@ MARK = ".medformer-demo"
 """File that shows that a folder was made by a demonstration, and may be replaced by one."""
 ALIAS = "champion"
 
+# Whole networks are trained so long; their learning rate is chosen. Longer schedules would double the demonstration.
+_FULL_STEPS = 100
+
 
 @dataclass(frozen=True)
 class Options:
@@ -105,7 +108,11 @@ def run(options: Options) -> Path:
         f"{len(options.seeds)} draws"
     )
     evaluation = EvaluateConfig(
-        model=f"{name}@{ALIAS}", data=tuple(shards), per_class=tuple(options.per_class), seeds=tuple(options.seeds)
+        model=f"{name}@{ALIAS}",
+        data=tuple(shards),
+        per_class=tuple(options.per_class),
+        seeds=tuple(options.seeds),
+        max_steps=_FULL_STEPS,
     )
     probes, few = evaluate_bundle(evaluation, bundle, out / "evaluation", say=_say_indented)
 
