@@ -41,6 +41,8 @@ class ExactSamples(webdataset.PipelineStage):
         ConfigError: an argument that cannot be used.
     """
 
+    _times: int
+
     def __init__(
         self,
         dataset: ShardedDataset,
@@ -147,7 +149,7 @@ class ExactSamples(webdataset.PipelineStage):
     def _begin(self, epoch: int, start: int) -> None:
         """Set where the next run begins, here and in workers that live on."""
         self._set(epoch, start)
-        self._times: int = int(self._wanted[0]) + 1
+        self._times = int(self._wanted[0]) + 1
         self._wanted.copy_(torch.tensor([self._times, epoch, start]))
 
     def _set(self, epoch: int, start: int) -> None:
