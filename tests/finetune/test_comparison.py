@@ -52,7 +52,8 @@ def test_running_again_reads_the_index_files_and_gives_the_same_rows(
     compared: tuple[list[ComparisonRow], Path],
 ) -> None:
     rows, folder = compared
-    assert _compare(folder) == rows
+    # As text: an interval that is not defined is NaN, which equals nothing.
+    assert list(map(repr, _compare(folder))) == list(map(repr, rows))
 
 
 def test_index_files_of_other_images_stop_the_comparison(compared: tuple[list[ComparisonRow], Path]) -> None:
