@@ -66,6 +66,8 @@ class Scores:
     def told(self) -> str:
         """The scores in words, for one line of output."""
         area = f"{self.auc.estimate:.3f} ({self.auc.low:.3f} to {self.auc.high:.3f})"
+        if np.isnan(self.auc.low):
+            area = f"{self.auc.estimate:.3f} (no interval: too few subjects to tell how far they differ)"
         if self.lacking:
             area = f"undefined: {', '.join(self.lacking)}"
         count = f"{self.images} images" + (f" of {self.subjects} subjects" if self.subjects < self.images else "")
