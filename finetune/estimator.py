@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,13 +12,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
-from data_shards.support.errors import ConfigError, DataError, nearest
+from data_shards.support.errors import CheckpointError, ConfigError, DataError, nearest
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.adaptation import Given, Gradients, Predictor, adapt_head, adapt_network, adapt_probe
 from finetune.backbones import BundleReference, OpenedBackbone, open_backbone
 from finetune.heads import known_head
 from finetune.labelled import check_images, content_sha256, distinct_images, spacing_rows
 from finetune.metrics import CLASSIFICATION, accuracy, decide
+from finetune.persistence import Fitted, load_fitted, save_fitted
+from finetune.record import FitRecord
 from finetune.schedules import SCHEDULES, Folds, candidates
 from finetune.splits import carved, selection_folds, smallest_class, strata
 from finetune.strategies import strategy_named
@@ -32,39 +33,6 @@ FULL_SELECTION_MINIMUM = 50
 """Subjects in the smallest class from which on the steps of a full fit are chosen on held-out labels."""
 
 _NOTHING_HELD_OUT = "none: a class has a single subject, so none can be held out"
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """What a fit used and chose; it goes into every result row.
-
-    Attributes:
-        backbone: where the backbone came from.
-        pretrained: whether it was trained before.
-        seed: of initial weights, splits, batches and augmentation.
-        index_sha256: of the index file the labels were taken by, or empty.
-        given_sha256: over the pixels and labels that were given.
-        labelled_images: images given.
-        distinct_labelled_images: different images among them, by content. No other labelled image was seen.
-        per_class: images of each class.
-        selection: how hyper-parameters were chosen, in words.
-        chosen: what was chosen, and the held-out loss of every candidate.
-    """
-
-    backbone: str
-    pretrained: bool
-    seed: int
-    index_sha256: str
-    given_sha256: str
-    labelled_images: int
-    distinct_labelled_images: int
-    per_class: dict[str, int]
-    selection: str
-    chosen: dict[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
 
 
 class NotFitted(ConfigError, NotFittedError):
@@ -257,17 +225,43 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):
         return super().set_params(**params)
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Write the fitted classifier to a folder, see :mod:`finetune.persistence`."""
-        from finetune.persistence import save_classifier
+        """Write the fitted classifier to a folder, see :mod:`finetune.persistence`.
 
-        save_classifier(self, folder, overwrite=overwrite)
+        Raises:
+            NotFitted: it is not fitted.
+            ConfigError: its backbone was given as a module, whose architecture is not known.
+            MedformerError: the folder exists, or the disk refuses; nothing is left behind.
+        """
+        predictor = self._fitted()
+        if self.architecture_ is None or self.source_ is None:
+            raise ConfigError(
+                "a classifier whose backbone was given as a module cannot be saved; give a bundle or a name"
+            )
+        params = {name: value for name, value in self.get_params().items() if name not in ("backbone", "device")}
+        fitted = Fitted(
+            params, self.source_, self.classes_, predictor, self.record_, self.architecture_, self.model_args_
+        )
+        save_fitted(fitted, folder, overwrite=overwrite)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> FewLabelClassifier:
-        """Read back what :meth:`save` wrote, onto ``device``, whichever one it was fitted on."""
-        from finetune.persistence import load_classifier
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Read back what :meth:`save` wrote, onto ``device``, whichever one it was fitted on.
 
-        return load_classifier(folder, device)
+        Its ``backbone`` parameter is what it was adapted from, not the network as it is after fitting: a clone of it,
+        as cross-validation makes them, must not start from weights that have seen the labels it is tried on.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or not of this kind.
+        """
+        fitted = load_fitted(folder, device)
+        try:
+            classifier = cls(**{**fitted.params, "backbone": fitted.source, "device": device})
+        except TypeError as error:
+            raise CheckpointError(f"{folder}: not a complete classifier: {error}") from None
+        classifier.source_, classifier.classes_, classifier.predictor_ = fitted.source, fitted.classes, fitted.predictor
+        classifier.record_ = fitted.record
+        classifier.architecture_, classifier.model_args_ = fitted.architecture, fitted.model_args
+        return classifier
 
     def __sklearn_tags__(self) -> Tags:
         """Images are not the two-dimensional arrays that scikit-learn's common tests would give it."""

@@ -6,7 +6,7 @@ head, ``classifier.json`` parameters, classes, the record of the fit, and which 
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from data_shards.support.errors import CheckpointError, ConfigError
-from data_shards.support.files import new_folder, read_json, write_atomic, write_json
+from data_shards.support.errors import CheckpointError
+from data_shards.support.files import finite, new_folder, read_json, write_atomic, write_json
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.adaptation import Predictor
 from finetune.backbones import BundleReference
-from finetune.estimator import FewLabelClassifier, FitRecord, NotFitted
 from finetune.heads import Head, create_head
 from finetune.logistic import Logistic, Selection, Standardiser
 from finetune.metrics import CLASSIFICATION
 from finetune.objective import logit_count
-from finetune.summary import finite
+from finetune.record import FitRecord
 from pretrain.bundle import load_bundle, save_bundle
 
 FORMAT = "medformer-classifier"
@@ -33,58 +32,61 @@ VERSION = 2
 """Version 1 kept neither the bundle it came from nor the prevalence of the classes."""
 
 
-def save_classifier(classifier: FewLabelClassifier, folder: Path, *, overwrite: bool = False) -> None:
+@dataclass(frozen=True)
+class Fitted:
+    """All that a fitted classifier is.
+
+    Attributes:
+        params: parameters of the estimator, without the backbone and the device.
+        source: reference to the bundle, or name of the fresh network, that it was adapted from.
+        classes: its labels, sorted.
+        predictor: the adapted model.
+        record: of the fit.
+        architecture: name by which timm makes the backbone.
+        model_args: arguments the backbone is made with.
+    """
+
+    params: dict[str, Any]
+    source: BundleReference | str
+    classes: np.ndarray
+    predictor: Predictor
+    record: FitRecord
+    architecture: str
+    model_args: dict[str, Any]
+
+
+def save_fitted(fitted: Fitted, folder: Path, *, overwrite: bool = False) -> None:
     """Write a fitted classifier.
 
     Raises:
-        NotFitted: it is not fitted.
-        ConfigError: its backbone was given as a module, whose architecture is not known.
         MedformerError: the folder exists, or the disk refuses; nothing is left behind.
     """
-    predictor: Predictor | None = getattr(classifier, "predictor_", None)
-    if predictor is None:
-        raise NotFitted
-    if classifier.architecture_ is None:
-        raise ConfigError("a classifier whose backbone was given as a module cannot be saved; give a bundle or a name")
-    head = predictor.head
-    record = classifier.record_.as_json()
-    source = classifier.source_
-    params = {name: value for name, value in classifier.get_params().items() if name not in ("backbone", "device")}
+    predictor, record = fitted.predictor, fitted.record.as_json()
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "params": params,
-        "source": asdict(source) if isinstance(source, BundleReference) else source,
-        "classes": classifier.classes_.tolist(),
+        "params": fitted.params,
+        "source": asdict(fitted.source) if isinstance(fitted.source, BundleReference) else fitted.source,
+        "classes": fitted.classes.tolist(),
         "task": predictor.task.name,
         "organ": predictor.organ.name,
         "modality": predictor.modality.name,
-        "head": "logistic" if isinstance(head, Selection) else classifier.head,
+        "head": "logistic" if isinstance(predictor.head, Selection) else fitted.params["head"],
         "offset": None if predictor.offset_K is None else predictor.offset_K.tolist(),
         "record": record,
     }
-    provenance = {"fine_tuned": record, "datasets": [], "objectives": []}
+    provenance = finite({"fine_tuned": record, "datasets": [], "objectives": []})
     with new_folder(folder, overwrite=overwrite) as partial:
-        save_bundle(
-            partial / "backbone",
-            predictor.backbone,
-            classifier.architecture_,
-            classifier.model_args_,
-            finite(provenance),
-            {},
-        )
-        write_atomic(partial / "head.safetensors", save(_head_tensors(head)))
+        save_bundle(partial / "backbone", predictor.backbone, fitted.architecture, fitted.model_args, provenance, {})
+        write_atomic(partial / "head.safetensors", save(_head_tensors(predictor.head)))
         write_json(partial / "classifier.json", finite(document))
 
 
-def load_classifier(folder: Path, device: str = "cpu") -> FewLabelClassifier:
+def load_fitted(folder: Path, device: str) -> Fitted:
     """Read a classifier back.
 
-    Its ``backbone`` parameter is what it was adapted from, not the network as it is after fitting: a clone of it, as
-    cross-validation makes them, must not start from weights that have seen the labels it is tried on.
-
     Args:
-        folder: what :func:`save_classifier` wrote.
+        folder: what :func:`save_fitted` wrote.
         device: where its networks are to run.
 
     Raises:
@@ -99,25 +101,21 @@ def load_classifier(folder: Path, device: str = "cpu") -> FewLabelClassifier:
     try:
         source = document["source"]
         source = source if isinstance(source, str) else BundleReference(**source)
-        classifier = FewLabelClassifier(**{**document["params"], "backbone": source, "device": device})
-        classifier.source_ = source
         task = Task[document["task"]]
-        classifier.classes_ = _classes_of(document["classes"], task)
-        logits = logit_count(task, len(classifier.classes_))
+        classes = _classes_of(document["classes"], task)
+        logits = logit_count(task, len(classes))
         head = _head_of(document["head"], tensors, task, logits, int(bundle.backbone.embed_dim))
         organ, modality = Organ[document["organ"]], Modality[document["modality"]]
-        classifier.record_ = FitRecord(**document["record"])
+        record, params = FitRecord(**document["record"]), dict(document["params"])
         offset_K = None if document["offset"] is None else np.array(document["offset"], dtype=np.float64)
         if offset_K is not None:
             _check("offset", offset_K, (logits,))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: not a complete classifier: {' '.join(str(error).split())}") from None
-    config = bundle.config
-    classifier.architecture_, classifier.model_args_ = config["architecture"], dict(config.get("model_args", {}))
-    backbone = bundle.backbone.to(device)
     head = head.to(device) if isinstance(head, Head) else head
-    classifier.predictor_ = Predictor(backbone, head, task, organ, modality, offset_K)
-    return classifier
+    predictor = Predictor(bundle.backbone.to(device), head, task, organ, modality, offset_K)
+    architecture, model_args = bundle.config["architecture"], dict(bundle.config.get("model_args", {}))
+    return Fitted(params, source, classes, predictor, record, architecture, model_args)
 
 
 def _head_tensors(head: Selection | Head) -> dict[str, torch.Tensor]:

@@ -11,20 +11,21 @@ import numpy as np
 
 from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
-from data_shards.support.files import new_folder, write_atomic, write_json
+from data_shards.support.files import finite, new_folder, write_atomic, write_json
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.backbones import BundleReference, fresh_twin, load_pretrained
 from finetune.census import describe
 from finetune.comparison import ComparisonRow, compare
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
-from finetune.estimator import FewLabelClassifier, FitRecord
+from finetune.estimator import FewLabelClassifier
 from finetune.evaluation import EvaluationRow, evaluate, require_all_classes
 from finetune.labelled import LabelledImages
 from finetune.readers import read_labelled
+from finetune.record import FitRecord
 from finetune.representations import Frozen, RawPixels
 from finetune.scoring import Scores
 from finetune.subsets import Budget, draw, save
-from finetune.summary import as_csv, finite, write_comparison
+from finetune.summary import as_csv, write_comparison
 
 Say = Callable[[str], None]
 

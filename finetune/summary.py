@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from data_shards.support.files import write_atomic, write_json
+from data_shards.support.files import finite, write_atomic, write_json
 from finetune.comparison import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH, ComparisonRow
 
 METRICS = ("auc", "acc", "balanced_acc")
@@ -141,17 +141,6 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
-
-
-def finite(document: Any) -> Any:
-    """The document with NaN and infinity as null, which is all that JSON has for them."""
-    if isinstance(document, dict):
-        return {str(key): finite(value) for key, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [finite(value) for value in document]
-    if isinstance(document, float) and not math.isfinite(document):
-        return None
-    return document
 
 
 def _columns(row: ComparisonRow) -> dict[str, Any]:

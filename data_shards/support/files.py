@@ -7,6 +7,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -66,6 +67,17 @@ def _private(path: str, flags: int) -> int:
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document atomically, keys in order, so that equal documents are equal files."""
     write_atomic(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+
+def finite(document: Any) -> Any:
+    """The document with NaN and infinity as null, which is all that JSON has for them."""
+    if isinstance(document, dict):
+        return {str(key): finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    if isinstance(document, float) and not math.isfinite(document):
+        return None
+    return document
 
 
 def read_json(path: Path, error: type[MedformerError]) -> dict[str, Any]:

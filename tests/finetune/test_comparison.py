@@ -11,11 +11,12 @@ import pytest
 import scipy.stats
 
 from data_shards.support.errors import ConfigError, DataError
+from data_shards.support.files import finite
 from finetune.comparison import ARMS, FINETUNED, PRETRAINED, RAW, SCRATCH, ComparisonRow, compare
 from finetune.evaluation import evaluate
 from finetune.representations import Frozen, RawPixels
 from finetune.subsets import Budget, load
-from finetune.summary import finite, mean_interval, remarks, summarise, write_comparison
+from finetune.summary import mean_interval, remarks, summarise, write_comparison
 from tests.finetune.samples import blobs, tiny_backbone
 
 SPLITS = {"train": blobs(60, seed=1), "val": blobs(20, seed=2), "test": blobs(40, seed=3)}
