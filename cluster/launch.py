@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import ClusterError
 from cluster.interruptions import Interruptions, StopAsked
 from cluster.progress import ShownProgress
 from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime
-from cluster.ray_train import run_on_workers
+from cluster.ray_train import run_on_workers, settled
 from cluster.reference import check_name
 from cluster.registry import Registry
 from cluster.tracking import TrackedRun
@@ -49,20 +47,16 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
         check_name(place.model_name)
     if out.exists() and not resume:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
-    if place.address is None and place.workers > (cpus := os.cpu_count() or 1):
-        raise ClusterError(
-            f"cluster.workers: {place.workers} workers need as many CPUs, this machine has {cpus}; lower "
-            "cluster.workers, or give cluster.address"
-        )
     with Interruptions() as interruptions:
         try:
             preflight.check(config, place.workers, resume=resume)
             if resume and (finished := finished_bundle(config)) is not None:
                 print(f"finished already, nothing is trained or registered; the model is in {finished}")
                 return finished
+            group = settled(worker_group(place))
             if resume:
                 print(beginning(config))
-            return _launch(config, interruptions)
+            return _launch(config, group, interruptions)
         except StopAsked:
             return None
 
@@ -81,7 +75,7 @@ def beginning(config: PretrainConfig) -> str:
     return f"going on after step {step}"
 
 
-def _launch(config: PretrainConfig, interruptions: Interruptions) -> Path | None:
+def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interruptions) -> Path | None:
     out, place = config.out, config.cluster
     registry = Registry(place.tracking_uri)
     with _new_unless_trained(out):
@@ -98,7 +92,7 @@ def _launch(config: PretrainConfig, interruptions: Interruptions) -> Path | None
         initial = trained_steps(config) or 0
         shown = ShownProgress(out, config.schedule.epochs, config.schedule.max_steps, initial=initial)
         with tracked, shown:
-            bundle = run_on_workers(_Pretraining(config), worker_group(place), out, interruptions=interruptions)
+            bundle = run_on_workers(_Pretraining(config), group, out, interruptions=interruptions)
             tracked.stopped = bundle is None
     if bundle is None:
         return None

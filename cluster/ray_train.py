@@ -71,10 +71,7 @@ def run_on_workers(
         StopAsked: SIGTERM while nothing was trained; later it makes :meth:`RayRuntime.stop_requested` true.
     """
     (out / FAILURE_FILE).unlink(missing_ok=True)
-    defaults.apply()
-    group = replace(group, address=group.address or os.environ.get("RAY_ADDRESS") or _address_in_use())
-    if group.address is None:
-        group = on_this_machine(group, torch.cuda.device_count())
+    group = settled(group)
     with contextlib.ExitStack() as stack:
         if interruptions is None:
             interruptions = stack.enter_context(Interruptions())
@@ -158,6 +155,19 @@ def _ray_process(
         end_session(process.pid)
 
 
+def settled(group: WorkerGroup) -> WorkerGroup:
+    """The group with its cluster decided, and for a Ray of our own with its GPUs.
+
+    Raises:
+        ClusterError: this machine, where no other is named, does not hold the workers.
+    """
+    defaults.apply()
+    group = replace(group, address=group.address or os.environ.get("RAY_ADDRESS") or _address_in_use())
+    if group.address is not None:
+        return group
+    return on_this_machine(group, gpus=torch.cuda.device_count(), cpus=os.cpu_count() or 1)
+
+
 def _address_in_use() -> str | None:
     """The cluster that this process is connected to already, as in a notebook."""
     import ray
@@ -165,19 +175,27 @@ def _address_in_use() -> str | None:
     return str(ray.get_runtime_context().gcs_address) if ray.is_initialized() else None
 
 
-def on_this_machine(group: WorkerGroup, gpus: int) -> WorkerGroup:
+def on_this_machine(group: WorkerGroup, *, gpus: int, cpus: int) -> WorkerGroup:
     """The group with its GPUs decided, for a Ray of our own: Ray also counts those that torch cannot use.
+
+    A worker may have more threads than there are CPUs for it, but not less than a CPU.
 
     Args:
         group: the workers.
         gpus: how many torch can use here.
+        cpus: how many this machine has.
 
     Raises:
         ClusterError: more are asked for.
     """
-    if group.gpus_per_worker is None:
-        return replace(group, gpus_per_worker=int(gpus >= group.workers))
-    asked = group.workers * group.gpus_per_worker
+    asked = group.workers * (group.gpus_per_worker or 0)
     if asked > gpus:
         raise ClusterError(f"{asked} GPUs asked for, this machine has {gpus}")
+    if group.workers > cpus:
+        raise ClusterError(
+            f"{group.workers} workers need as many CPUs, this machine has {cpus}; lower cluster.workers, or give "
+            "cluster.address"
+        )
+    if group.gpus_per_worker is None:
+        return replace(group, gpus_per_worker=int(gpus >= group.workers))
     return group

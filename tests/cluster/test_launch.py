@@ -128,7 +128,6 @@ def steps_in(path: Path) -> list[int]:
         (["deepspeed={zero_optimization: {stage: 3}}"], "3 is not supported"),
         (["cluster.tracking_uri=http://127.0.0.1:9"], "does not answer"),
         (["out=/proc/out"], "/proc/out cannot be made"),
-        (["cluster.workers=4096"], "cluster.workers: 4096 workers need as many CPUs, this machine has"),
     ],
 )
 def test_a_mistake_is_told_before_ray_starts_and_leaves_no_folder(
@@ -154,14 +153,24 @@ def test_a_changed_key_is_named_with_both_values_before_ray_starts(
     assert "optimizer.lr: 0.001 then, 0.5 now; seed: 0 then, 4 now); a resumed run may only change out" in error
 
 
+def test_more_workers_than_cpus_are_refused_here_and_leave_no_folder(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert main(["pretrain", "run.yaml"]) == 2
+    assert "error: 2 workers need as many CPUs, this machine has 1; lower cluster.workers" in capsys.readouterr().err
+    assert not (prepared / "out").exists()
+
+
 def test_a_number_of_workers_that_zero_cannot_change_is_refused_before_ray_starts(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
     stage = "deepspeed={zero_optimization: {stage: 1}}"
     stopped_run(prepared, stage, bundle=False, zero_stage=1)
-    assert main(["pretrain", "run.yaml", "--resume", stage, "cluster.workers=1"]) == 2
-    assert "split over 2 workers; go on with as many, not 1" in capsys.readouterr().err
+    assert main(["pretrain", "run.yaml", "--resume", stage, "cluster.workers=3"]) == 2
+    assert "split over 2 workers; go on with as many, not 3" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_neither_trained_nor_registered_again(

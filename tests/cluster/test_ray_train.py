@@ -200,9 +200,22 @@ def test_a_ray_of_our_own_takes_the_gpus_that_torch_can_use() -> None:
     from cluster.ray_train import on_this_machine
     from cluster.worker_group import WorkerGroup
 
-    chosen = [on_this_machine(WorkerGroup(workers=2), gpus).gpus_per_worker for gpus in range(4)]
+    chosen = [on_this_machine(WorkerGroup(workers=2), gpus=gpus, cpus=2).gpus_per_worker for gpus in range(4)]
     assert chosen == [0, 0, 1, 1]
-    assert on_this_machine(WorkerGroup(workers=2, gpus_per_worker=0), 8).gpus_per_worker == 0
+    assert on_this_machine(WorkerGroup(workers=2, gpus_per_worker=0), gpus=8, cpus=2).gpus_per_worker == 0
+
+
+def test_workers_are_held_against_the_cpus_of_this_machine_only_where_no_cluster_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cluster.ray_train import settled
+    from cluster.worker_group import WorkerGroup
+
+    with pytest.raises(ClusterError, match="4096 workers need as many CPUs, this machine has"):
+        settled(WorkerGroup(workers=4096))
+    assert settled(WorkerGroup(workers=4096, address="head:6379")).address == "head:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # as a Ray job and the script for Slurm set it
+    assert settled(WorkerGroup(workers=4096)).address == "head:6379"
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
