@@ -53,10 +53,16 @@ class TorchRuntime:
     """
 
     def __init__(self) -> None:
+        self._alone: dict[str, str] = {}
         if "RANK" not in os.environ:
-            os.environ.update(
-                RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
-            )
+            self._alone = {
+                "RANK": "0",
+                "LOCAL_RANK": "0",
+                "WORLD_SIZE": "1",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(_free_port()),
+            }
+            os.environ.update(self._alone)
         self.rank = int(os.environ["RANK"])
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.world_size = int(os.environ["WORLD_SIZE"])
@@ -85,9 +91,11 @@ class TorchRuntime:
         return self._stop
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, and the environment as it was: what this process starts later is not its rank."""
         if dist.is_initialized():
             dist.destroy_process_group()
+        for name in self._alone:
+            os.environ.pop(name, None)
 
 
 def _free_port() -> int:

@@ -89,7 +89,7 @@ class Run:
             [] if workers == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
         )
         log = self.config.with_name(f"log-{time.monotonic_ns()}.txt")
-        environment = {key: value for key, value in os.environ.items() if key not in _GROUP_VARIABLES}
+        environment = {key: value for key, value in os.environ.items() if key not in GROUP_VARIABLES}
         with open(log, "wb") as file:
             process = subprocess.Popen(
                 [sys.executable, *launcher, "-m", "pretrain", str(self.config), *arguments],
@@ -114,7 +114,7 @@ class Run:
 
 
 # A group that this process has joined is none of the children's business.
-_GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def assert_equal_bits(found: Run, expected: Run) -> None:

@@ -14,7 +14,7 @@ from data_shards.support.plugins import load_plugins
 from pretrain.meter import read_metrics
 from pretrain.objectives.base import PLUGINS, known
 from tests.data_shards.support.test_plugins import install
-from tests.pretrain.runs import document, write_document
+from tests.pretrain.runs import GROUP_VARIABLES, document, write_document
 
 ROOT = Path(__file__).parents[2]
 PULL = """
@@ -43,7 +43,7 @@ def test_an_installed_objective_is_trained_by_its_name(shards: Path, tmp_path: P
     config = write_document(tmp_path / "config.yaml", content)
     paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     # The group of processes that other tests of this process are in is not that of the command.
-    alone = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
+    alone = {name: value for name, value in os.environ.items() if name not in GROUP_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-m", "pretrain", str(config)],
         cwd=ROOT,
