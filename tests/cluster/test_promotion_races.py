@@ -67,7 +67,7 @@ def slow(server: TrackingServer) -> Iterator[str]:
         listener.close()
 
 
-@pytest.mark.parametrize("store", ["sqlite", "slow server"])
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("slow server", marks=pytest.mark.slow)])
 def test_promotions_at_the_same_time_leave_the_alias_where_the_history_ends(
     store: str, make_bundle: Callable[..., object], request: pytest.FixtureRequest
 ) -> None:

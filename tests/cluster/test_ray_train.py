@@ -76,6 +76,7 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_attempt_is_counted(tmp_path: Path) -> None:
     stdout, out, _ = run_driver(
         tmp_path,
@@ -124,6 +125,7 @@ def test_a_lost_worker_is_replaced_and_the_attempt_is_counted(tmp_path: Path) ->
     assert (out / "attempt").read_text() == "1\n"
 
 
+@pytest.mark.slow
 def test_an_error_of_ours_ends_the_run_at_once_in_one_line(tmp_path: Path) -> None:
     stdout, out, _ = run_driver(
         tmp_path,

@@ -131,6 +131,7 @@ def test_one_signal_ends_the_waiting_for_machines(
     assert seconds < LIMIT_S
 
 
+@pytest.mark.slow
 def test_one_signal_ends_the_waiting_for_busy_machines(ray_cluster: Any, tmp_path: Path) -> None:
     import ray
 

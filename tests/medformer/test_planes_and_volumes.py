@@ -56,6 +56,7 @@ def test_what_was_pretrained_on_one_is_evaluated_on_the_other(
     assert {row["dataset"] for row in rows} == {SETS[used].card.name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["frozen", "full"])
 @pytest.mark.parametrize(("learned", "used"), [("planes", "volumes"), ("volumes", "planes")])
 def test_what_was_pretrained_on_one_is_fine_tuned_on_the_other(

@@ -41,7 +41,7 @@ def test_an_exported_program_takes_any_batch_and_size(axes: int) -> None:
         torch.testing.assert_close(tokens, expected.tokens_BTD, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("axes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_onnx_runtime_gives_what_python_gives(axes: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

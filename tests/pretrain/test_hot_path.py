@@ -53,7 +53,14 @@ def gradients(model: Medformer, loss: Tensor) -> dict[str, Tensor]:
     return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
 
 
-@pytest.mark.parametrize("kind, checkpointing", [("planes", False), ("volumes", True), ("studies", True)])
+@pytest.mark.parametrize(
+    "kind, checkpointing",
+    [
+        pytest.param("planes", False, marks=pytest.mark.slow),
+        ("volumes", True),
+        pytest.param("studies", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_compiles_to_one_graph_that_serves_every_batch_size(kind: str, checkpointing: bool) -> None:
     torch._dynamo.reset()
     model = trained_in_depth(small(depth=1)).train()

@@ -113,6 +113,7 @@ def test_the_short_form_of_a_spacing_says_the_same() -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_ranks_in_float64_train_on_both_as_one(shards: Path, solid_shards: Path) -> None:
     config = PretrainConfig.model_validate(mixture(shards, solid_shards, Path("unused")))
     expected = trained_in_float64(0, 1, config, 8)
@@ -122,6 +123,7 @@ def test_two_ranks_in_float64_train_on_both_as_one(shards: Path, solid_shards: P
     assert depths[0] > 0, "volumes were among them"
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_mixture_it_ends_with_the_same_bits(
     shards: Path, solid_shards: Path, tmp_path: Path
 ) -> None:

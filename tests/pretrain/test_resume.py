@@ -29,6 +29,7 @@ def assert_unbroken_record(run: Run) -> None:
     assert not list(run.out.rglob(".*")), "nothing half-written is left"
 
 
+@pytest.mark.slow
 def test_killed_before_and_after_a_checkpoint(unbroken: Run, shards: Path, tmp_path: Path) -> None:
     run = new_run(shards, tmp_path)
     pause = random.Random()

@@ -179,6 +179,7 @@ def test_it_goes_with_a_bundle(tmp_path: Path) -> None:
     assert load_bundle(tmp_path / "bundle").backbone.voxel_mm == 2.0
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_and_a_graph_takes_images_without_spacing() -> None:
     reads, _ = pair()
     images = volumes(2, 3, 16, 20, 18)

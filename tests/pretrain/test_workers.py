@@ -35,16 +35,14 @@ def test_two_ranks_in_float64_train_as_one_to_the_last_digits(shards: Path) -> N
         assert not changed
 
 
-def test_zero_stages_agree_and_resume(shards: Path, tmp_path: Path) -> None:
-    run_ranks(zero_stages, 2, shards, tmp_path)
+def test_zero_stages_agree_and_resume(colour_shards: Path, tmp_path: Path) -> None:
+    run_ranks(zero_stages, 2, colour_shards, tmp_path)
     runs = {name: Run(tmp_path, tmp_path / name) for name in ("stage-0", "stage-1", "stage-2", "stopped")}
     reference = runs["stage-0"]
     for name, run in runs.items():
         assert relative_difference(run.weights(), reference.weights()) < 1e-5, name
         assert [line["step"] for line in run.metrics()] == list(range(1, ZERO_STEPS + 1)), name
         for found, expected in zip(run.metrics(), reference.metrics(), strict=True):
-            # Rounding grows from step to step, in the norm of a gradient far sooner than in the weights.
-            tolerance = 1e-4 if expected["step"] <= 3 else 5e-2
-            assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=tolerance), (name, expected["step"])
+            assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4), (name, expected["step"])
     stopped, whole = ((runs[name].out / "bundle/model.safetensors").read_bytes() for name in ("stopped", "stage-2"))
     assert stopped == whole, "a run that was stopped goes on to the same bits, its optimizer split over the ranks"

@@ -146,6 +146,7 @@ def _contrast_to_noise(name: str, level: float) -> float:
     return float(np.median(found))
 
 
+@pytest.mark.slow
 def test_lesions_are_found_on_new_subjects_when_easy_and_hardly_when_hard() -> None:
     """A linear classifier on histograms of the image."""
     assert _histogram_auc(0.1) > max(0.75, _histogram_auc(0.9) + 0.1)

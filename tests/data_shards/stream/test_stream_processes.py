@@ -113,6 +113,7 @@ def test_a_reader_that_is_killed_ends_the_stream_with_its_name(
     assert until(lambda: not helpers())
 
 
+@pytest.mark.slow
 def test_a_reader_that_hangs_is_given_up_in_time(folder: Path, helpers: Callable[[], set[int]]) -> None:
     iterator = iter(opened(folder, readers=1, prefetch=1, timeout_s=10.0))
     next(iterator)
@@ -122,6 +123,7 @@ def test_a_reader_that_hangs_is_given_up_in_time(folder: Path, helpers: Callable
     assert until(lambda: not helpers())
 
 
+@pytest.mark.slow
 def test_a_reader_that_was_stopped_does_not_outlive_its_iterator(folder: Path, helpers: Callable[[], set[int]]) -> None:
     iterator = iter(opened(folder, readers=2, prefetch=2))
     next(iterator)
