@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from data_shards.card import DatasetCard
 from data_shards.prepare.crop import cut, cut_or_pad, foreground_box
-from data_shards.prepare.document import Preparation
+from data_shards.prepare.document import Intensity, Preparation
 from data_shards.prepare.grid import grids, with_mask_aligned
 from data_shards.prepare.intensity import Ends, ends_of, to_8_bits
 from data_shards.prepare.resample import to_shape, to_spacing
@@ -59,12 +59,19 @@ class Prepared(Source):
         return self._source.origin(position)
 
 
-def prepare(images: dict[str, Image], preparation: Preparation) -> dict[str, Image]:
+def prepare(
+    images: dict[str, Image], preparation: Preparation, intensities: Mapping[str, Intensity] | None = None
+) -> dict[str, Image]:
     """The images of one study, prepared in the order of the options.
 
     Images that lie on one grid are cut to one box, which holds the foreground of each of them; the mask is cut with
     the images of its grid and its values stay class ids. Percentiles are those of the image before it is brought to
     its size, so that they do not depend on how much of the result is padding.
+
+    Args:
+        images: by name.
+        preparation: what is done to them.
+        intensities: by image name, in place of the intensity of the preparation.
 
     Raises:
         DataError: an image cannot be prepared; the message names it.
@@ -80,7 +87,8 @@ def prepare(images: dict[str, Image], preparation: Preparation) -> dict[str, Ima
             )
             images = images | {name: cut(images[name], box) for name in group}
     shown = {name: image for name, image in images.items() if name != MASK}
-    ends = {name: ends_of(image.values, preparation.intensity) for name, image in shown.items()}
+    rules = dict.fromkeys(shown, preparation.intensity) | dict(intensities or {})
+    ends = {name: ends_of(image.values, rules[name]) for name, image in shown.items()}
     if (size := preparation.size) is not None:
         if preparation.fit == "resize":
             images = _each(images, lambda name, image: to_shape(image, size, nearest=name == MASK))

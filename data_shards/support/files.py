@@ -111,7 +111,7 @@ def sync_tree(folder: Path) -> None:
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raise :class:`MedformerError` when something stands at ``path`` that may not be replaced."""
     if path.exists() and not overwrite:
-        raise MedformerError(f"{path} exists already; choose another folder or pass --overwrite")
+        raise MedformerError(f"{path} exists already; choose another place or pass --overwrite")
 
 
 def put_in_place(partial: Path, path: Path) -> None:

@@ -9,6 +9,9 @@ from typing import TextIO
 
 _TERMINAL_SECONDS = 0.1
 _PLAIN_SECONDS = 10.0
+_BRIEF_SECONDS = 1.0
+_WHOLE_RATE = 100.0
+"""From it on a rate has no decimals, and no exponent."""
 
 
 class Progress:
@@ -23,6 +26,7 @@ class Progress:
         label: what the job is, such as ``breastmnist``.
         initial: units that were done before, by a run that this one goes on from; they do not count in the rate.
         silent: show nothing, as on every rank but the first.
+        brief: show nothing of a job that is over within a second, as one of many small ones.
         stream: where the lines go; the default is standard error.
         seconds: the shortest time between two lines; the default depends on the stream.
     """
@@ -35,6 +39,7 @@ class Progress:
         *,
         initial: int = 0,
         silent: bool = False,
+        brief: bool = False,
         stream: TextIO | None = None,
         seconds: float | None = None,
     ) -> None:
@@ -43,6 +48,7 @@ class Progress:
         self.label = label
         self.done = self._initial = initial
         self._silent = silent
+        self._brief = brief
         self._stream = stream if stream is not None else sys.stderr
         self._terminal = self._stream.isatty()
         self._seconds = seconds if seconds is not None else (_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS)
@@ -65,6 +71,8 @@ class Progress:
         self._figures.update(figures)
         self.done += count
         now = time.monotonic()
+        if self._brief and now - self._started < _BRIEF_SECONDS:
+            return
         if now - self._shown >= self._seconds:
             self._shown = now
             self._show(self._line(now - self._started))
@@ -72,8 +80,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            elapsed_s = time.monotonic() - self._started
+        elapsed_s = time.monotonic() - self._started
+        if kind is None and (not self._brief or elapsed_s >= _BRIEF_SECONDS):
             self._show(
                 f"{self.label}: {self.done - self._initial} {self.unit} in {clock(elapsed_s)}{self._rate(elapsed_s)}"
             )
@@ -89,7 +97,10 @@ class Progress:
         return line + "".join(f", {name} {value:.4g}" for name, value in self._figures.items())
 
     def _rate(self, elapsed_s: float) -> str:
-        return f", {(self.done - self._initial) / elapsed_s:.4g} {self.unit}/s" if elapsed_s > 0 else ""
+        if elapsed_s <= 0:
+            return ""
+        rate = (self.done - self._initial) / elapsed_s
+        return f", {rate:.0f} {self.unit}/s" if rate >= _WHOLE_RATE else f", {rate:.3g} {self.unit}/s"
 
     def _show(self, line: str) -> None:
         if self._silent:

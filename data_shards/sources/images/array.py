@@ -60,6 +60,17 @@ def read_array(
     return without_infinities(image, _WHAT, not_finite)
 
 
+def array_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype, from the header alone.
+
+    Raises:
+        DataError: the file has no readable one.
+    """
+    with open_regular(path) as file:
+        shape, _, dtype = _header(file)
+    return shape, dtype
+
+
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether the first axis is the fastest, and dtype; the file then stands at the values."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

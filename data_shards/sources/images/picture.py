@@ -129,6 +129,17 @@ def picture_channels(path: Path) -> int | None:
         return None
 
 
+def picture_has_8_bits(path: Path) -> bool | None:
+    """Whether values have 8 bits, from the header alone; None where the file cannot be read."""
+    import PIL.Image
+
+    try:
+        with open_regular(path) as file, silent_libraries(), PIL.Image.open(file, formats=_FORMATS) as picture:
+            return _DTYPES[_target_mode(picture, ids=False)] is np.uint8
+    except Exception:  # reading it says what is wrong
+        return None
+
+
 def _decode(
     file: BinaryIO, frame: int, frames: Frames, pages: Pages, *, ids: bool
 ) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -36,6 +36,7 @@ def studies_of_table(config: ImagesConfig, table: Path, salt: str) -> Found:
     content = read_table(table, config.columns)
     grouped: dict[str, list[Row]] = {}
     seen: dict[str, int] = {}
+    joined = _bags_are_studies(content.rows)
     for row in content.rows:
         path = _relative(row, config)
         if seen.setdefault(path, row.number) != row.number:
@@ -43,11 +44,34 @@ def studies_of_table(config: ImagesConfig, table: Path, salt: str) -> Found:
         study = row.cells.get("study")
         if study == "":
             raise DataError(f"{row.name}: the study is empty")
-        grouped.setdefault(path if study is None else f"study {study}", []).append(row)
+        bag = row.cells.get("bag") if joined else None
+        identifier = f"study {study}" if study is not None else f"bag {bag}" if bag else path
+        grouped.setdefault(identifier, []).append(row)
     found = Found(warnings=list(content.warnings), label_names=content.label_names, decimal_comma=content.decimal_comma)
     places = _places(content.rows, config, salt, found)
     found.studies = [_study(identifier, rows, places, config, content) for identifier, rows in grouped.items()]
     return found
+
+
+def _bags_are_studies(rows: Sequence[Row]) -> bool:
+    """Whether the rows of a bag are the images of one study: they have names, and nothing else says their study.
+
+    Raises:
+        DataError: a name is twice in a bag, so that nobody knows which of its images belong together.
+    """
+    cells = rows[0].cells
+    if "bag" not in cells or "image" not in cells or "study" in cells:
+        return False
+    seen: dict[tuple[str, str], int] = {}
+    for row in rows:
+        bag = row.cells["bag"]
+        if bag and seen.setdefault((bag, row.cells["image"]), row.number) != row.number:
+            first = seen[bag, row.cells["image"]]
+            raise DataError(
+                f"{row.name}: its bag has an image of this name in row {first}; a column study says which images "
+                "of a bag belong together"
+            )
+    return True
 
 
 def _study(
@@ -63,7 +87,7 @@ def _study(
         images[image] = places[row.number]
     first = rows[0]
     for row in rows[1:]:
-        for role in ("subject", "split", "organ"):
+        for role in ("subject", "split", "organ", "bag"):
             if row.cells.get(role) != first.cells.get(role):
                 raise DataError(f"{row.name}: another {role} than in row {first.number} of the same study")
         if (row.label, row.attributes) != (first.label, first.attributes):
@@ -81,6 +105,7 @@ def _study(
         label=None if config.label == "none" else first.label or None,
         organ=_entry(first, "organ", list(Organ.__members__)),
         attributes=ages_of(next(iter(images.values()))) | _attributes(first, table),
+        bag=first.cells.get("bag", ""),
     )
 
 

@@ -6,13 +6,17 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from data_shards.card import DatasetCard
 from data_shards.sample import MASK, Image, Sample, subject_hash
 from data_shards.sources.base import Source, register_source
 from data_shards.sources.images.array import read_array
 from data_shards.sources.images.channels import with_channels
+from data_shards.sources.images.depth import has_8_bits
 from data_shards.sources.images.dicom import read_series
-from data_shards.sources.images.folder import studies_of_folder
+from data_shards.sources.images.folder import own_subject, studies_of_folder
+from data_shards.sources.images.kinds import Kind
 from data_shards.sources.images.masks import as_mask, placing_of
 from data_shards.sources.images.nifti import read_nifti
 from data_shards.sources.images.nifti_header import Header
@@ -74,6 +78,7 @@ class Images(Source):
             found.label_names,
             Reading(Task[config.task], config.classes, missing, config.missing_columns, found.decimal_comma),
         )
+        self._label_names = tuple(found.label_names)
         self.skipped = found.skipped
         self._channels, mixed = channels_of(self._studies, config)
         self.warnings = [*found.warnings, *self._labels.warnings, *mixed, *warnings_of(self._studies, config)]
@@ -90,6 +95,43 @@ class Images(Source):
     def name_of(self, position: int) -> str:
         """``file 17``, ``series 3`` or ``row 17 of the table``; with ``show_paths`` the relative path."""
         return self._studies[position].name
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of files that hold the images, masks included."""
+        places = (place for study in self._studies for place in study.images.values())
+        return frozenset(place.kind for place in places if place.kind is not None)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The label columns as the header of the table calls them; ``folder`` where folders are classes."""
+        return self._label_names
+
+    def bag_of(self, position: int) -> str | None:
+        """The bag of a study, None when nothing is said: raw text, for comparing and never for a message."""
+        return self._studies[position].bag or None
+
+    def subject_of(self, position: int) -> str:
+        """Who is shown, or the file itself where that is not known: raw text, for comparing, never for a message."""
+        return self._studies[position].subject
+
+    def knows_subject(self, position: int) -> bool:
+        """Whether the table, a folder or a DICOM header says who is shown."""
+        return not self._studies[position].subject.startswith(own_subject(self._config.name, ""))
+
+    def split_of(self, position: int) -> str | None:
+        """The split that the table or the folders say, or None."""
+        return self._studies[position].split
+
+    def label_of(self, position: int) -> np.ndarray | None:
+        """The label vector of a study, or None."""
+        return self._labels.vectors[position]
+
+    def has_8_bits(self, position: int) -> dict[str, bool | None]:
+        """By image name, see :func:`~data_shards.sources.images.depth.has_8_bits`; masks are left out."""
+        config = self._config
+        places = self._studies[position].images
+        return {name: has_8_bits(config.root, place, voi=config.voi) for name, place in places.items() if name != MASK}
 
     def sample(self, position: int) -> Sample:
         """The study at ``position``, all its images read.

@@ -52,6 +52,7 @@ class Study:
         label: cells of the label columns, or the name of the class folder; None without label.
         organ: by name; empty when only the dataset says it.
         attributes: further numbers by name.
+        bag: studies of one bag are one case for whoever classifies; empty when nothing is said.
     """
 
     identifier: str = field(repr=False)
@@ -61,6 +62,7 @@ class Study:
     label: tuple[str, ...] | None = field(default=None, repr=False)
     organ: str = ""
     attributes: dict[str, float] = field(default_factory=dict)
+    bag: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:

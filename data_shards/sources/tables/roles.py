@@ -22,7 +22,7 @@ SPLIT_NAMES = {
 }
 """The split that a cell names, in small letters."""
 
-ROLES = ("path", "subject", "study", "image", "label", "split", "organ", "modality")
+ROLES = ("path", "subject", "study", "bag", "image", "label", "split", "organ", "modality")
 """What a column can be for, beside further numbers."""
 
 # Columns that take a role without being named for it.
@@ -45,6 +45,9 @@ class Columns(Document):
     path: str | None = Field(None, description="the file, or the folder of a DICOM series, relative to the root")
     subject: str | None = Field(None, description="who is shown; is hashed")
     study: str | None = Field(None, description="rows of one study are the images of one sample")
+    bag: str | None = Field(
+        None, description="studies of one bag are one case of a classifier; without study, rows that differ in image"
+    )
     image: str | None = Field(None, description="name of the image in its study, such as t2w; mask for class ids")
     label: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
         None, description="one column, or several for multilabel and regression"
@@ -147,6 +150,19 @@ def read_table(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Ta
     return Table(rows, names, attributes, decimal_comma, warnings)
 
 
+def has_columns(path: Path, names: Sequence[str]) -> bool:
+    """Whether the table has a column of each of these names.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        header = read_csv(path).header
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return all(_matches(header, name) for name in names)
+
+
 def plain(name: str) -> str:
     """Letters and digits alone, in small letters: so spellings of one name are equal."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
@@ -154,12 +170,19 @@ def plain(name: str) -> str:
 
 def _find(header: Sequence[str], columns: Columns, roles: Sequence[str]) -> _Places:
     found = {}
+    given = [*(getattr(columns, role) for role in roles if role != "label"), *(columns.label or ())]
+    taken = {place for name in given if name is not None for place in _matches(header, name)}
     for role in roles:
         if role == "label":
             continue
         named = getattr(columns, role)
         names = (named,) if named is not None else _NAMES.get(role, (role,))
-        present = [name for name in names if _matches(header, name)]
+        # A column that is named for one role is not that of another, whatever it is called.
+        present = [
+            name
+            for name in names
+            if (places := _matches(header, name)) and (named is not None or not taken.issuperset(places))
+        ]
         if present or named is not None or role == "path":
             found[role] = _place(header, present[:1] or names, role)
     labels: list[int] = []

@@ -38,6 +38,29 @@ def test_a_terminal_gets_one_line_that_is_rewritten() -> None:
     assert screen.getvalue().count("\r") == 3 and screen.getvalue().count("\n") == 1 and "left" not in screen.getvalue()
 
 
+def test_a_job_that_is_over_at_once_says_nothing_where_it_is_one_of_many() -> None:
+    log, screen = io.StringIO(), Terminal()
+    for stream in (log, screen):
+        with Progress(2, "images", "toy", stream=stream, brief=True) as progress:
+            progress.advance(2)
+        assert stream.getvalue() == ""
+    with Progress(3, "images", "toy", stream=log, brief=True, seconds=0) as progress:
+        progress.advance()
+        time.sleep(1.05)
+        progress.advance()
+        progress.advance()
+    first, _, last = log.getvalue().splitlines()
+    assert first.startswith("toy: 2/3 images, ") and last.startswith("toy: 3 images in 0:00:01, ")
+
+
+def test_rates_have_no_exponent() -> None:
+    log = io.StringIO()
+    with Progress(10**7, "images", "toy", stream=log) as progress:
+        time.sleep(0.01)
+        progress.advance(10**7)
+    assert "e+" not in log.getvalue() and log.getvalue().endswith(" images/s\n")
+
+
 def test_a_failed_job_has_no_summary() -> None:
     log = io.StringIO()
     with pytest.raises(ValueError, match="stop"), Progress(2, "samples", "toy", stream=log):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_shards.sources.tables import csv_file
-from data_shards.sources.tables.roles import Columns, read_table
+from data_shards.sources.tables.roles import Columns, has_columns, read_table
 from data_shards.support.errors import DataError
 
 SECRET = "DoeJane"
@@ -36,6 +36,21 @@ def test_columns_are_found_by_the_names_that_the_user_gives(tmp_path: Path):
     assert table.rows[0].cells == {"path": "a.png", "subject": "p1"}
     assert table.rows[0].label == ("0", "1") and table.label_names == ("d1", "d2")
     assert table.rows[0].attributes == {"age_years": "33"}
+
+
+def test_a_column_that_is_named_for_one_role_has_no_other(tmp_path: Path):
+    path = written(tmp_path / "t.csv", "Image,Grade,Study\na.png,1,x\n")
+    table = read_table(path, Columns(path="Image", label=("Grade",), subject="Study"))
+    assert table.rows[0].cells == {"path": "a.png", "subject": "x"}
+    assert read_table(path, Columns(path="Image")).rows[0].cells == {"path": "a.png", "study": "x"}
+
+
+def test_a_table_says_which_columns_it_has(tmp_path: Path):
+    path = written(tmp_path / "t.csv", "Patient ID;label\n1;2\n")
+    assert has_columns(path, ["patient_id", "label"]) and has_columns(path, [])
+    assert not has_columns(path, ["label", "grade"])
+    with pytest.raises(DataError, match=r"no\.csv: cannot be opened"):
+        has_columns(tmp_path / "no.csv", ["label"])
 
 
 def test_one_label_column_may_be_given_as_a_word():
