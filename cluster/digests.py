@@ -1,16 +1,19 @@
-"""The files of a model bundle and their SHA-256."""
+"""The files of a model bundle, or of a fitted classifier, and their SHA-256."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cluster.errors import RegistryError
 from data_shards.support.documents import Document
 from data_shards.support.files import read_json, sha256_of
 
+CLASSIFIER_FILE = "classifier.json"
 BUNDLE_FILES = ("README.md", "config.json", "metrics.json", "model.safetensors", "provenance.json")
+_BACKBONE = re.compile(r"backbone(-\d+)?(?=/)")
 
 
 class FileDigest(Document):
@@ -24,30 +27,58 @@ class FileDigest(Document):
         return path.is_file() and path.stat().st_size == self.size_bytes and sha256_of(path) == self.sha256
 
 
-def digest_bundle(folder: Path) -> dict[str, FileDigest]:
-    """Check that ``folder`` is a model bundle and hash its files.
+def digest_model(folder: Path) -> dict[str, FileDigest]:
+    """Check that ``folder`` is a model bundle or a fitted classifier and hash its files.
+
+    A classifier is a document, the weights of its head, and one bundle or several in folders of their own.
 
     Raises:
-        RegistryError: the folder or one of the five files is missing, a file does not belong there, a document is
-            not JSON, or the weights are cut off.
+        RegistryError: the folder or one of the files is missing, a file does not belong there, a document is not JSON,
+            or weights are cut off.
     """
     if not folder.is_dir():
         raise RegistryError(f"{folder}: no such model bundle")
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    if missing := sorted(set(BUNDLE_FILES) - present):
-        raise RegistryError(
-            f"{folder}: not a model bundle, {missing[0]} is missing; expected {', '.join(BUNDLE_FILES)}"
-        )
-    if surplus := sorted(present - set(BUNDLE_FILES)):
-        raise RegistryError(f"{folder / surplus[0]}: not part of a model bundle; expected {', '.join(BUNDLE_FILES)}")
-    for name in BUNDLE_FILES:
+    what, expected = "model bundle", set(BUNDLE_FILES)
+    if is_classifier(folder):
+        what, expected = "fitted classifier", _classifier_files(_backbones(present))
+    elif (folder / "classifier" / CLASSIFIER_FILE).is_file():
+        raise RegistryError(f"{folder}: what finetune wrote; the classifier is {folder / 'classifier'}")
+    if missing := sorted(expected - present):
+        raise RegistryError(f"{folder}: not a {what}, {missing[0]} is missing; expected {', '.join(sorted(expected))}")
+    if surplus := sorted(present - expected):
+        raise RegistryError(f"{folder / surplus[0]}: not part of a {what}; expected {', '.join(sorted(expected))}")
+    for name in sorted(expected):
         if name.endswith(".json"):
             read_json(folder / name, RegistryError)
-    _check_weights(folder / "model.safetensors")
+        elif name.endswith(".safetensors"):
+            _check_weights(folder / name)
     return {
         name: FileDigest(sha256=sha256_of(folder / name), size_bytes=(folder / name).stat().st_size)
-        for name in BUNDLE_FILES
+        for name in sorted(expected)
     }
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether a folder is meant to be a fitted classifier."""
+    return (folder / CLASSIFIER_FILE).is_file()
+
+
+def architecture_of(folder: Path) -> str:
+    """The network of a model, and that it is one of a classifier, in words."""
+    home = folder / "backbone" if is_classifier(folder) else folder
+    name = str(read_json(home / "config.json", RegistryError).get("architecture", "unknown"))
+    return f"{name} classifier" if is_classifier(folder) else name
+
+
+def _backbones(names: Iterable[str]) -> set[str]:
+    """The folders of a classifier that are called as those of its bundles are."""
+    return {"backbone"} | {match[0] for name in names if (match := _BACKBONE.match(name))}
+
+
+def _classifier_files(backbones: Iterable[str]) -> set[str]:
+    bundles = {f"{backbone}/{name}" for backbone in backbones for name in BUNDLE_FILES}
+    return {CLASSIFIER_FILE, "head.safetensors"} | bundles
 
 
 def encode(digests: Mapping[str, FileDigest]) -> str:
@@ -62,8 +93,8 @@ def decode(text: str) -> dict[str, FileDigest]:
         ValueError: the text was not made by :func:`encode`; a path that leaves the folder counts as such.
     """
     digests = {name: FileDigest.model_validate(entry) for name, entry in json.loads(text).items()}
-    if set(digests) != set(BUNDLE_FILES):
-        raise ValueError(f"files {sorted(digests)}, expected {list(BUNDLE_FILES)}")
+    if set(digests) not in (set(BUNDLE_FILES), _classifier_files(_backbones(digests))):
+        raise ValueError(f"files {sorted(digests)}, expected {list(BUNDLE_FILES)} or those of a classifier")
     return digests
 
 

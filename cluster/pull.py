@@ -1,4 +1,4 @@
-"""Copying a bundle out of the registry so that it is either there and right, or not there."""
+"""Copying a model out of the registry so that it is either there and right, or not there."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
             _require_room(partial, missing, files, reference, destination)
             for name, digest in files.items():
                 if name in missing:
-                    _download(tracking_uri, f"{location.rstrip('/')}/{name}", partial)
+                    folder = (partial / name).parent
+                    folder.mkdir(exist_ok=True)
+                    _download(tracking_uri, f"{location.rstrip('/')}/{name}", folder)
                 if not digest.matches(partial / name):
                     shutil.rmtree(partial, ignore_errors=True)
                     raise RegistryError(
@@ -81,8 +83,11 @@ def _kept(partial: Path, files: Mapping[str, FileDigest]) -> str:
     """Drop what is half there, and say what of an unfinished pull the next one goes on with."""
     if not partial.is_dir():
         return ""
-    for path in partial.iterdir():
-        if path.is_file() and (path.name not in files or path.stat().st_size != files[path.name].size_bytes):
+    for path in sorted(partial.rglob("*"), reverse=True):  # what a folder holds before the folder
+        name = path.relative_to(partial).as_posix()
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif path.is_file() and (name not in files or path.stat().st_size != files[name].size_bytes):
             path.unlink()
     if not any(partial.iterdir()):
         partial.rmdir()
@@ -104,11 +109,14 @@ def _download(tracking_uri: str, artifact_uri: str, folder: Path) -> None:
 
 def _discard_others(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """Remove what does not belong: the hidden folder may be the rest of a pull of another model."""
-    for entry in folder.iterdir():
+    folders = {name.rpartition("/")[0] for name in files}
+    for entry in sorted(folder.rglob("*")):
+        name = entry.relative_to(folder).as_posix()
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name not in files or entry.is_symlink():
-            entry.unlink()
+            if name not in folders:
+                shutil.rmtree(entry)
+        elif (name not in files or entry.is_symlink()) and entry.parent.is_dir():
+            entry.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.digests import decode, digest_bundle, encode
+from cluster.digests import architecture_of, decode, digest_model, encode, is_classifier
 from cluster.errors import RegistryError
 from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
 from cluster.pull import fetch
@@ -23,7 +23,6 @@ from cluster.reference import check_alias, check_name, check_version, parse_refe
 from cluster.store import Store, first_line
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.errors import nearest
-from data_shards.support.files import read_json
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -46,19 +45,19 @@ class Registry:
         self._client = self.store.client
 
     def publish(self, bundle: Path, name: str, *, run_id: str | None = None) -> PublishedModel:
-        """Store a bundle as the next version of ``name``; the same files again give the version that exists.
+        """Store a model as the next version of ``name``; the same files again give the version that exists.
 
         Args:
-            bundle: the folder of the model bundle.
+            bundle: the folder of the model bundle, or of a fitted classifier.
             name: the registered model; made when it is new.
             run_id: the MLflow run that made the bundle.
 
         Raises:
-            RegistryError: the folder is not a bundle, the name is not valid, or the store refuses.
+            RegistryError: the folder is neither, the name is not valid, or the store refuses.
         """
         check_name(name)
-        files = digest_bundle(bundle)
-        architecture = str(read_json(bundle / "config.json", RegistryError).get("architecture", "unknown"))
+        files = digest_model(bundle)
+        architecture = architecture_of(bundle)
         with _store_errors(f"cannot publish {bundle} as {name!r} in {self.store.uri}"):
             for published in self._versions(name):
                 if published.files == files:
@@ -210,7 +209,10 @@ class Registry:
 
         experiment = self._client.get_run(run_id).info.experiment_id if run_id else self.store.experiment_id(EXPERIMENT)
         model = self._client.create_logged_model(
-            experiment, name=name, source_run_id=run_id, model_type="medformer-backbone"
+            experiment,
+            name=name,
+            source_run_id=run_id,
+            model_type="medformer-classifier" if is_classifier(bundle) else "medformer-backbone",
         )
         try:
             self._client.log_model_artifacts(model.model_id, str(bundle))
