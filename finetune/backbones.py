@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.files import sha256_of
+from finetune.random_state import seeded
 from pretrain.backbone import Medformer
 from pretrain.bundle import Bundle, load_bundle
 
 FAMILY = "medformer_*"
+
+CLASSIFIER_FILE = "classifier.json"
+"""By it the folder of a fitted classifier is told from a model bundle."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,33 @@ def open_backbone(backbone: str | Path | BundleReference | Medformer, seed: int)
     return OpenedBackbone(_create(name, {}, seed), False, f"fresh {name}", name, name)
 
 
-def load_pretrained(folder: Path) -> Bundle:
+def load_pretrained(folder: Path, called: str = "") -> Bundle:
     """Read a bundle whose network has seen no labels.
 
+    Args:
+        folder: where it is.
+        called: what the user calls it, for messages; the folder when left out.
+
     Raises:
-        ConfigError: it is the backbone of a fitted classifier, which would be tried on labels it was fitted to.
+        ConfigError: it is a fitted classifier or the backbone of one, which would be tried on labels it was fitted to.
         CheckpointError: the bundle is damaged.
     """
-    bundle = load_bundle(folder)
+    called = called or str(folder)
+    if (folder / CLASSIFIER_FILE).is_file():
+        raise ConfigError(
+            f"{called}: a fitted classifier, not a model bundle; medformer predict applies it, and fitting starts from "
+            "what it was adapted from"
+        )
+    if (folder / "classifier" / CLASSIFIER_FILE).is_file():
+        raise ConfigError(
+            f"{called}: what finetune wrote, not a model bundle; medformer predict applies its classifier"
+        )
+    with seeded(0):  # weights are drawn before those of the bundle take their place
+        bundle = load_bundle(folder)
     fitted = bundle.provenance.get("fine_tuned")
     if fitted is not None:
         raise ConfigError(
-            f"{folder}: the network of a fitted classifier, which has seen labels; start from what it was adapted "
+            f"{called}: the network of a fitted classifier, which has seen labels; start from what it was adapted "
             f"from, {fitted.get('backbone')}, or to go on from here give the module, load_bundle(folder).backbone"
         )
     return bundle
@@ -121,7 +139,7 @@ def _open_bundle(reference: BundleReference) -> OpenedBackbone:
                 f"{reference.folder}: the model bundle {reference} that this classifier was adapted from {other}; to "
                 "fit again, name its folder with set_params(backbone=...)"
             )
-    bundle = load_pretrained(Path(reference.folder))
+    bundle = load_pretrained(Path(reference.folder), str(reference))
     config = bundle.config
     return OpenedBackbone(
         bundle.backbone,
@@ -143,7 +161,6 @@ def fresh_twin(bundle: Bundle) -> Callable[[int], Medformer]:
 
 
 def _create(architecture: str, model_args: Mapping[str, Any], seed: int) -> Medformer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network: Medformer = timm.create_model(architecture, num_classes=0, **model_args)
     return network

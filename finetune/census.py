@@ -1,25 +1,33 @@
-"""What a labelled dataset holds, in a few lines: classes, how many images each has in each split, and warnings."""
+"""What a labelled dataset holds, in a few lines: how many cases each class has in each split, and warnings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from data_shards.vocabulary import Task
-from finetune.labelled import LabelledImages
+from finetune.cases import Cases
 
 
-def describe(splits: Mapping[str, LabelledImages]) -> Iterator[str]:
-    """Lines for whoever is about to use the data."""
+def describe(splits: Mapping[str, Cases]) -> Iterator[str]:
+    """Lines for whoever is about to use the data: one per class or label, or per number with its range."""
     first = next(iter(splits.values()))
     for warning in dict.fromkeys(warning for part in splits.values() for warning in part.warnings):
         yield f"{first.name}: warning: {warning}"
-    names = {index: f"class {index} {name}" for index, name in sorted(first.classes.items())}
-    width = max(map(len, names.values()))
-    for index, name in names.items():
-        counts = ", ".join(f"{_count(part, index)} {split}" for split, part in splits.items())
-        yield f"{first.name}: {name:<{width}}  {counts}"
+    unlabelled = {split: len(part) for split, part in splits.items() if part.labels is None}
+    labelled = {split: part for split, part in splits.items() if part.labels is not None}
+    if labelled:
+        target = next(iter(labelled.values())).target
+        kind = "class {} " if target.classifies else "number {} "
+        names = [kind.format(index) + name for index, name in enumerate(target.classes)]
+        width = max(map(len, names))
+        for index, name in enumerate(names):
+            told = ", ".join(_told(part, index, split) for split, part in labelled.items())
+            yield f"{first.name}: {name:<{width}}  {told}"
+    for split, count in unlabelled.items():
+        yield f"{first.name}: {count} {split} without a label"
 
 
-def _count(part: LabelledImages, index: int) -> int:
-    positive = part.labels[:, index] == 1 if part.task is Task.multilabel else part.labels[:, 0] == index
-    return int(positive.sum())
+def _told(part: Cases, index: int, split: str) -> str:
+    if part.target.classifies:
+        return f"{part.target.carried(part.known_labels)[:, index].sum()} {split}"
+    number_N = part.known_labels[:, index]
+    return f"{len(number_N)} {split} from {number_N.min():g} to {number_N.max():g}, {number_N.mean():g} in the mean"

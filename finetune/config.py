@@ -1,16 +1,18 @@
-"""The documents of a fine-tuning and of an evaluation: everything the result depends on."""
+"""The documents of a fine-tuning, a prediction and an evaluation: everything the result depends on."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.prepare.document import Preparation
 from data_shards.sources.images.channels import Channels
-from data_shards.sources.tables.cells import MISSING, Spellings
+from data_shards.sources.tables.cells import Spellings
 from data_shards.support.documents import Document
-from data_shards.vocabulary import Modality, Organ, word
+from data_shards.vocabulary import Modality, Organ, Task, word
+from finetune.subsets import Budget
 
 
 class ImagesConfig(Document):
@@ -18,21 +20,34 @@ class ImagesConfig(Document):
 
     Attributes:
         csv: table of a folder of images.
+        labels: columns of the table that hold labels; several make a multi-label task, or several numbers. Left out,
+            the column ``label``.
         size: side in pixels to resize the images of a folder to.
         organ: entry of :class:`~data_shards.vocabulary.Organ`, by name: what the images of a folder show.
         modality: entry of :class:`~data_shards.vocabulary.Modality`, by name: how they were made.
         channels: what the images of a folder are brought to: 1, 3, keep or, where grey and colour are mixed, auto.
         missing: spellings of no label in the table, beside the empty cell.
         show_paths: results and messages have names of files; only where these identify nobody.
+        task: how the labels of a folder are to be read; ``unknown``: by what they look like.
+        prepare: what is done to the images of a folder, see :class:`~data_shards.prepare.document.Preparation`.
+        options: further options of the source ``images``.
+        label: ``folder`` takes sub-folders for classes; ``auto`` takes those of the table, else sub-folders.
+        on_error: ``skip`` leaves out images that cannot be read.
     """
 
     csv: Path | None = None
+    labels: tuple[str, ...] = ()
     size: int | None = Field(default=None, ge=4, le=1024)
     organ: str = Organ.unknown.name
     modality: str = Modality.unknown.name
     channels: Channels = "auto"
-    missing: Spellings = MISSING
+    missing: Spellings | None = None
     show_paths: bool = False
+    task: str = Task.unknown.name
+    prepare: Preparation | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    label: Literal["auto", "folder", "none"] = "auto"
+    on_error: Literal["stop", "skip"] = "stop"
 
     @field_validator("organ")
     @classmethod
@@ -44,29 +59,41 @@ class ImagesConfig(Document):
     def _modality_is_known(cls, name: str) -> str:
         return word(Modality, name).name
 
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, name: str) -> str:
+        return word(Task, name).name
 
-class FinetuneConfig(ImagesConfig):
-    """One fine-tuning.
 
-    Attributes:
-        model: folder of a bundle, ``name@alias`` of the registry, or the name of a fresh network.
-        data: MedMNIST npz, folder of shards, or folder of images that goes with ``csv``.
-        head: ``linear``, ``attention`` or another name of :func:`finetune.heads.head_names`.
-        strategy: ``frozen`` or ``full``.
-        per_class: labels per class to use; None for all of the train split, unless ``fraction`` is given.
-        fraction: share of each class to use.
-        seed: of the draw, of weights, splits, batches and augmentation.
-        device: where the network runs.
+class FitConfig(Document):
+    """How a classifier is made: parameters of :class:`~finetune.classifier.estimator.FewLabelClassifier`.
+
+    Attributes: of the same names there.
     """
 
-    model: str
-    data: Path
     head: str = "linear"
-    strategy: Literal["frozen", "full"] = "frozen"
-    per_class: int | None = Field(default=None, ge=1)
-    fraction: float | None = Field(default=None, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
+    head_options: dict[str, Any] = Field(default_factory=dict)
+    strategy: str = "frozen"
+    strategy_options: dict[str, Any] = Field(default_factory=dict)
+    stepper: str = "plain"
+    stepper_options: dict[str, Any] = Field(default_factory=dict)
+    class_weight: Literal["balanced"] | None = "balanced"
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    loss: Literal["nll", "focal"] = "nll"
+    mixup: float = Field(default=0.0, ge=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    backbone_rate: float | None = Field(default=None, gt=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    weight_decay: float = Field(default=0.05, ge=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    augmentation: bool = True
+    ensemble: Literal["none", "folds", "seeds", "snapshots"] = "none"
+    members: int = Field(default=5, ge=1)
+    calibrate: bool = True
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    sets_by_class: bool | None = None
+    mc_dropout: int = Field(default=0, ge=0)
 
     @field_validator("head")
     @classmethod
@@ -76,30 +103,143 @@ class FinetuneConfig(ImagesConfig):
         return known_head(name)
 
     @model_validator(mode="after")
+    def _options_are_known(self) -> FitConfig:
+        from finetune.heads import head_config
+        from finetune.steppers import stepper_config
+        from finetune.strategies import create_strategy
+
+        head_config(self.head, self.head_options)
+        create_strategy(self.strategy, self.strategy_options)
+        stepper_config(self.stepper, self.stepper_options)
+        return self
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """For the estimator."""
+        return {name: getattr(self, name) for name in FitConfig.model_fields}
+
+
+class FinetuneConfig(ImagesConfig, FitConfig):
+    """One fine-tuning.
+
+    Attributes:
+        model: folder of a bundle, ``name@alias`` of the registry, or the name of a fresh network.
+        data: MedMNIST npz, folder of shards, or folder of images.
+        per_class: labels per class to use; None for all of the train split, unless ``fraction`` is given.
+        fraction: share of each class to use.
+        folds: of the cross-validation that estimates how good the classifier is, where no test split is given; 0 for no
+            estimate.
+        repeats: how often it is repeated; None for 3, and 1 for strategies that train the backbone.
+        seed: of the draw, of weights, splits, batches and augmentation.
+        device: where the network runs.
+    """
+
+    model: str
+    data: Path
+    per_class: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    folds: int = Field(default=5, ge=0)
+    repeats: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+
+    @model_validator(mode="after")
     def _one_budget(self) -> FinetuneConfig:
         if self.per_class is not None and self.fraction is not None:
             raise ValueError("give per_class or fraction, not both")
+        if self.folds == 1:
+            raise ValueError("a cross-validation has two folds or more; 0 leaves the estimate out")
         return self
+
+
+class PredictConfig(Document):
+    """One prediction.
+
+    Attributes:
+        classifier: folder of a classifier, or of what ``finetune`` wrote, or ``name@alias`` of the registry.
+        data: new images: what :class:`FinetuneConfig` takes. Labels are not needed; where there are any, they are
+            written beside what is predicted.
+        csv: table of a folder of images.
+        split: of an archive or of shards; None for all.
+        missing: spellings of no label in the table, beside the empty cell.
+        on_error: ``skip`` leaves out images that cannot be read.
+        show_paths: results have names of files; only where these identify nobody.
+        device: where the network runs.
+    """
+
+    classifier: str
+    data: Path
+    csv: Path | None = None
+    split: str | None = None
+    missing: Spellings | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+    show_paths: bool = False
+    device: str = "cpu"
+
+
+class EmbedConfig(ImagesConfig):
+    """Features of images.
+
+    Attributes:
+        model: as for :class:`FinetuneConfig`.
+        data: as for :class:`FinetuneConfig`; labels are not needed.
+        reads: one of :data:`finetune.heads.features.SUMMARIES`.
+        split: of an archive or of shards; None for all.
+        seed: of a fresh network.
+        device: where the network runs.
+    """
+
+    model: str
+    data: Path
+    reads: Literal["embedding", "mean", "mean_spread", "embedding_mean_spread"] = "embedding"
+    split: str | None = None
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
 
 
 class EvaluateConfig(ImagesConfig):
     """One evaluation.
 
     Attributes:
-        model: folder of a bundle or ``name@alias`` of the registry.
+        models: folders of bundles or ``name@alias`` of the registry.
         data: one or more of what :class:`FinetuneConfig` takes.
         k: neighbours of the kNN probe.
-        per_class: budgets of a few-label comparison; none leaves it out.
+        per_class: budgets of a few-label comparison; without any budget it is left out.
+        fraction: further budgets, as shares of each class, or of all cases with numbers.
+        heads: of the comparison.
+        strategies: of the comparison.
         seeds: of the comparison; the first is that of the probes.
         max_steps: length of the schedules that whole networks are trained by; None lets every fit choose among those
-            of :mod:`finetune.schedules`, which takes twice as long.
+            of :mod:`finetune.fit.schedules`, which takes twice as long.
         device: where the network runs.
     """
 
-    model: str
+    models: tuple[str, ...] = Field(min_length=1)
     data: tuple[Path, ...] = Field(min_length=1)
     k: int = Field(default=20, ge=1)
     per_class: tuple[int, ...] = ()
+    fraction: tuple[float, ...] = ()
+    heads: tuple[str, ...] = ("linear",)
+    strategies: tuple[str, ...] = ("frozen", "full")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     max_steps: int | None = Field(default=None, ge=1)
     device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> EvaluateConfig:
+        from finetune.heads import known_head
+        from finetune.strategies import create_strategy
+
+        for head in self.heads:
+            known_head(head)
+        for strategy in self.strategies:
+            create_strategy(strategy)
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("a model is named twice")
+        return self
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """Of the few-label comparison."""
+        counts = [Budget(per_class=count) for count in self.per_class]
+        return counts + [Budget(fraction=share) for share in self.fraction]

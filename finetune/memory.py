@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from data_shards.support.errors import DataError
 from data_shards.support.memory import available_bytes, in_words
+from finetune.random_state import seeded
 
 WORK_BYTES = 1 << 30
 """What a pass through a network may take; more images at a time are hardly faster."""
@@ -57,31 +59,47 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-def bytes_of_one(run: Callable[[Tensor], Tensor], shape: Sequence[int], device: torch.device, *, train: bool) -> int:
-    """What every image of a batch adds to the memory of a pass through a network, in bytes.
+@dataclass(frozen=True)
+class Need:
+    """What every image of a batch adds to the memory of a pass through a network.
+
+    Attributes:
+        constant: bytes, whatever its size.
+        per_voxel: bytes more.
+    """
+
+    constant: float
+    per_voxel: float
+
+    def __call__(self, sizes: Sequence[int]) -> int:
+        """Bytes of an image with these axes."""
+        return int(self.constant + self.per_voxel * math.prod(sizes))
+
+
+def need_of(run: Callable[[Tensor], Tensor], channels: int, axes: int, device: torch.device, *, train: bool) -> Need:
+    """Measure a network, on small images.
 
     Args:
         run: from images ``B,C,...`` to something that can be summed.
-        shape: of an image, ``C,H,W`` or ``C,D,H,W``.
+        channels: of the images.
+        axes: 2 for planes, 3 for volumes.
         device: where the network is.
         train: whether there is a backward pass.
     """
-    channels, *sizes = shape
-    small, large = _PROBES[len(sizes)]
+    small, large = _PROBES[axes]
 
     def peak(count: int, side: int) -> int:
-        with torch.random.fork_rng(), torch.set_grad_enabled(train), _Live() as live:
-            found = run(torch.zeros(count, channels, *[side] * len(sizes), device=device))
+        with seeded(0, device), torch.set_grad_enabled(train), _Live() as live:
+            found = run(torch.zeros(count, channels, *[side] * axes, device=device))
             if train:
                 torch.autograd.grad(found.float().sum(), _leaves(found), allow_unused=True)
         return live.peak
 
     alone, larger, two = peak(1, small), peak(1, large), peak(2, small)
-    voxels = small ** len(sizes)
-    slope = max(0.0, (larger - alone) / (large ** len(sizes) - voxels))
-    constant = max(0.0, two - alone - slope * voxels)
+    voxels = small**axes
+    slope = max(0.0, (larger - alone) / (large**axes - voxels))
     margin = _MARGIN_OF_TRAINING if train else _MARGIN
-    return int(margin * (constant + slope * math.prod(sizes)))
+    return Need(margin * max(0.0, two - alone - slope * voxels), margin * slope)
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:
@@ -103,7 +121,7 @@ def images_at_once(one: int, shape: Sequence[int], device: torch.device, *, most
     """How many images of a batch are passed through a network together.
 
     Args:
-        one: what one image takes, see :func:`bytes_of_one`.
+        one: what one image takes, see :func:`need_of`.
         shape: of an image.
         device: where the network is.
         most: no more than this.

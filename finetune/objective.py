@@ -1,85 +1,90 @@
-"""From labels to loss and from logits to probabilities, for each kind of task; and weights against class imbalance.
-
-A binary task has one logit, a multi-label task one per label (sigmoid), a multi-class or ordinal task one per class
-(softmax). Shape suffixes: N images, L labels, K logits.
-
-A model fitted with balanced weights learns the probabilities of a world in which all classes are equally common. Those
-of the given labels differ from them by the ratio of the priors, ``p(k|x) ~ p_balanced(k|x) n_k`` (Saerens, Latinne and
-Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, Neural Computation 14, 2002, eq. 2.4;
-for logistic regression the prior correction of King and Zeng, Logistic regression in rare events data, Political
-Analysis 9, 2001, section 4.1). That is a sum of logits and :func:`prior_offset`, exact, and needs no further labels; a
-calibration map would have to be fitted on labels that are held out, of which there are few.
-"""
+"""What a fit on given labels minimises, and the probabilities it is held to."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from data_shards.vocabulary import Task
+from data_shards.support.errors import ConfigError
+from finetune.targets import Target
+from finetune.targets.base import ClassTarget
 
-_SOFTPLUS_LINEAR = 40.0
-"""Above this, softplus(x) = x to the last bit of a float64."""
+FOCAL_GAMMA = 2.0
 
-
-def logit_count(task: Task, classes: int) -> int:
-    """How many logits a head has."""
-    return 1 if task is Task.binary else classes
+Loss = Literal["nll", "focal"]
 
 
-def column_targets(labels_NL: np.ndarray, task: Task, classes: int) -> Tensor:
-    """What :func:`loss_per_image` compares logits with: float64 ``(N, K)``, or int64 ``(N,)`` for a softmax."""
-    if task in (Task.binary, Task.multilabel):
-        return torch.from_numpy(labels_NL.astype(np.float64)).reshape(len(labels_NL), logit_count(task, classes))
-    return torch.from_numpy(labels_NL[:, 0].astype(np.int64))
+@dataclass(frozen=True)
+class Objective:
+    """Labels with what weighs them.
 
-
-def loss_per_image(logits_NK: Tensor, targets: Tensor, task: Task) -> Tensor:
-    """Negative log likelihood of each image, ``(N,)``; summed over the labels of a multi-label task.
-
-    Written out, because on a few images PyTorch's fused losses spend most of their time waking threads: on a busy
-    machine ten times that of the arithmetic.
+    Attributes:
+        target: what they are labels of.
+        labels: ``(N, L)``.
+        values: as the target's loss takes them.
+        weights: of the cases, ``(N,)`` of mean 1.
+        offset: brings log scores back to the given prevalence, ``(C,)``; None where nothing moved it.
+        loss_name: ``nll`` or ``focal``.
     """
-    if task in (Task.binary, Task.multilabel):
-        surprise_NK = F.softplus(logits_NK, threshold=_SOFTPLUS_LINEAR) - targets.to(logits_NK.dtype) * logits_NK
-        return surprise_NK.sum(dim=1)
-    return logits_NK.logsumexp(dim=1) - logits_NK.gather(1, targets[:, None])[:, 0]
 
+    target: Target
+    labels: np.ndarray
+    values: Tensor
+    weights: Tensor
+    offset: Tensor | None
+    loss_name: Loss = "nll"
 
-def probabilities(logits_NK: Tensor, task: Task) -> Tensor:
-    """Probabilities ``(N, classes)``; of each label alone for a multi-label task."""
-    if task is Task.multilabel:
-        return logits_NK.sigmoid()
-    if task is Task.binary:
-        return torch.cat([torch.sigmoid(-logits_NK), torch.sigmoid(logits_NK)], dim=1)
-    return logits_NK.softmax(dim=1)
+    @classmethod
+    def of(cls, target: Target, labels: np.ndarray, *, balanced: bool, drawn_evenly: bool, loss: Loss) -> Objective:
+        """The objective of labels.
 
+        Args:
+            target: what they are labels of.
+            labels: ``(N, L)``.
+            balanced: weight classes inversely to their frequency.
+            drawn_evenly: batches hold all classes equally often, by the sampler; weights would do it twice.
+            loss: the negative log likelihood, or the focal loss (Lin et al., ICCV 2017, eq. 4) that lets go of cases
+                that are told already. The latter is of classes only.
 
-def balanced_weights(labels_NL: np.ndarray, task: Task, classes: int) -> np.ndarray:
-    """Sample weights of mean 1 that give every class that occurs the same total, float64 ``(N,)``.
+        Raises:
+            ConfigError: the loss, or how batches are drawn, does not fit the target.
+        """
+        if drawn_evenly and not isinstance(target, ClassTarget):
+            raise ConfigError(f"the balanced sampler is for one class per case, not for a {target.task.name} target")
+        if loss == "focal" and not isinstance(target, ClassTarget):
+            raise ConfigError(f"the focal loss is for one class per case, not for a {target.task.name} target")
+        weights = target.weights(labels) if balanced and not drawn_evenly else np.ones(len(labels))
+        offset = target.offset(labels) if balanced or drawn_evenly else None
+        return cls(
+            target,
+            labels,
+            target.values(labels),
+            torch.from_numpy(weights).float(),
+            None if offset is None else torch.from_numpy(offset),
+            loss,
+        )
 
-    A multi-label task gets ones: its images carry several labels, and no weight of an image balances them all.
-    """
-    if task is Task.multilabel:
-        return np.ones(len(labels_NL))
-    count_C = np.bincount(labels_NL[:, 0], minlength=classes)
-    weights: np.ndarray = len(labels_NL) / ((count_C > 0).sum() * count_C[labels_NL[:, 0]])
-    return weights
+    def per_case(self, logits_BK: Tensor, rows: np.ndarray) -> Tensor:
+        """The weighted loss of each case at ``rows``, ``(B,)``."""
+        index = torch.from_numpy(rows)
+        values, weights = self.values[index].to(logits_BK.device), self.weights[index].to(logits_BK.device)
+        loss_B = self.target.loss(logits_BK, values)
+        if self.loss_name == "focal":
+            loss_B = (-torch.expm1(-loss_B)) ** FOCAL_GAMMA * loss_B
+        return weights * loss_B
 
+    def loss(self, logits_BK: Tensor, rows: np.ndarray) -> Tensor:
+        """The mean of :meth:`per_case`: what training minimises."""
+        return self.per_case(logits_BK, rows).mean()
 
-def prior_offset(labels_NL: np.ndarray, task: Task, classes: int) -> np.ndarray:
-    """What is added to the logits of a fit with :func:`balanced_weights`, so that the given prevalence holds again.
+    def log_scores(self, logits_BK: Tensor) -> Tensor:
+        """What is given out for logits, float64 on the CPU."""
+        return self.target.log_scores(logits_BK.detach().double().cpu(), self.offset)
 
-    Returns:
-        float64 ``(K,)``: the log of each class's weight, with a minus; nothing for a multi-label task, and for a class
-        that does not occur. The one logit of a binary task takes the difference of its classes.
-    """
-    if task is Task.multilabel:
-        return np.zeros(classes)
-    count_C = np.bincount(labels_NL[:, 0], minlength=classes)
-    present = count_C > 0
-    offset_C = np.zeros(classes)
-    offset_C[present] = np.log(count_C[present] * present.sum() / len(labels_NL))
-    return offset_C[1:] - offset_C[:1] if task is Task.binary else offset_C
+    def log_loss(self, log_scores_BC: Tensor, rows: np.ndarray) -> float:
+        """Mean negative log likelihood of the cases at ``rows`` by what is given out."""
+        return float(self.target.log_loss(log_scores_BC, self.labels[rows]).mean())

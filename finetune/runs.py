@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
-from data_shards.support.files import finite, new_folder, write_atomic, write_json
+from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
+from data_shards.support.progress import clock
 from data_shards.vocabulary import Modality, Organ, Task, word
-from finetune.backbones import BundleReference, fresh_twin, load_pretrained
+from finetune.backbones import BundleReference, fresh_twin, load_pretrained, open_backbone
+from finetune.cases import Cases
 from finetune.census import describe
-from finetune.comparison import ComparisonRow, compare
+from finetune.classifier.estimate import REPEATS, Estimate, cross_validated, scored_on
+from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
+from finetune.classifier.record import FitRecord
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
-from finetune.estimator import FewLabelClassifier
-from finetune.evaluation import EvaluationRow, evaluate, require_all_classes
-from finetune.labelled import LabelledImages
-from finetune.readers import read_labelled
-from finetune.record import FitRecord
-from finetune.representations import Frozen, RawPixels
+from finetune.predictions import rows_of
+from finetune.progress import counted
+from finetune.readers import read_cases
 from finetune.scoring import Scores
+from finetune.strategies import create_strategy
+from finetune.study.arms import arms_of
+from finetune.study.compare import ComparisonRow, Pretrained, check_seeds, compare
+from finetune.study.probing import EvaluationRow, evaluate, require_all_classes, required_splits
+from finetune.study.representations import Frozen, RawPixels
+from finetune.study.summary import write_comparison
 from finetune.subsets import Budget, draw, save
-from finetune.summary import as_csv, write_comparison
+from finetune.tables import as_csv
 
 Say = Callable[[str], None]
 
@@ -35,22 +41,33 @@ class FinetuneResult:
     """What a fine-tuning gave.
 
     Attributes:
-        train: the split that labels were taken from.
+        train: the cases that labels were taken from.
         record: what the fit used and chose.
-        scores: per split that was not trained on; empty when there is none.
+        estimates: how good it is: on each split that was set aside, or by cross-validation; empty when neither was
+            possible or wanted.
         shortage: what the train split does not have of the budget, in words; empty when it is there.
+        notes: what else has to be known, a sentence each.
     """
 
-    train: LabelledImages
+    train: Cases
     record: FitRecord
-    scores: dict[str, Scores]
+    estimates: dict[str, Estimate]
     shortage: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """Those of the estimates."""
+        return {name: estimate.scores for name, estimate in self.estimates.items()}
 
 
 def finetune(
     config: FinetuneConfig, backbone: str | Path, out: Path, *, overwrite: bool = False, say: Say = lambda line: None
 ) -> FinetuneResult:
     """Adapt a backbone and write the classifier, its predictions and its scores.
+
+    Where there is a test split, or a validation split, it is scored. Where there is none, every case is predicted by
+    models that were fitted without it, see :mod:`finetune.classifier.estimate`.
 
     Args:
         config: what to do.
@@ -63,56 +80,82 @@ def finetune(
     Raises:
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
-    splits = _read(config.data, config)
+    refuse_existing(out, overwrite=overwrite)
+    source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
+    open_backbone(source, config.seed)  # what is no model is refused before images are read, which may take long
+    splits = read(config.data, config)
     for line in describe(splits):
         say(line)
     if "train" not in splits:
         raise DataError(f"{config.data}: there is no train split")
     train = splits["train"]
+    if train.labels is None:
+        raise DataError(f"{config.data}: no labels; give a table with a column label, or a folder for each class")
     with new_folder(out, overwrite=overwrite) as partial:
-        given, index_sha256, shortage = train, "", ""
+        given, index_sha256, shortage = train.shared(), "", ""
         if config.per_class is not None or config.fraction is not None:
             subset = draw(train, Budget(per_class=config.per_class, fraction=config.fraction), config.seed)
             save(subset, partial / "subset.json")
-            given, index_sha256, shortage = subset.of(train), subset.indices_sha256, subset.shortage
-        classifier = FewLabelClassifier(
-            BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone,
-            head=config.head,
-            strategy=config.strategy,
-            task=train.task.name,
-            organ=train.organ.name,
-            modality=train.modality.name,
-            seed=config.seed,
-            device=config.device,
-        )
-        if given.task is not Task.multilabel:
+            given, index_sha256, shortage = given[subset.positions], subset.indices_sha256, subset.shortage
+        if given.target.classifies and given.task is not Task.multilabel:
             require_all_classes(given)
-        classifier.fit(
-            given.images, given.targets, given.subjects, spacing_mm=given.spacing_mm, index_sha256=index_sha256
-        )
-        classifier.save(partial / "classifier")
-        scores: dict[str, Scores] = {}
+        model = _model(config, source, given)
+        model.fit(given, index_sha256=index_sha256)
+        estimates, notes = _estimates(config, model, given, splits)
+        kept = {name: estimate.as_json() for name, estimate in estimates.items()}
+        model.save(partial / "classifier", estimate=finite(kept))
         rows = []
-        for split in ("val", "test"):
-            if split in splits:
-                probabilities_NK = classifier.predict_proba(splits[split].images, splits[split].spacing_mm)
-                rows += _prediction_rows(split, splits[split], probabilities_NK)
-                scores[split] = Scores.of(splits[split], probabilities_NK, seed=config.seed)
-        result = FinetuneResult(train, classifier.record_, scores, shortage)
+        for name, estimate in estimates.items():
+            scored = splits.get(name, given)
+            rows += rows_of(scored, estimate.probabilities.mean(axis=0), split=name)
+        result = FinetuneResult(train, model.record_, estimates, shortage, tuple(notes))
         write_atomic(partial / "predictions.csv", as_csv(rows))
         write_json(partial / "metrics.json", finite(_metrics(config, result)))
         write_resolved(config, partial)
     return result
 
 
+CROSS_VALIDATION = "cross-validation"
+"""What predictions are called that come from no split."""
+
+
+def _model(config: FinetuneConfig, source: str | Path | BundleReference, cases: Cases) -> FewLabelModel:
+    kind = FewLabelClassifier if cases.target.classifies else FewLabelRegressor
+    organ, modality = cases.organ.name, cases.modality.name
+    return kind(source, organ=organ, modality=modality, seed=config.seed, device=config.device, **config.params)
+
+
+def _estimates(
+    config: FinetuneConfig, model: FewLabelModel, given: Cases, splits: Mapping[str, Cases]
+) -> tuple[dict[str, Estimate], list[str]]:
+    """On each split that was set aside; by cross-validation where there is none; and what has to be said."""
+    held = [split for split in ("val", "test") if split in splits]
+    if held:
+        return {split: scored_on(model, splits[split], seed=config.seed, name=split) for split in held}, []
+    if not config.folds:
+        return {}, ["No estimate was asked for: nothing is known of how good this classifier is."]
+    trains = create_strategy(config.strategy, config.strategy_options).trains_backbone
+    repeats = config.repeats or (1 if trains else REPEATS)
+    try:
+        found = cross_validated(model, given, folds=config.folds, repeats=repeats, seed=config.seed)
+    except DataError as error:
+        return {}, [f"No estimate: {error}."]
+    return {CROSS_VALIDATION: found}, []
+
+
 def evaluate_bundle(
-    config: EvaluateConfig, bundle: Path, out: Path, *, overwrite: bool = False, say: Say = lambda line: None
+    config: EvaluateConfig,
+    bundles: Mapping[str, Path],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
 ) -> tuple[list[EvaluationRow], list[ComparisonRow]]:
-    """Probe a bundle on datasets, and compare it on few labels when budgets are given.
+    """Probe bundles on datasets, and compare them on few labels when budgets are given.
 
     Args:
         config: what to do.
-        bundle: ``config.model`` as a local folder.
+        bundles: each of ``config.models`` as a local folder.
         out: the folder that appears with ``evaluation.json``, ``config.yaml`` and, with budgets, ``comparison.json``,
             ``comparison.csv`` and ``subsets/``.
         overwrite: replace ``out``.
@@ -121,37 +164,50 @@ def evaluate_bundle(
     Raises:
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
-    opened = load_pretrained(bundle)
-    fresh = fresh_twin(opened)
-    pretrained = opened.backbone.to(config.device)
+    refuse_existing(out, overwrite=overwrite)
+    if config.budgets:
+        check_seeds(config.seeds)
+    models = {}
+    for name, folder in zip(short_names(list(bundles)), bundles.values(), strict=True):
+        bundle = load_pretrained(folder, name)
+        models[name] = Pretrained(bundle.backbone.to(config.device), fresh_twin(bundle))
+    arms = arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
     rows: list[EvaluationRow] = []
     few: list[ComparisonRow] = []
+    fits, started = len(config.data) * len(config.budgets) * len(config.seeds) * len(arms), 0.0
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:
-            splits = _read(path, config)
+            splits = read(path, config)
             for line in describe(splits):
                 say(line)
-            random = Frozen("random network", fresh(config.seeds[0]).to(config.device))
-            for row in evaluate(
-                splits, [RawPixels(), random, Frozen("pretrained", pretrained)], seed=config.seeds[0], k=config.k
-            ):
+            if config.per_class and not required_splits(splits)[0].target.classifies:
+                raise DataError(
+                    f"{path}: numbers have no classes to draw so many of each; give fraction, not per_class"
+                )
+            represent: list[Any] = [RawPixels()]
+            for name, model in models.items():
+                whose = "" if len(models) == 1 else f"{name}: "
+                twin = model.fresh(config.seeds[0]).to(config.device)
+                represent += [Frozen(f"{whose}random network", twin), Frozen(f"{whose}pretrained", model.backbone)]
+            for row in evaluate(splits, represent, seed=config.seeds[0], k=config.k):
                 rows.append(row)
                 say(f"{row.dataset}: {row.representation}, {row.probe}: {_area(row.scores)}")
-            for few_row in (
-                compare(
-                    splits,
-                    pretrained,
-                    fresh,
-                    budgets=[Budget(per_class=count) for count in config.per_class],
-                    seeds=config.seeds,
-                    folder=partial / "subsets",
-                    options={"device": config.device, "max_steps": config.max_steps},
-                )
-                if config.per_class
-                else ()
+            if not config.budgets:
+                continue
+            started = started or time.monotonic()
+            for few_row in compare(
+                splits,
+                models,
+                arms,
+                budgets=config.budgets,
+                seeds=config.seeds,
+                folder=partial / "subsets",
+                device=config.device,
             ):
                 few.append(few_row)
-                say(f"{few_row.dataset}, {few_row.budget}: {few_row.arm}: {_area(few_row.scores)}")
+                left = clock((time.monotonic() - started) / len(few) * (fits - len(few)))
+                done = f"{len(few)}/{fits}, {left} left"
+                say(f"{few_row.dataset}, {few_row.budget}: {few_row.arm}: {_area(few_row.scores)}, {done}")
         document = {"config_sha256": digest(config), "rows": [row.as_json() for row in rows]}
         write_json(partial / "evaluation.json", finite(document))
         if few:
@@ -160,21 +216,46 @@ def evaluate_bundle(
     return rows, few
 
 
-def _read(path: Path, config: ImagesConfig) -> dict[str, LabelledImages]:
-    return read_labelled(
-        path,
-        csv=config.csv,
-        size=config.size,
-        organ=word(Organ, config.organ),
-        modality=word(Modality, config.modality),
-        channels=config.channels,
-        missing=config.missing,
-        show_paths=config.show_paths,
-    )
+def short_names(references: Sequence[str]) -> list[str]:
+    """The last part of each path, where these differ: tables have no room for folders."""
+    short = [Path(reference).name or reference for reference in references]
+    return short if len(set(short)) == len(short) else list(references)
+
+
+def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
+    """The cases at a path, by split, as the options say."""
+    options = dict(config.options)
+    if config.labels:
+        columns = dict(options.get("columns") or {})
+        if columns.get("label"):
+            raise DataError(f"{path}: label columns are named twice, by labels and by options.columns.label")
+        if config.csv is None:
+            raise DataError(f"{path}: label columns are named and there is no table")
+        options["columns"] = columns | {"label": config.labels}
+    with counted("studies", "reading") as told:
+        return read_cases(
+            path,
+            csv=config.csv,
+            size=config.size,
+            organ=word(Organ, config.organ),
+            modality=word(Modality, config.modality),
+            channels=config.channels,
+            missing=config.missing,
+            show_paths=config.show_paths,
+            task=word(Task, config.task),
+            prepare=config.prepare,
+            options=options,
+            label=config.label,
+            on_error=config.on_error,
+            progress=told,
+        )
 
 
 def _area(scores: Scores) -> str:
-    return f"AUC undefined, {', '.join(scores.lacking)}" if scores.lacking else f"AUC {scores.auc.estimate:.3f}"
+    kind = scores.kinds[0]
+    if scores.lacking:
+        return f"{kind.words} undefined, {', '.join(scores.lacking)}"
+    return f"{kind.words} {scores.metric(kind.name).estimate:.3f}"
 
 
 def _metrics(config: FinetuneConfig, result: FinetuneResult) -> dict[str, Any]:
@@ -185,22 +266,13 @@ def _metrics(config: FinetuneConfig, result: FinetuneResult) -> dict[str, Any]:
         "official": train.official,
         "note": train.note,
         "source": dict(train.source),
-        "classes": dict(train.classes),
+        "licence": train.licence,
+        "classes": {str(index): name for index, name in train.classes.items()},
+        "train_content_sha256": train.content_sha256(),
         "shortage": result.shortage,
+        "notes": list(result.notes),
         "lacking": {"train": train.lacking, **{split: scores.lacking for split, scores in result.scores.items()}},
         "fit": result.record.as_json(),
+        "estimates": {name: estimate.as_json() for name, estimate in result.estimates.items()},
         "scores": {split: scores.as_json() for split, scores in result.scores.items()},
     }
-
-
-def _prediction_rows(split: str, images: LabelledImages, probabilities_NK: np.ndarray) -> list[dict[str, Any]]:
-    names = [images.classes[index] for index in sorted(images.classes)]
-    rows = []
-    for key, label_L, probability_K in zip(images.keys, images.labels, probabilities_NK, strict=True):
-        row: dict[str, Any] = {"key": str(key), "split": split}
-        if len(label_L) == 1:
-            row |= {"label": names[label_L[0]], "predicted": names[int(probability_K.argmax())]}
-        else:
-            row |= {f"label: {name}": int(value) for name, value in zip(names, label_L, strict=True)}
-        rows.append(row | {f"p({name})": f"{value:.6f}" for name, value in zip(names, probability_K, strict=True)})
-    return rows

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from data_shards.vocabulary import Task
+
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Pairs of training and held-out positions."""
 
 CARVE_FOLDS = 5
 """Carving holds out one part in this many of the given labels."""
@@ -21,8 +25,13 @@ CARVE_MINIMUM_PER_CLASS = 15
 
 
 def strata(labels: np.ndarray, task: Task) -> np.ndarray:
-    """One stratum per image, int64 ``(N,)``: its class, or the rarest of its labels plus one (0 for none)."""
+    """One stratum per image, int64 ``(N,)``: its class, or the rarest of its labels plus one (0 for none).
+
+    Numbers have a single one.
+    """
     labels_NL = labels[:, None] if labels.ndim == 1 else labels
+    if task is Task.regression:
+        return np.zeros(len(labels_NL), np.int64)
     if task is not Task.multilabel:
         return labels_NL[:, 0].astype(np.int64)
     rarest_first = np.argsort(labels_NL.sum(axis=0), kind="stable")
@@ -73,6 +82,16 @@ def smallest_class(strata_N: np.ndarray, subjects: np.ndarray | None = None) -> 
     if subjects is None:
         return int(np.unique(strata_N, return_counts=True)[1].min())
     return min(len(np.unique(subjects[strata_N == stratum])) for stratum in np.unique(strata_N))
+
+
+def cross_folds(
+    strata_N: np.ndarray, seed: int, subjects: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A stratified cross-validation in five folds, or as many as the smallest class has subjects.
+
+    Arguments and what is left out as for :func:`selection_folds`.
+    """
+    return _pairs(strata_N, min(CARVE_FOLDS, smallest_class(strata_N, subjects)), seed, subjects)
 
 
 def selection_folds(

@@ -18,15 +18,15 @@ from pydantic import Field, model_validator
 from data_shards.support.documents import Document, parse, resolved
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.support.files import write_json
-from data_shards.vocabulary import Task
-from finetune.labelled import LabelledImages
+from finetune.cases import Cases
 from finetune.splits import shuffled
 
 
 class Budget(Document):
     """How many labels may be used: so many per class, or a fraction of each class, at least one image of it.
 
-    For a multi-label task the classes are the labels, and "no label": an image may count for several.
+    For a multi-label task the classes are the labels, and "no label": an image may count for several. Numbers have no
+    classes, so of them only a fraction of all can be had.
     """
 
     per_class: int | None = Field(default=None, ge=1)
@@ -57,7 +57,7 @@ class Subset(Document):
         images: how many they are.
         seed: of the draw.
         budget: what was asked for.
-        per_class: how many images of each class were found and taken.
+        per_class: how many images of each class were found and taken; nothing of numbers.
         indices: positions, ascending.
         indices_sha256: over the indices as little-endian 64-bit integers.
     """
@@ -81,7 +81,7 @@ class Subset(Document):
             return ""
         return f"{self.budget} were asked for, but {', '.join(few)}: {len(self.indices)} labels were given"
 
-    def of(self, pool: LabelledImages) -> LabelledImages:
+    def of(self, pool: Cases) -> Cases:
         """The chosen images of ``pool``.
 
         Raises:
@@ -91,22 +91,29 @@ class Subset(Document):
             raise DataError(
                 f"the subset of {self.dataset}, seed {self.seed}, was drawn from other images than {pool.name}"
             )
-        return pool.select(np.array(self.indices, dtype=np.int64))
+        return pool.select(self.positions)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The indices as an array."""
+        return np.array(self.indices, dtype=np.int64)
 
 
-def draw(pool: LabelledImages, budget: Budget, seed: int) -> Subset:
+def draw(pool: Cases, budget: Budget, seed: int) -> Subset:
     """Draw a subset of ``pool``.
 
     Raises:
-        DataError: a class has no image to draw.
+        DataError: a class has no image to draw, or so many per class are wanted where there are no classes.
     """
+    if budget.per_class is not None and not pool.target.classifies:
+        raise DataError(f"{pool.name}: numbers have no classes, so {budget} cannot be drawn; give a fraction of all")
     order = shuffled(len(pool), seed, "subset")
-    one_hot_NK = pool.labels == 1 if pool.task is Task.multilabel else pool.labels == np.arange(len(pool.classes))
+    one_hot_NK = pool.target.carried(pool.known_labels)
     chosen = np.zeros(len(pool), dtype=bool)
-    for index, name in pool.classes.items():
+    for index in range(one_hot_NK.shape[1]):
         members = order[one_hot_NK[order, index]]
         if not len(members):
-            raise DataError(f"{pool.name}: class {name!r} has no image to draw from")
+            raise DataError(f"{pool.name}: class {pool.target.classes[index]!r} has no image to draw from")
         chosen[members[: budget.take(len(members))]] = True
     unlabelled = order[~one_hot_NK[order].any(axis=1)]
     if len(unlabelled):
@@ -119,7 +126,7 @@ def draw(pool: LabelledImages, budget: Budget, seed: int) -> Subset:
         images=len(pool),
         seed=seed,
         budget=budget,
-        per_class={name: int(one_hot_NK[indices, index].sum()) for index, name in pool.classes.items()},
+        per_class=pool.target.counts(pool.known_labels[indices]),
         indices=tuple(indices.tolist()),
         indices_sha256=indices_sha256(indices),
     )

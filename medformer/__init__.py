@@ -16,11 +16,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "FewLabelClassifier": "finetune.estimator",
-    "LabelledImages": "finetune.labelled",
+    "FewLabelClassifier": "finetune.classifier.estimator",
+    "FewLabelRegressor": "finetune.classifier.estimator",
+    "Cases": "finetune.cases",
     "Metadata": "pretrain.metadata",
     "Registry": "cluster.registry",
     "ShardedDataset": "data_shards.reading.reader",
+    "open_classifier": "finetune.predictions",
+    "read_cases": "finetune.readers",
     "load_bundle": "pretrain.bundle",
 }
 

@@ -26,7 +26,9 @@ COMMANDS = {
     "pretrain": "pretrain a backbone on shards, on a local or a remote Ray cluster",
     "models": "list, show, promote and pull models of the registry",
     "finetune": "adapt a model to a few labelled images",
-    "evaluate": "kNN, linear probe and few-label comparison of a model",
+    "predict": "apply a fitted classifier to new images",
+    "embed": "features of images by a frozen model",
+    "evaluate": "kNN, linear probe and few-label comparison of models",
 }
 
 EXIT_ERROR = 2

@@ -27,8 +27,8 @@ from data_shards.prepare import Preparation
 from data_shards.sources import base as sources_base
 from data_shards.sources.base import source_named
 from data_shards.support.documents import apply_overrides, load, parse
-from finetune.config import EvaluateConfig, FinetuneConfig
-from finetune.readers import read_labelled
+from finetune.config import EmbedConfig, EvaluateConfig, FinetuneConfig, PredictConfig
+from finetune.readers import read_cases
 from medformer.cli import main, parse_words
 from pretrain.config import PretrainConfig
 from pretrain.objectives import base as objectives_base
@@ -89,13 +89,24 @@ def a_pretraining(arguments: argparse.Namespace, path: Path) -> None:
 
 
 def a_finetuning(arguments: argparse.Namespace, path: Path) -> None:
-    content = {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
-    parse(FinetuneConfig, content, path.name)
+    content = yaml_file(path, arguments.config.name) if arguments.config else {}
+    content |= {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
+    parse(FinetuneConfig, content, path.name, arguments.overrides)
 
 
 def an_evaluation(arguments: argparse.Namespace, path: Path) -> None:
     content = {name: value for name, value in vars(arguments).items() if name in EvaluateConfig.model_fields}
-    parse(EvaluateConfig, content, path.name)
+    parse(EvaluateConfig, content, path.name, arguments.overrides)
+
+
+def a_prediction(arguments: argparse.Namespace, path: Path) -> None:
+    content = {name: value for name, value in vars(arguments).items() if name in PredictConfig.model_fields}
+    parse(PredictConfig, content, path.name)
+
+
+def an_embedding(arguments: argparse.Namespace, path: Path) -> None:
+    content = {name: value for name, value in vars(arguments).items() if name in EmbedConfig.model_fields}
+    parse(EmbedConfig, content, path.name, arguments.overrides)
 
 
 CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
@@ -103,6 +114,8 @@ CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "shards index": an_index,
     "pretrain": a_pretraining,
     "finetune": a_finetuning,
+    "predict": a_prediction,
+    "embed": an_embedding,
     "evaluate": an_evaluation,
 }
 
@@ -203,7 +216,7 @@ def test_every_table_is_read_by_the_reader_it_is_shown_for(block: Block, tmp_pat
     for number, row in enumerate(rows[1:]):
         save(tmp_path / row[place], picture(number, 20))
     (tmp_path / "labels.csv").write_text(block.code)
-    splits = read_labelled(tmp_path, csv=tmp_path / "labels.csv")
+    splits = read_cases(tmp_path, csv=tmp_path / "labels.csv")
     assert sum(len(split) for split in splits.values()) == len(rows) - 1
 
 
@@ -331,6 +344,13 @@ def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_
         save(tmp_path / "images" / f"{number}.png", picture(number, 20) // (1 + number % 2))
         lines.append(f"{number}.png,{('bright', 'dark')[number % 2]},p{number // 2}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    found = [words[1:] for words in command_lines(FINETUNING, "medformer") if "labels.csv" in words]
-    assert len(found) == 1 and main(found[0]) == 0
-    assert (tmp_path / "runs/mine/metrics.json").is_file()
+    shutil.copytree(tmp_path / "images", tmp_path / "new-images")
+    lines = [words[1:] for words in command_lines(FINETUNING, "medformer")]
+    for command, result in (
+        ("finetune --model runs/models/medmnist-nano --data images", "runs/mine/metrics.json"),
+        ("predict runs/mine --data new-images --out runs/predictions.csv", "runs/predictions.csv"),
+        ("embed runs/models/medmnist-nano --data images", "runs/features.npz"),
+    ):
+        found = [words for words in lines if shlex.join(words).startswith(command)]
+        assert len(found) == 1 and main(found[0]) == 0
+        assert (tmp_path / result).is_file()

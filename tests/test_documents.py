@@ -26,9 +26,15 @@ from data_shards.sources.medmnist.source import CONTENT
 from data_shards.sources.phantoms import Phantoms
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import Document, load, parse
-from data_shards.support.errors import ConfigError
+from data_shards.support.errors import ConfigError, DataError
 from data_shards.writing.writer import write_dataset
+from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
+from finetune.heads import CaseFeatures, create_head
 from finetune.heads import base as heads_base
+from finetune.steppers import base as steppers_base
+from finetune.strategies import base as strategies_base
+from finetune.targets import base as targets_base
+from finetune.targets import create_target, target_from_state
 from medformer.cli import parse_words
 from pretrain import config as pretrain_config
 from pretrain.bundle import save_bundle
@@ -38,12 +44,14 @@ from pretrain.objectives import OBJECTIVES
 from pretrain.view_factory import ViewFactory
 from pretrain.views.config import ViewConfig
 from tests.documents import DOCUMENTS, ROOT, blocks, command_lines, name_of, without_code
+from tests.finetune.samples import blobs, tiny_backbone
 from tests.pretrain.ranks import run_ranks
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PRETRAINING = ROOT / "docs" / "pretraining.md"
 VICREG = "pretrain/objectives/vicreg.py"
 BACKBONE = ROOT / "docs" / "backbone.md"
+EXTENDING = ROOT / "docs" / "extending-finetuning.md"
 RUNNABLE = [path for path in DOCUMENTS if blocks(path, "python")]
 SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
@@ -68,7 +76,7 @@ def _as_written(default: object) -> object:
 
 def test_the_readme_shows_every_command_but_the_demonstration_which_make_runs() -> None:
     shown = {words[1] for words in command_lines(ROOT / "README.md", "medformer")}
-    assert shown == {"doctor", "shards", "pretrain", "models", "finetune", "evaluate"}
+    assert shown == {"doctor", "shards", "pretrain", "models", "finetune", "predict", "embed", "evaluate"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -186,7 +194,14 @@ def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]
     """The workspace as current folder; what the examples register and import is gone afterwards."""
     monkeypatch.chdir(workspace)
     sources_base.registered_sources()  # what the examples bring is dropped, not what they were the first to import
-    registries = (OBJECTIVES, heads_base._heads, sources_base._sources)
+    registries = (
+        OBJECTIVES,
+        sources_base._sources,
+        heads_base._heads,
+        strategies_base._strategies,
+        targets_base._targets,
+        steppers_base._steppers,
+    )
     before = [dict(registry) for registry in registries]
     modules = set(sys.modules)
     yield workspace
@@ -286,3 +301,75 @@ def vicreg_gradient(rank: int, world_size: int, code: str, name: str, folder: Pa
     if world_size > 1:
         dist.all_reduce(weight.grad)
     return weight.grad / world_size
+
+
+def test_the_example_head_ignores_padding_and_learns(examples: Path) -> None:
+    import_as(*example_file(EXTENDING, "finetune/heads/max.py"), examples)
+    head = create_head("max", 8, 2).double()
+    tokens_BTD = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    embedding_BD = tokens_BTD[:, 0]
+    plain = head(CaseFeatures(embedding_BD, tokens_BTD))
+    torch.testing.assert_close(head(CaseFeatures(embedding_BD, tokens_BTD.flip(1))), plain)
+    padded_BTD = torch.cat([tokens_BTD, torch.full((3, 2, 8), 9.0, dtype=torch.float64)], dim=1)
+    weight_BT = torch.tensor([[0.2] * 5 + [0.0] * 2] * 3, dtype=torch.float64)
+    torch.testing.assert_close(head(CaseFeatures(embedding_BD, padded_BTD, weight_BT)), plain)
+    plain.square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in head.parameters())
+    with pytest.raises(ConfigError, match="head max: .*did you mean 'dropout'"):
+        create_head("max", 8, 2, {"dropuot": 0.5})
+    train, test = blobs(24, seed=1), blobs(40, seed=2)
+    classifier = FewLabelClassifier(tiny_backbone(), head="max", learning_rate=1e-2).fit(train)
+    assert classifier.score(test) > 0.8
+
+
+def test_the_example_strategy_moves_vectors_and_leaves_the_bits_of_matrices(examples: Path) -> None:
+    import_as(*example_file(EXTENDING, "finetune/strategies/vectors.py"), examples)
+    backbone = tiny_backbone()
+    options = {"max_steps": 3, "learning_rate": 1e-2, "backbone_rate": 1e-2}
+    classifier = FewLabelClassifier(backbone, strategy="vectors", **options).fit(blobs(12, seed=1))
+    after = dict(classifier.predictor_.members[0].backbone.named_parameters())
+    moved = {name for name, weight in backbone.named_parameters() if not torch.equal(weight, after[name])}
+    assert moved and moved <= {name for name, weight in backbone.named_parameters() if weight.ndim == 1}
+    assert any("norm" in name for name in moved) and any("bias" in name for name in moved)
+
+
+def test_the_example_target_learns_logarithms_and_comes_back_as_it_was(examples: Path, tmp_path: Path) -> None:
+    sizes = import_as(*example_file(EXTENDING, "finetune/targets/sizes.py"), examples)
+    generator = np.random.default_rng(0)
+    features_ND = generator.normal(size=(30, 3))
+    labels_NL = np.exp(5 + features_ND @ [[0.5], [-1], [0]] + 0.1 * generator.normal(size=(30, 1)))
+    target = create_target("regression", ["ml"]).fitted_to(labels_NL)
+    assert isinstance(target, sizes.SizeTarget)
+    assert vars(target_from_state(target.state())).keys() == vars(target).keys()
+    assert target_from_state(target.state()).state() == target.state()
+    (affine,) = target.linear_path(features_ND, labels_NL, [10.0], None)
+    logs = (np.log(labels_NL) - np.log(labels_NL).mean()) / np.log(labels_NL).std()
+    design = np.c_[features_ND - features_ND.mean(axis=0)]
+    closed = np.linalg.solve(design.T @ design + np.eye(3) / 10, design.T @ logs)
+    np.testing.assert_allclose(affine.weight_KD, closed.T, atol=1e-8)
+    told = target.log_scores(affine(features_ND))
+    expected = (torch.from_numpy(logs) - affine(features_ND)).square().sum(dim=1) / 2
+    torch.testing.assert_close(target.log_loss(told, labels_NL), expected)
+    with pytest.raises(DataError, match="a size is above 0, found -1"):
+        target.check(np.array([[2.0], [-1.0]]))
+    cases = blobs(24, seed=1)
+    regressor = FewLabelRegressor(tiny_backbone()).fit(cases.images, np.exp(2.0 * cases.targets + 1))
+    assert (regressor.predict(cases.images) > 0).all() and regressor.score(
+        cases.images, np.exp(2.0 * cases.targets + 1)
+    ) > 0.8
+
+
+def test_the_example_stepper_is_the_plain_one_where_it_looks_nowhere_else(examples: Path) -> None:
+    import_as(*example_file(EXTENDING, "finetune/steppers/sharpness_aware.py"), examples)
+    cases, test = blobs(20, seed=1), blobs(10, seed=2)
+
+    def told(**options: object) -> np.ndarray:
+        fixed = {"head": "attention", "max_steps": 12, "learning_rate": 1e-2, "batch_size": 8, "calibrate": False}
+        return FewLabelClassifier(tiny_backbone(), **fixed, **options).fit(cases).predict_proba(test)
+
+    plain = told()
+    near, far = (told(stepper="sharpness_aware", stepper_options={"radius": radius}) for radius in (1e-7, 0.5))
+    np.testing.assert_allclose(near, plain, atol=1e-3)
+    assert np.abs(far - plain).max() > 1e-2
+    with pytest.raises(ConfigError, match="draws are shuffled and not mixed"):
+        told(stepper="sharpness_aware", mixup=0.4)

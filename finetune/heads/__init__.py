@@ -1,4 +1,4 @@
-"""Heads: small networks from what the backbone gives to logits, one file each.
+"""Heads: small networks from what the backbone gives to outputs, one file each.
 
 Importing this package imports every file of it, which makes the heads known by name.
 """
@@ -6,9 +6,10 @@ Importing this package imports every file of it, which makes the heads known by 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from finetune.heads.base import Head, create_head, head_names, known_head
+from finetune.heads.base import Head, create_head, head_config, head_names, known_head, register_head
+from finetune.heads.features import CaseFeatures
 
-__all__ = ["Head", "create_head", "head_names", "known_head"]
+__all__ = ["CaseFeatures", "Head", "create_head", "head_config", "head_names", "known_head", "register_head"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
-from pretrain.backbone import Features
+from finetune.heads.features import CaseFeatures
 
 
 class Head(nn.Module):
-    """From features to logits.
+    """From the features of cases to outputs.
 
-    Args of every head: ``dim``, channels of the features; ``outputs``, number of logits.
+    Args of every head: ``dim``, channels of the features; ``outputs``, how many numbers it gives per case; ``config``,
+    its options.
 
     Attributes:
-        reads: ``embedding`` when :meth:`forward` takes ``(B, D)``, ``tokens`` when it takes ``(B, T, D)``.
+        Config: the options.
+        config: those it was made with.
+        name: as registered.
     """
 
-    reads: ClassVar[Literal["embedding", "tokens"]]
+    name: ClassVar[str]
 
-    def select(self, features: Features) -> Tensor:
-        """The part of the backbone's result that :meth:`forward` takes."""
-        if self.reads == "embedding":
-            return features.embedding_BD
-        assert features.tokens_BTD is not None, "a head over tokens needs dense features"
-        return features.tokens_BTD
+    class Config(Document):
+        """No options."""
+
+    def __init__(self, dim: int, outputs: int, config: Any) -> None:
+        super().__init__()
+        self.dim, self.outputs, self.config = dim, outputs, config
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether it reads tokens, as it was configured; a head of the embedding alone needs far less memory."""
+        return True
+
+    def forward(self, features: CaseFeatures) -> Tensor:
+        """Outputs ``(B, O)``."""
+        raise NotImplementedError
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups, each with ``params``, and ``lr_scale`` and ``weight_decay`` where they differ.
+
+        Weight matrices decay, vectors do not.
+        """
+        return [
+            {"params": [parameter for parameter in self.parameters() if parameter.ndim > 1]},
+            {"params": [parameter for parameter in self.parameters() if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
 
 
 HeadClass = TypeVar("HeadClass", bound=type[Head])
-_heads: dict[str, Callable[..., Head]] = {}
+_heads: dict[str, type[Head]] = {}
 
 
 def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
     """Class decorator: makes a head known by ``name``."""
 
     def add(head: HeadClass) -> HeadClass:
+        head.name = name
         _heads[name] = head
         return head
 
@@ -60,15 +84,25 @@ def known_head(name: str) -> str:
     return name
 
 
-def create_head(name: str, dim: int, outputs: int) -> Head:
+def head_config(name: str, options: Mapping[str, Any] | None) -> Any:
+    """The options of a head, checked.
+
+    Raises:
+        ConfigError: there is no such head or option; the nearest name is given.
+    """
+    return parse(_heads[known_head(name)].Config, dict(options or {}), f"head {name}")
+
+
+def create_head(name: str, dim: int, outputs: int, options: Mapping[str, Any] | None = None) -> Head:
     """A new head.
 
     Args:
         name: as registered.
         dim: channels of the features.
-        outputs: number of logits.
+        outputs: numbers per case.
+        options: of its ``Config``.
 
     Raises:
-        ConfigError: there is no such head; the nearest name is given.
+        ConfigError: there is no such head or option; the nearest name is given.
     """
-    return _heads[known_head(name)](dim, outputs)
+    return _heads[known_head(name)](dim, outputs, head_config(name, options))

@@ -1,33 +1,65 @@
-"""One linear layer on the embedding."""
+"""One linear layer on a summary of the case.
+
+On frozen features it is not trained by gradient: the penalised optimum is computed, see :mod:`finetune.fit.linear`.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
+from pydantic import Field
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from data_shards.support.documents import Document
 from finetune.heads.base import Head, register_head
+from finetune.heads.features import CaseFeatures, width_of
+
+SINGLE_READS = ("embedding", "mean_spread", "embedding_mean_spread")
+"""Among which, and their vote, the linear head chooses."""
+
+DEFAULT_READS = "embedding_mean_spread"
+"""Read where nothing can be held out to choose."""
+
+Reads = Literal["auto", "embedding", "mean", "mean_spread", "embedding_mean_spread", "vote", "raw"]
 
 
 @register_head("linear")
 class LinearHead(Head):
-    """Logits that are linear in the embedding.
+    """Outputs that are linear in the embedding, or in mean and spread of the tokens.
 
     Args:
-        dim: channels of the embedding.
-        outputs: number of logits.
+        dim: channels of the features.
+        outputs: numbers per case.
+        config: what it reads.
     """
 
-    reads: ClassVar[Literal["embedding", "tokens"]] = "embedding"
+    class Config(Document):
+        """What is read of a case, and how much of it is dropped in training."""
 
-    def __init__(self, dim: int, outputs: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(dim, outputs)
+        reads: Reads = Field(
+            "auto",
+            description="embedding, mean (of the tokens), mean_spread, embedding_mean_spread; vote: the mean of the "
+            "probabilities of embedding, mean_spread and raw pixels; raw: pixels alone, the network is not asked, to "
+            "compare with; both on frozen features only; auto: by cross-validation",
+        )
+        dropout: float = Field(0.0, ge=0, lt=1, description="share of what is read that is dropped in a training step")
+
+    def __init__(self, dim: int, outputs: int, config: Any) -> None:
+        super().__init__(dim, outputs, config)
+        # Trained by gradient, what is read is settled before; the embedding where nothing was settled.
+        self.reads = "embedding" if config.reads in ("auto", "vote", "raw") else config.reads
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(width_of(self.reads, dim), outputs)
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, embedding_BD: Tensor) -> Tensor:
-        """Logits ``(B, K)``."""
-        logits_BK: Tensor = self.linear(embedding_BD)
-        return logits_BK
+    @property
+    def needs_tokens(self) -> bool:
+        """The embedding needs none."""
+        return self.reads != "embedding"
+
+    def forward(self, features: CaseFeatures) -> Tensor:
+        """Outputs ``(B, O)``."""
+        outputs_BO: Tensor = self.linear(self.dropout(features.summary(self.reads)))
+        return outputs_BO

@@ -1,69 +1,125 @@
-"""Reading labelled images: one file per kind of source, and the function that tells the kinds apart."""
+"""Reading images for a classifier: one file per kind of source, and the function that tells the kinds apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
+from data_shards.prepare.document import Preparation
 from data_shards.sources.images.channels import Channels
-from data_shards.sources.tables.cells import MISSING
+from data_shards.support.documents import parse
 from data_shards.support.errors import DataError
-from data_shards.vocabulary import Modality, Organ
-from finetune.labelled import LabelledImages
+from data_shards.vocabulary import Modality, Organ, Task
+from finetune.cases import Cases
 from finetune.readers.archive import read_archive
+from finetune.readers.arrays import array_recipe
+from finetune.readers.files import read_files
+from finetune.readers.new import read_new
+from finetune.readers.reading import Reading
+from finetune.readers.recipe import Recipe
 from finetune.readers.shards import read_shards
-from finetune.readers.table import read_table
+from finetune.readers.survey import Progress
 
 
-def read_labelled(
+def read_cases(
     path: Path,
     *,
     csv: Path | None = None,
-    size: int | None = None,
+    size: int | tuple[int, ...] | None = None,
     organ: Organ = Organ.unknown,
     modality: Modality = Modality.unknown,
     channels: Channels = "auto",
-    missing: Sequence[str] = MISSING,
+    missing: Sequence[str] | None = None,
     show_paths: bool = False,
-) -> dict[str, LabelledImages]:
-    """The splits of a labelled dataset.
+    task: Task = Task.unknown,
+    prepare: Mapping[str, Any] | Preparation | None = None,
+    options: Mapping[str, Any] | None = None,
+    label: Literal["auto", "folder", "none"] = "auto",
+    on_error: Literal["stop", "skip"] = "stop",
+    progress: Progress | None = None,
+) -> dict[str, Cases]:
+    """The cases of a dataset by split; all are in ``train`` where nothing says a split.
 
     Args:
-        path: a MedMNIST ``.npz``, a folder of shards, or a folder of images together with ``csv``.
-        csv: the table that goes with a folder of images, see :func:`finetune.readers.table.read_table`.
-        size: side in pixels that images of a folder are resized to; None requires that all have the same size.
+        path: a MedMNIST ``.npz``, a folder of shards, or a folder of images, see
+            :func:`finetune.readers.files.read_files`.
+        csv: the table that goes with a folder of images.
+        size: that images of a folder are resized to, along each axis; short for ``size`` and ``fit: resize`` of
+            ``prepare``.
         organ: body part that the images of a folder show; archives and shards say it themselves.
         modality: how the images of a folder were made; archives and shards say it themselves.
         channels: 1 or 3 to bring the images of a folder to; ``auto`` does so where grey and colour are mixed.
         missing: spellings of no label in the table, beside the empty cell.
         show_paths: keys and messages have names of files and keys of foreign tars; only where these identify nobody.
+        task: how the labels of a folder of images are to be read; unknown: by what they look like.
+        prepare: what is done to the images of a folder, see :class:`~data_shards.prepare.document.Preparation`.
+        options: further options of the source ``images`` for a folder, such as ``columns`` or ``frames``.
+        label: ``folder`` takes sub-folders for classes, ``none`` reads no label; ``auto`` takes those of the table,
+            else sub-folders where there are several.
+        on_error: ``skip`` leaves out images of a folder that cannot be read, with a warning.
+        progress: is told how many studies are read, and of how many.
 
     Raises:
         DataError: nothing readable is there, what is there is damaged, or what only a folder of images can be told is
             told of something else.
+        ConfigError: an option or a preparation is unknown or of the wrong type.
     """
-    if csv is not None:
-        return read_table(
-            path,
-            csv,
-            size=size,
-            organ=organ,
-            modality=modality,
-            channels=channels,
-            missing=missing,
-            show_paths=show_paths,
-        )
-    told = {"a size": size is not None, "an organ": organ != Organ.unknown, "a modality": modality != Modality.unknown}
-    for what, is_told in told.items():
-        if is_told:
-            raise DataError(f"{path}: {what} can be given for a folder of images with a CSV only")
-    if path.is_file():
-        return read_archive(path)
-    if (path / "manifest.json").is_file():
-        return read_shards(path, show_paths=show_paths)
-    if path.is_dir():
-        raise DataError(f"{path}: no manifest.json there; a folder of images needs a CSV with columns file, label")
-    raise DataError(f"{path}: no such file or folder")
+    if csv is None and (path.is_file() or (path / "manifest.json").is_file()):
+        told = {
+            "a size": size is not None,
+            "an organ": organ != Organ.unknown,
+            "a modality": modality != Modality.unknown,
+            "a task": task != Task.unknown,
+            "a preparation": prepare is not None,
+            "options": bool(options),
+            "labels of folders": label == "folder",
+        }
+        for what, is_told in told.items():
+            if is_told:
+                raise DataError(f"{path}: {what} can be given for a folder of images only")
+        if path.is_file():
+            return read_archive(path, labelled=label != "none")
+        return read_shards(path, show_paths=show_paths, labelled=label != "none", progress=progress)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    reading = Reading(
+        organ=organ,
+        modality=modality,
+        channels=channels,
+        missing=None if missing is None else tuple(missing),
+        show_paths=show_paths,
+        task=task,
+        label=label,
+        prepare=_preparation(prepare, size),
+        options=dict(options or {}),
+        on_error=on_error,
+    )
+    return read_files(path, csv=csv, reading=reading, progress=progress)
 
 
-__all__ = ["read_archive", "read_labelled", "read_shards", "read_table"]
+def _preparation(given: Mapping[str, Any] | Preparation | None, size: int | tuple[int, ...] | None) -> Preparation:
+    """What is done to every study.
+
+    Raises:
+        ConfigError: an option is unknown or of the wrong type.
+        DataError: the size is said twice.
+    """
+    preparation = given if isinstance(given, Preparation) else parse(Preparation, dict(given or {}), "prepare")
+    if size is None:
+        return preparation
+    if preparation.size is not None:
+        raise DataError("the size is given twice, by itself and as size of prepare")
+    return parse(Preparation, preparation.model_dump() | {"size": size, "fit": "resize"}, "prepare")
+
+
+__all__ = [
+    "Reading",
+    "Recipe",
+    "array_recipe",
+    "read_archive",
+    "read_cases",
+    "read_files",
+    "read_new",
+    "read_shards",
+]

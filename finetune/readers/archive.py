@@ -11,33 +11,53 @@ from data_shards.sample import SPLITS, Sample
 from data_shards.sources.medmnist.source import CONTENT, MedMNIST
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
-from finetune.labelled import LabelledImages
+from finetune.cases import Cases
+from finetune.readers.arrays import array_recipe
 
 
-def read_archive(path: Path) -> dict[str, LabelledImages]:
-    """Read the three splits of an archive.
-
-    The file name says which set it is: ``breastmnist.npz`` and, at another published size, ``breastmnist_64.npz`` must
-    have the official MD5; ``breastmnist_anything.npz`` need not and is marked as not official.
+def open_archive(path: Path) -> MedMNIST:
+    """The archive as a source.
 
     Raises:
-        DataError: the name is that of no set, or the file is missing, damaged or not the published one.
+        DataError: it is no npz, the name is that of no set, or the file is missing, damaged or not the published one.
     """
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: a single file that is no npz; images are read from the folder that holds them")
     name, _, rest = path.stem.partition("_")
     if name not in CONTENT:
         raise DataError(f"{path}: the name does not begin with that of a MedMNIST set: {', '.join(sorted(CONTENT))}")
     size = int(rest) if rest.isdecimal() else 28
     reason = f"{path.name} does not have the published MD5 of {name}" if rest and not rest.isdecimal() else None
-    source = MedMNIST(name, size=size, file=path, unofficial=reason)
+    return MedMNIST(name, size=size, file=path, unofficial=reason)
+
+
+def read_archive(path: Path, *, labelled: bool = True) -> dict[str, Cases]:
+    """Read the three splits of an archive.
+
+    The file name says which set it is: ``breastmnist.npz`` and, at another published size, ``breastmnist_64.npz`` must
+    have the official MD5; ``breastmnist_anything.npz`` need not and is marked as not official.
+
+    Args:
+        path: the archive.
+        labelled: False leaves the labels out.
+
+    Raises:
+        DataError: as :func:`open_archive`.
+    """
+    source = open_archive(path)
     by_split: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     for sample in source:
         by_split[sample.split].append(sample)
     card = source.card
-    return {
-        split: LabelledImages(
+    splits = {}
+    for split, samples in by_split.items():
+        if not samples:
+            continue
+        images, spacing_mm = np.stack([sample.image.pixels for sample in samples]), _spacing(samples)
+        splits[split] = Cases(
             name=card.name,
-            images=np.stack([sample.image.pixels for sample in samples]),
-            labels=np.stack([sample.label for sample in samples if sample.label is not None]),
+            images=images,
+            labels=np.stack([sample.label for sample in samples if sample.label is not None]) if labelled else None,
             task=Task[card.task],
             classes=card.classes,
             keys=np.array([sample.key for sample in samples]),
@@ -46,11 +66,11 @@ def read_archive(path: Path) -> dict[str, LabelledImages]:
             official=card.official,
             note=card.note,
             source=card.source_checksum,
-            spacing_mm=_spacing(samples),
+            spacing_mm=spacing_mm,
+            recipe=array_recipe([images], [spacing_mm], data="archive", card=card).model_dump(mode="json"),
+            licence=card.licence,
         )
-        for split, samples in by_split.items()
-        if samples
-    }
+    return splits
 
 
 def _spacing(samples: Sequence[Sample]) -> np.ndarray | None:

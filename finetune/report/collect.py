@@ -7,24 +7,25 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finetune.bootstrap import Interval
-from finetune.comparison import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH, ComparisonRow
-from finetune.evaluation import EvaluationRow
-from finetune.labelled import LabelledImages
+from finetune.cases import Cases
 from finetune.report.document import Confusion, DataSet, Difference, Embedding, Estimate, FewLabelResult, ProbeResult
 from finetune.report.projection import principal_plane
-from finetune.summary import summarise
+from finetune.scores.bootstrap import Interval
+from finetune.study.arms import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH
+from finetune.study.compare import ComparisonRow
+from finetune.study.probing import EvaluationRow
+from finetune.study.summary import summarise
 
 ARM_NOTES = {
     RAW: "a linear classifier on the intensities themselves",
-    RANDOM: "a linear classifier on the embeddings of the untrained network",
-    PRETRAINED: "a linear classifier on the embeddings of the pretrained network",
+    RANDOM: "a linear classifier on the untrained network; what it reads is chosen within the labels",
+    PRETRAINED: "a linear classifier on the pretrained network; what it reads is chosen within the labels",
     SCRATCH: "the same network from random weights, every weight trained on the given labels",
     FINETUNED: "the pretrained network, every weight trained on the given labels",
 }
 
 
-def data_set(splits: Mapping[str, LabelledImages], title: str, licence: str) -> DataSet:
+def data_set(splits: Mapping[str, Cases], title: str, licence: str) -> DataSet:
     """The entry of a data set, from its splits."""
     first = next(iter(splits.values()))
     return DataSet(
@@ -35,15 +36,16 @@ def data_set(splits: Mapping[str, LabelledImages], title: str, licence: str) -> 
         licence=licence,
         task=first.task.name,
         classes=tuple(first.classes[index] for index in sorted(first.classes)),
-        images={split: len(images.images) for split, images in splits.items()},
+        images={split: len(cases) for split, cases in splits.items()},
         checksum="; ".join(f"{name} {digest}" for name, digest in first.source.items()),
     )
 
 
 def arms_of(rows: Sequence[ComparisonRow]) -> dict[str, str]:
-    """The arms that occur, with what each of them is, in the order of :data:`ARM_NOTES`."""
-    used = {row.arm for row in rows}
-    return {arm: note for arm, note in ARM_NOTES.items() if arm in used}
+    """The arms that occur, with what each of them is; those of :data:`ARM_NOTES` first, in its order."""
+    used = dict.fromkeys(row.arm for row in rows)
+    noted = {arm: note for arm, note in ARM_NOTES.items() if arm in used}
+    return noted | {arm: "as its name says" for arm in used if arm not in noted}
 
 
 def few_label_results(rows: Sequence[ComparisonRow]) -> tuple[FewLabelResult, ...]:
@@ -106,18 +108,18 @@ def probe_results(rows: Sequence[EvaluationRow]) -> tuple[ProbeResult, ...]:
 def confusion_of(row: ComparisonRow) -> Confusion:
     """The confusion matrix of one arm on one draw of labels; for tasks with one label per image."""
     caption = f"{row.arm}, {row.labelled_images} labels, seed {row.seed}"
-    counts = tuple(tuple(int(count) for count in line) for line in row.scores.confusion)
+    counts = tuple(tuple(int(count) for count in line) for line in row.scores.confusion or ())
     return Confusion(dataset=row.dataset, caption=caption, counts=counts)
 
 
-def embedding_of(images: LabelledImages, embeddings_ND: np.ndarray, caption: str) -> Embedding:
+def embedding_of(images: Cases, embeddings_ND: np.ndarray, caption: str) -> Embedding:
     """The embedding plane of images with one label each."""
     points_N2, explained = principal_plane(embeddings_ND)
     return Embedding(
         dataset=images.name,
         caption=caption,
         points=tuple((float(x), float(y)) for x, y in points_N2),
-        labels=tuple(int(label) for label in images.labels[:, 0]),
+        labels=tuple(int(label) for label in images.known_labels[:, 0]),
         explained=explained,
     )
 

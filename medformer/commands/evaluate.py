@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medformer.commands.finetune import add_data_options
+from medformer.commands.data_options import add_data_options, add_document_options, add_run_options, document
+from medformer.commands.text_table import print_table
 
 if TYPE_CHECKING:
-    from finetune.comparison import ComparisonRow
-    from finetune.evaluation import EvaluationRow
+    from finetune.study.compare import ComparisonRow
+    from finetune.study.probing import EvaluationRow
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -22,41 +24,57 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         help="kNN, linear probe and few-label comparison of a model",
         description="kNN and linear probe on the test split, scored as medmnist.Evaluator does, with intervals over "
         "test subjects; with --per-class also the few-label comparison with the same network from scratch.",
-        usage="%(prog)s MODEL --data DATA [DATA ...] --out FOLDER [options]",
+        usage="%(prog)s MODEL [MODEL ...] --data DATA [DATA ...] --out FOLDER [options]",
     )
-    add_data_options(parser)
+    given = argparse.SUPPRESS
     # The metavar is what argparse calls the word when --data has swallowed it.
-    parser.add_argument("model", metavar="MODEL (before --data)", help="a bundle's folder or NAME@ALIAS")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL (before --data)", help="bundles' folders or NAME@ALIAS, one or several"
+    )
     parser.add_argument(
         "--data",
         required=True,
         nargs="+",
         action="extend",
         type=Path,
-        help="MedMNIST npz, folders of shards, or a folder of images; takes every word up to the next option",
+        help="MedMNIST npz, folders of shards or of images; takes every word up to the next option",
     )
-    parser.add_argument("--k", type=int, default=20, help="neighbours of the kNN probe (default: 20)")
-    parser.add_argument("--per-class", type=int, nargs="+", default=[], metavar="N", help="label budgets to compare at")
+    add_document_options(parser)
+    add_data_options(parser)
+    parser.add_argument("--k", default=given, type=int, help="neighbours of the kNN probe (default: 20)")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="draws of the comparison (default: 0 1 2)"
+        "--per-class", default=given, type=int, nargs="+", metavar="N", help="label budgets to compare at"
     )
+    parser.add_argument(
+        "--fraction", default=given, type=float, nargs="+", metavar="F", help="label budgets as shares of each class"
+    )
+    parser.add_argument("--heads", default=given, nargs="+", metavar="NAME", help="of the comparison (default: linear)")
+    parser.add_argument(
+        "--strategies",
+        default=given,
+        nargs="+",
+        metavar="NAME",
+        help="of the comparison: frozen, selective, two_stage, full, low_rank (default: frozen full)",
+    )
+    parser.add_argument("--seeds", default=given, type=int, nargs="+", help="draws of the comparison (default: 0 1 2)")
+    add_run_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
     parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate, write the results, print a table."""
-    from data_shards.support.documents import parse
     from finetune.config import EvaluateConfig
+    from finetune.progress import watched
     from finetune.runs import evaluate_bundle
     from medformer.model_reference import local_model
 
-    content = {name: value for name, value in vars(arguments).items() if name in EvaluateConfig.model_fields}
-    config = parse(EvaluateConfig, content, "medformer evaluate")
-    with local_model(config.model, arguments.tracking_uri) as bundle:
+    config = document(arguments, EvaluateConfig, "medformer evaluate")
+    with contextlib.ExitStack() as stack, watched():
+        bundles = {name: Path(stack.enter_context(local_model(name, arguments.tracking_uri))) for name in config.models}
         rows, few = evaluate_bundle(
             config,
-            Path(bundle),
+            bundles,
             arguments.out,
             overwrite=arguments.overwrite,
             say=lambda line: print(line, file=sys.stderr),
@@ -71,15 +89,11 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _print_probes(rows: list[EvaluationRow]) -> None:
-    print(f"{'dataset':<18}{'features':<17}{'probe':<8}{'AUC':<23}{'ACC':<7}{'balanced':<10}test images")
-    for row in rows:
-        scores = row.scores
-        name = row.dataset + ("" if row.official else "*")
-        area = f"{scores.auc.estimate:.3f} ({scores.auc.low:.3f} to {scores.auc.high:.3f})"
-        print(
-            f"{name:<18}{row.representation:<17}{row.probe:<8}{'undefined' if scores.lacking else area:<23}"
-            f"{scores.acc.estimate:<7.3f}{scores.balanced_acc.estimate:<10.3f}{scores.images}"
-        )
+    kinds = dict.fromkeys(row.scores.kinds for row in rows)
+    for number, kind in enumerate(kinds):
+        if number:
+            print()
+        _print_probes_of([row for row in rows if row.scores.kinds == kind])
     for row in {row.dataset: row for row in rows}.values():
         for gap in row.scores.lacking:
             print(
@@ -89,24 +103,50 @@ def _print_probes(rows: list[EvaluationRow]) -> None:
             print(f"{row.dataset}: {row.scores.images} test images of {row.scores.subjects} subjects")
 
 
+def _print_probes_of(rows: list[EvaluationRow]) -> None:
+    """A table of rows that have the same scores: the first with its interval, the next two without."""
+    first, *others = rows[0].scores.kinds[:3]
+    lines = []
+    for row in rows:
+        scores, found = row.scores, row.scores.metric(first.name)
+        interval = f"({found.low:.3f} to {found.high:.3f})" if not math.isnan(found.low) else "(no interval)"
+        said = "undefined" if scores.lacking else f"{found.estimate:.3f} {interval}"
+        rest = [f"{scores.metric(kind.name).estimate:.3f}" for kind in others]
+        name = row.dataset + ("" if row.official else "*")
+        lines.append([name, row.representation, row.probe, said, *rest, str(scores.images)])
+    print_table(["dataset", "features", "probe", first.words, *(kind.words for kind in others), "test images"], lines)
+
+
 def _print_comparison(rows: list[ComparisonRow]) -> None:
-    from finetune.summary import remarks, summarise
+    from finetune.study.summary import remarks, summarise
 
     summary = summarise(rows)
     labels = {(row.dataset, row.budget): row.labelled_images for row in rows}
-    print("\nfew labels: test AUC, mean over draws")
+    deciding = {row.dataset: row.scores.kinds[0] for row in rows}
+    print("\nfew labels: score of the test split, mean over draws")
+    lines = []
     for arm in summary.arms:
-        if arm.metric == "auc":
-            over = arm.over_seeds
+        if arm.metric == deciding[arm.dataset].name:
+            over, words = arm.over_seeds, deciding[arm.dataset].words
             given = f"{arm.budget}, {labels[arm.dataset, arm.budget]} labels"
-            mean = "undefined" if math.isnan(over.mean) else f"{over.mean:.3f}  sd {over.sd:.3f}"
-            print(f"{arm.dataset:<18}{given:<28}{arm.arm:<26}{mean}  n {over.n}")
-    print("\npaired differences of test AUC, 95 % t interval over draws")
+            mean = ["undefined", ""] if math.isnan(over.mean) else [f"{words} {over.mean:.3f}", f"{over.sd:.3f}"]
+            lines.append([arm.dataset, given, arm.arm, *mean, str(over.n)])
+    print_table(["dataset", "given", "arm", "mean", "sd", "draws"], lines)
+    print("\npaired differences of it, 95 % t interval over draws")
+    lines = []
     for pair in summary.pairs:
-        if pair.metric == "auc" and not math.isnan(pair.over_seeds.mean):
+        if pair.metric == deciding[pair.dataset].name and not math.isnan(pair.over_seeds.mean):
             over = pair.over_seeds
             spread = "no spread" if math.isnan(over.low) else f"{over.low:+.3f} to {over.high:+.3f}"
-            arms = f"{pair.arm} - {pair.baseline}"
-            print(f"{pair.dataset:<18}{pair.budget:<15}{arms}: {over.mean:+.3f} ({spread})  n {over.n}")
+            lines.append(
+                [
+                    pair.dataset,
+                    pair.budget,
+                    f"{pair.arm} - {pair.baseline}",
+                    f"{over.mean:+.3f} ({spread})",
+                    str(over.n),
+                ]
+            )
+    print_table(["dataset", "given", "arms", "difference", "draws"], lines)
     for remark in remarks(rows):
         print(remark)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_shards.vocabulary import Modality, Organ
+from medformer.commands.data_options import add_data_options, add_document_options, add_run_options, document
+
+if TYPE_CHECKING:
+    from finetune.runs import FinetuneResult
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -13,88 +17,90 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "finetune",
         help="adapt a model to a few labelled images",
-        description="Adapt a model to a few labelled images; hyper-parameters are chosen within the given labels.",
-        epilog="A CSV has the columns file, label, and optionally split (train, val, test) and subject; which "
-        "spellings are read is in docs/sources.md. Results and messages name rows, not files.",
+        description="Adapt a model to a few labelled images; hyper-parameters are chosen within the given labels. "
+        "Without a test split the estimate is a repeated cross-validation by subject.",
+        epilog="A CSV has the columns file, label, and optionally split (train, val, test), subject, bag (images of "
+        "one case) and image (t1w, flair ...); which spellings are read is in docs/sources.md. Results and messages "
+        "name rows, not files.",
+    )
+    given = argparse.SUPPRESS
+    add_document_options(parser)
+    parser.add_argument("--model", default=given, help="a bundle's folder, NAME@ALIAS, or a network's name")
+    parser.add_argument(
+        "--data",
+        default=given,
+        type=Path,
+        help="folder of DICOM, NIfTI, PNG, JPEG, TIFF or NPY images, MedMNIST npz, or folder of shards",
     )
     add_data_options(parser)
-    parser.add_argument("--model", required=True, help="a bundle's folder, NAME@ALIAS, or a network's name")
-    parser.add_argument("--data", required=True, type=Path, help="MedMNIST npz, folder of shards, or folder of images")
-    parser.add_argument(
+    group = parser.add_argument_group("the fit")
+    group.add_argument(
         "--head",
-        default="linear",
+        default=given,
         metavar="NAME",
         help="linear, attention or another registered head (default: linear)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--strategy",
-        choices=("frozen", "full"),
-        default="frozen",
-        help="what is trained: the head alone, or everything (default: frozen)",
+        default=given,
+        metavar="NAME",
+        help="what is trained: frozen (the head alone), selective, two_stage, full, low_rank (default: frozen)",
     )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--per-class", type=int, metavar="N", help="use N labels per class")
-    budget.add_argument("--fraction", type=float, metavar="F", help="use this share of each class")
-    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    group.add_argument(
+        "--ensemble", default=given, metavar="NAME", help="none, folds, seeds or snapshots (default: none)"
+    )
+    group.add_argument(
+        "--coverage", default=given, type=float, metavar="SHARE", help="of the sets in predictions (default: 0.9)"
+    )
+    budget = group.add_mutually_exclusive_group()
+    budget.add_argument("--per-class", default=given, type=int, metavar="N", help="use N labels per class")
+    budget.add_argument("--fraction", default=given, type=float, metavar="F", help="use this share of each class")
+    group.add_argument(
+        "--folds", default=given, type=int, metavar="N", help="of the cross-validation; 0: no estimate (default: 5)"
+    )
+    group.add_argument(
+        "--repeats", default=given, type=int, metavar="N", help="of it (default: 3, 1 where the backbone is trained)"
+    )
+    group.add_argument("--seed", default=given, type=int, help="(default: 0)")
+    add_run_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
     parser.set_defaults(run=run_finetune)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that ``finetune`` and ``evaluate`` share."""
-    parser.add_argument("--csv", type=Path, help="table of a folder of images")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="resize the images of a folder to this side")
-    parser.add_argument(
-        "--organ",
-        default="unknown",
-        metavar="NAME",
-        help=f"what the images of a folder show: {', '.join(Organ.__members__)}",
-    )
-    parser.add_argument(
-        "--modality", default="unknown", metavar="NAME", help=f"how they were made: {', '.join(Modality.__members__)}"
-    )
-    parser.add_argument(
-        "--channels",
-        type=lambda word: int(word) if word.isdecimal() else word,
-        default="auto",
-        help="1, 3, keep, or auto: where grey and colour images are mixed, what most have (default: auto)",
-    )
-    parser.add_argument(
-        "--missing",
-        nargs="*",
-        metavar="TEXT",
-        default=argparse.SUPPRESS,
-        help="labels that say nothing, beside the empty cell (default: NA, NaN, None, null, '.', '-', '?' ...)",
-    )
-    parser.add_argument(
-        "--show-paths", action="store_true", help="results and messages have names of files; they must identify nobody"
-    )
-    parser.add_argument("--device", default="cpu", help="where the network runs: cpu, cuda (default: cpu)")
-    parser.add_argument("--tracking-uri", metavar="URI", help="the model registry, when the model is NAME@ALIAS")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
-
-
 def run_finetune(arguments: argparse.Namespace) -> int:
-    """Fine-tune, write the results, print the scores."""
-    from data_shards.support.documents import parse
+    """Fine-tune, write the results, say what came out."""
     from finetune.backbones import network_names
     from finetune.config import FinetuneConfig
+    from finetune.progress import watched
     from finetune.runs import finetune
     from medformer.model_reference import local_model
 
-    content = {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
-    config = parse(FinetuneConfig, content, "medformer finetune")
-    with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone:
+    config = document(arguments, FinetuneConfig, "medformer finetune")
+    with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone, watched():
+        if backbone in network_names():
+            print(f"note: {backbone} is a fresh network: its features are random, nothing was pretrained")
         result = finetune(config, backbone, arguments.out, overwrite=arguments.overwrite, say=print)
-    record, train = result.record, result.train
-    print(
-        f"{train.name}: {record.distinct_labelled_images} different labelled images of {len(train)}, seed {record.seed}"
-    )
-    if not train.official:
-        print(f"note: not an official dataset: {train.note}")
-    if result.shortage:
-        print(f"note: {result.shortage}")
-    for split, scores in result.scores.items():
-        print(f"{split}: {scores.told}")
+    for line in told(result):
+        print(line)
     print(arguments.out)
     return 0
+
+
+def told(result: FinetuneResult) -> list[str]:
+    """What came out, in words."""
+    record, train = result.record, result.train
+    count = f"{record.distinct_labelled_images} different labelled cases of {len(train)}"
+    if train.subjects is not None:
+        count += f", {len(set(train.subjects.tolist()))} subjects"
+    lines = [f"{train.name}: {count}, seed {record.seed}"]
+    lines.append(f"choice of hyper-parameters: {record.selection}")
+    if record.members > 1:
+        lines.append(f"an ensemble of {record.members} models")
+    if record.calibrated_on:
+        lines.append(f"calibrated on {record.calibrated_on} held-out predictions, temperature {record.temperature:.2f}")
+    if not train.official:
+        lines.append(f"note: not an official dataset: {train.note}")
+    lines += [f"note: {note}" for note in (result.shortage, *result.notes) if note]
+    for estimate in result.estimates.values():
+        lines += estimate.told
+    return lines

@@ -37,8 +37,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     verb.add_argument("name", metavar="NAME")
     verb.set_defaults(run=run_show)
 
-    verb = verbs.add_parser("publish", parents=[store], help="store a model bundle as the next version of a name")
-    verb.add_argument("bundle", metavar="FOLDER", type=Path, help="the bundle that pretraining wrote")
+    verb = verbs.add_parser(
+        "publish", parents=[store], help="store a bundle or a fitted classifier as the next version of a name"
+    )
+    verb.add_argument(
+        "bundle", metavar="FOLDER", type=Path, help="the bundle that pretraining wrote, or the classifier/ of finetune"
+    )
     verb.add_argument("--name", required=True, help="the model's name in the registry")
     verb.add_argument("--alias", help="also give it this alias")
     verb.set_defaults(run=run_publish)

@@ -10,9 +10,7 @@ from pathlib import Path
 from data_shards.format.manifest import Manifest
 from data_shards.support.documents import digest
 from data_shards.support.files import sha256_of
-from finetune.comparison import FINETUNED, ComparisonRow
-from finetune.evaluation import EvaluationRow
-from finetune.readers import read_labelled
+from finetune.readers import read_cases
 from finetune.report.collect import (
     arms_of,
     auc_differences,
@@ -23,8 +21,11 @@ from finetune.report.collect import (
     probe_results,
 )
 from finetune.report.document import Curve, Pretraining, ReportData
-from finetune.representations import Frozen
-from finetune.summary import remarks
+from finetune.study.arms import FINETUNED
+from finetune.study.compare import ComparisonRow
+from finetune.study.probing import EvaluationRow
+from finetune.study.representations import Frozen
+from finetune.study.summary import remarks
 from pretrain.bundle import load_bundle
 from pretrain.config import PretrainConfig
 from pretrain.meter import read_metrics
@@ -69,7 +70,7 @@ def report(findings: Findings, pretraining_s: float) -> ReportData:
     network = Frozen("pretrained", bundle.backbone)
     datasets, embeddings = [], []
     for folder, manifest in findings.shards.items():
-        splits = read_labelled(folder)
+        splits = read_cases(folder)
         datasets.append(data_set(splits, manifest.card.title, manifest.card.licence))
         val = splits["val"]
         embeddings.append(embedding_of(val, network(val), "validation images, pretrained network, no labels used"))

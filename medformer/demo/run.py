@@ -108,13 +108,13 @@ def run(options: Options) -> Path:
         f"{len(options.seeds)} draws"
     )
     evaluation = EvaluateConfig(
-        model=f"{name}@{ALIAS}",
+        models=(f"{name}@{ALIAS}",),
         data=tuple(shards),
         per_class=tuple(options.per_class),
         seeds=tuple(options.seeds),
         max_steps=_FULL_STEPS,
     )
-    probes, few = evaluate_bundle(evaluation, bundle, out / "evaluation", say=_say_indented)
+    probes, few = evaluate_bundle(evaluation, {evaluation.models[0]: bundle}, out / "evaluation", say=_say_indented)
 
     findings = Findings(
         shards=shards,

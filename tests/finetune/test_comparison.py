@@ -12,15 +12,26 @@ import scipy.stats
 
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.support.files import finite
-from finetune.comparison import ARMS, FINETUNED, PRETRAINED, RAW, SCRATCH, ComparisonRow, compare
-from finetune.evaluation import evaluate
-from finetune.representations import Frozen, RawPixels
+from finetune.study.arms import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH, Arm, arms_of, pairs_of, raw_arm
+from finetune.study.compare import ComparisonRow, Pretrained, compare
+from finetune.study.probing import evaluate
+from finetune.study.representations import Frozen, RawPixels
+from finetune.study.summary import mean_interval, remarks, summarise, write_comparison
 from finetune.subsets import Budget, load
-from finetune.summary import mean_interval, remarks, summarise, write_comparison
-from tests.finetune.samples import blobs, tiny_backbone
+from tests.finetune.samples import blobs, of_target, solid_blobs, tiny_backbone
 
 SPLITS = {"train": blobs(60, seed=1), "val": blobs(20, seed=2), "test": blobs(40, seed=3)}
 OPTIONS = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+ARMS = arms_of(["tiny"], params=OPTIONS)
+SEEDS = [0, 1, 2]
+
+
+def models(*names: str) -> dict[str, Pretrained]:
+    """Networks that differ."""
+    return {name: Pretrained(tiny_backbone(99 + number), tiny_backbone) for number, name in enumerate(names)}
+
+
+TINY = models("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +42,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ComparisonR
 
 def _compare(folder: Path) -> list[ComparisonRow]:
     budgets = [Budget(per_class=2), Budget(per_class=6)]
-    arguments = {"budgets": budgets, "seeds": [0, 1, 2], "folder": folder, "options": OPTIONS}
-    return list(compare(SPLITS, tiny_backbone(99), tiny_backbone, **arguments))
+    return list(compare(SPLITS, TINY, ARMS, budgets=budgets, seeds=SEEDS, folder=folder))
 
 
 def test_every_arm_sees_the_same_saved_images(compared: tuple[list[ComparisonRow], Path]) -> None:
@@ -41,7 +51,7 @@ def test_every_arm_sees_the_same_saved_images(compared: tuple[list[ComparisonRow
     for budget in ("2 per class", "6 per class"):
         for seed in range(3):
             same = [row for row in rows if (row.budget, row.seed) == (budget, seed)]
-            assert sorted(row.arm for row in same) == sorted(ARMS)
+            assert [row.arm for row in same] == [RAW, RANDOM, PRETRAINED, SCRATCH, FINETUNED]
             assert {row.index_sha256 for row in same} == {
                 load(folder / f"blobs-{budget.replace(' ', '-')}-seed{seed}.json").indices_sha256
             }
@@ -60,21 +70,12 @@ def test_running_again_reads_the_index_files_and_gives_the_same_rows(
 def test_index_files_of_other_images_stop_the_comparison(compared: tuple[list[ComparisonRow], Path]) -> None:
     other = {**SPLITS, "train": blobs(60, seed=9)}
     with pytest.raises(DataError, match="drawn from other images"):
-        next(
-            compare(
-                other,
-                tiny_backbone(),
-                tiny_backbone,
-                budgets=[Budget(per_class=2)],
-                seeds=[0, 1, 2],
-                folder=compared[1],
-            )
-        )
+        next(compare(other, TINY, ARMS, budgets=[Budget(per_class=2)], seeds=SEEDS, folder=compared[1]))
 
 
 def test_fewer_than_three_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 3 different seeds"):
-        next(compare(SPLITS, tiny_backbone(), tiny_backbone, budgets=[], seeds=[0, 1, 1], folder=tmp_path))
+        next(compare(SPLITS, TINY, ARMS, budgets=[], seeds=[0, 1, 1], folder=tmp_path))
 
 
 def test_the_paired_interval_is_the_t_interval_of_the_differences(
@@ -122,8 +123,8 @@ def test_runs_that_are_all_alike_have_no_interval() -> None:
 def exhausted(tmp_path_factory: pytest.TempPathFactory) -> list[ComparisonRow]:
     """Budgets that take all twelve labels there are, of a test split that lacks a class."""
     splits = {"train": blobs(12, seed=1), "test": blobs(40, seed=3)}
-    arguments = {"budgets": [Budget(per_class=6), Budget(per_class=50)], "seeds": [0, 1, 2], "options": OPTIONS}
-    return list(compare(splits, tiny_backbone(9), tiny_backbone, folder=tmp_path_factory.mktemp("all"), **arguments))
+    budgets = [Budget(per_class=6), Budget(per_class=50)]
+    return list(compare(splits, TINY, ARMS, budgets=budgets, seeds=SEEDS, folder=tmp_path_factory.mktemp("all")))
 
 
 def test_every_seed_counts_when_the_budget_takes_all_there_is(exhausted: list[ComparisonRow]) -> None:
@@ -155,8 +156,9 @@ def test_a_budget_that_is_not_there_is_told_with_the_real_number(exhausted: list
 def test_a_class_that_the_test_split_lacks_is_named_in_every_row(tmp_path: Path) -> None:
     test = SPLITS["test"].select(np.flatnonzero(SPLITS["test"].labels[:, 0] == 0))
     given = {"train": blobs(12, seed=1), "test": test}
-    arguments = {"budgets": [Budget(per_class=2)], "seeds": [0, 1, 2], "arms": [RAW, PRETRAINED]}
-    rows = list(compare(given, tiny_backbone(), tiny_backbone, folder=tmp_path / "subsets", **arguments))
+    arms = [arm for arm in ARMS if arm.name in (RAW, PRETRAINED)]
+    draws = {"budgets": [Budget(per_class=2)], "seeds": SEEDS}
+    rows = list(compare(given, TINY, arms, folder=tmp_path / "subsets", **draws))
     assert {row.scores.lacking for row in rows} == {("class 'place 1' has no image",)}
     assert all(math.isnan(row.scores.auc.estimate) for row in rows)
     assert remarks(rows) == ["blobs: class 'place 1' has no image in the test split; its AUC is not defined."]
@@ -172,10 +174,10 @@ def test_a_class_that_the_test_split_lacks_is_named_in_every_row(tmp_path: Path)
 def test_subjects_of_the_test_split_reach_every_score(tmp_path: Path) -> None:
     alone = SPLITS["test"]
     test = replace(alone, subjects=np.arange(40) // 4)
-    arguments = {"budgets": [Budget(per_class=2)], "seeds": [0, 1, 2], "options": OPTIONS, "folder": tmp_path}
+    arguments = {"budgets": [Budget(per_class=2)], "seeds": SEEDS, "folder": tmp_path}
     splits = [{"train": SPLITS["train"], "test": each} for each in (alone, test)]
     pairs = [
-        *zip(*(compare(each, tiny_backbone(9), tiny_backbone, **arguments) for each in splits), strict=True),
+        *zip(*(compare(each, TINY, ARMS, **arguments) for each in splits), strict=True),
         *zip(*(evaluate(each, [RawPixels()]) for each in splits), strict=True),
     ]
     for one, other in pairs:
@@ -203,3 +205,68 @@ def test_a_missing_split_or_class_is_named() -> None:
     one = SPLITS["train"].select(np.flatnonzero(SPLITS["train"].labels[:, 0] == 0))
     with pytest.raises(DataError, match="class 'place 1' has no image in the train split"):
         list(evaluate({**SPLITS, "train": one}, [RawPixels()]))
+
+
+def test_arms_are_data_and_networks_several(tmp_path: Path) -> None:
+    """Two networks, two heads and two strategies; every arm by its name, set against what it has to beat."""
+    given = {"strategies": ["frozen", "low_rank"], "heads": ["linear", "attention"]}
+    arms = arms_of(["a", "b"], params={"max_steps": 2}, **given)
+    whose = {
+        ("random network, frozen", "random", "frozen", "linear"),
+        ("pretrained, frozen", "pretrained", "frozen", "linear"),
+        ("random network, frozen, attention", "random", "frozen", "attention"),
+        ("pretrained, frozen, attention", "pretrained", "frozen", "attention"),
+        ("pretrained, low_rank", "pretrained", "low_rank", "linear"),
+        ("pretrained, low_rank, attention", "pretrained", "low_rank", "attention"),
+    }
+    found = {(arm.name, arm.weights, arm.params.get("strategy"), arm.params.get("head")) for arm in arms[1:]}
+    assert found == {(f"{model}: {name}", *rest) for model in "ab" for name, *rest in whose}
+    assert {("max_steps" in arm.params) for arm in arms if arm.params.get("strategy") == "low_rank"} == {True}
+    pairs = pairs_of([arm.name for arm in arms])
+    assert {baseline for arm, baseline in pairs if arm == "b: pretrained, low_rank, attention"} == {
+        "b: pretrained, frozen", RAW,
+    }  # fmt: skip
+    assert ("a: pretrained, frozen", "a: random network, frozen") in pairs
+    frozen = [arm for arm in arms if arm.params.get("head") != "attention" and "low_rank" not in arm.name]
+    draws = {"budgets": [Budget(per_class=3)], "seeds": SEEDS, "folder": tmp_path}
+    rows = list(compare(SPLITS, models("a", "b"), frozen, **draws))
+    scores = {(row.arm, row.seed): row.scores.auc.estimate for row in rows}
+    names = [RAW, *(f"{model}: {name}" for model in "ab" for name in (RANDOM, PRETRAINED))]
+    assert list(scores) == [(name, seed) for seed in SEEDS for name in names]
+    assert any(scores["a: pretrained, frozen", seed] != scores["b: pretrained, frozen", seed] for seed in SEEDS)
+    # A network alone gives what it gives beside others.
+    alone = compare(SPLITS, {"b": models("a", "b")["b"]}, arms_of(["b"], strategies=["frozen"]), **draws)
+    assert {row.seed: row.scores.auc.estimate for row in alone if row.arm == PRETRAINED} == {
+        seed: scores["b: pretrained, frozen", seed] for seed in SEEDS
+    }
+
+
+def test_an_arm_of_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="arm 'x' is of model 'other', which is none of tiny"):
+        next(compare(SPLITS, TINY, [Arm("x", "pretrained", {}, "other")], budgets=[], seeds=SEEDS, folder=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["multiclass", "ordinal", "multilabel", "regression"])
+def test_labels_of_every_kind_are_compared_and_evaluated(name: str, tmp_path: Path) -> None:
+    splits = {"train": of_target(name, 40, seed=1), "test": of_target(name, 24, seed=2)}
+    arms = [raw_arm(), *arms_of(["tiny"], strategies=["frozen"])[2:]]
+    rows = list(compare(splits, TINY, arms, budgets=[Budget(fraction=0.5)], seeds=SEEDS, folder=tmp_path))
+    assert [row.arm for row in rows] == [RAW, PRETRAINED] * 3
+    write_comparison(rows, tmp_path)
+    deciding = splits["train"].target.metrics[0].name
+    pairs = [pair for pair in summarise(rows).pairs if pair.metric == deciding]
+    assert [(pair.arm, pair.baseline, pair.over_seeds.n) for pair in pairs] == [(PRETRAINED, RAW, 3)]
+    probes = list(evaluate(splits, [RawPixels()]))
+    assert [row.probe for row in probes] == ["knn", "linear"]
+    assert all(row.scores.metric(deciding).estimate > 0.7 for row in probes)
+
+
+def test_every_arm_of_a_comparison_takes_volumes(tmp_path: Path) -> None:
+    splits = {name: solid_blobs(12, seed=seed) for seed, name in enumerate(("train", "test"))}
+    told = {name: replace(part, spacing_mm=np.ones((12, 3))) for name, part in splits.items()}
+    draws = {"budgets": [Budget(per_class=4)], "seeds": SEEDS, "folder": tmp_path}
+    unknown, known = (list(compare(each, TINY, ARMS, **draws)) for each in (splits, told))
+    assert [row.arm for row in known] == [arm.name for arm in ARMS] * 3
+    for one, other in zip(unknown, known, strict=True):
+        assert one.index_sha256 == other.index_sha256
+        assert (one.scores == other.scores and one.chosen == other.chosen) == (one.arm == RAW), one.arm

@@ -1,27 +1,35 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from data_shards.support.errors import CheckpointError, ConfigError, DataError, MedformerError
+from data_shards.support.errors import ConfigError, DataError, MedformerError
 from finetune.backbones import open_backbone
-from finetune.estimator import FewLabelClassifier
-from finetune.schedules import SCHEDULES
+from finetune.cases import Cases
+from finetune.classifier.adaptation import new_readout
+from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
+from finetune.classifier.given import Given, Plan
+from finetune.classifier.head_first import HeadFirst
+from finetune.fit.schedules import SCHEDULES, Schedule
+from finetune.random_state import seeded
 from pretrain.bundle import save_bundle
-from tests.finetune.samples import TINY, blobs, tiny_backbone
+from tests.finetune.samples import TARGETS, TINY, Reader, blobs, of_target, solid_blobs, studies_of, tiny_backbone
 
+LINEAR = {"head_options": {"reads": "embedding"}}
 WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full"), ("attention", "full")]
 QUICK = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "augmentation": False}
 
@@ -37,7 +45,8 @@ def test_it_beats_chance_on_unseen_images_and_repeats_itself(head: str, strategy
     given, test = blobs(28, seed=1), blobs(60, seed=2)
 
     def fitted() -> FewLabelClassifier:
-        classifier = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, backbone_rate=1e-3, **QUICK)
+        options = {} if (head, strategy) == ("linear", "frozen") else QUICK
+        classifier = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, backbone_rate=1e-3, **options)
         return classifier.fit(given.images, given.targets)
 
     first, second = fitted(), fitted()
@@ -46,29 +55,9 @@ def test_it_beats_chance_on_unseen_images_and_repeats_itself(head: str, strategy
     assert first.record_ == second.record_
 
 
-@pytest.mark.parametrize(("head", "strategy"), WAYS)
-def test_a_saved_classifier_predicts_the_same_bits(head: str, strategy: str, bundle: Path, tmp_path: Path) -> None:
-    given, test = blobs(24, 3, seed=1), blobs(12, 3, seed=2)
-    names = np.array(["adenoma", "benign", "cyst"])
-    classifier = FewLabelClassifier(bundle, head=head, strategy=strategy, **QUICK)
-    classifier.fit(given.images, names[given.targets])
-    classifier.save(tmp_path / "classifier")
-    loaded = FewLabelClassifier.load(tmp_path / "classifier")
-    np.testing.assert_array_equal(loaded.predict_proba(test.images), classifier.predict_proba(test.images))
-    np.testing.assert_array_equal(loaded.predict(test.images), classifier.predict(test.images))
-    assert loaded.record_.given_sha256 == classifier.record_.given_sha256
-    assert {path.suffix for path in (tmp_path / "classifier").rglob("*") if path.is_file()} == {
-        ".json",
-        ".md",
-        ".safetensors",
-    }
-    with pytest.raises(MedformerError, match="exists already"):
-        classifier.save(tmp_path / "classifier")
-
-
 def test_scikit_learn_clones_it_and_cross_validates_it() -> None:
     given = blobs(30, seed=1)
-    classifier = FewLabelClassifier(tiny_backbone(), seed=3, class_weight=None)
+    classifier = FewLabelClassifier(tiny_backbone(), seed=3, class_weight=None, **LINEAR)
     copy = clone(classifier)
     assert copy is not classifier
     assert copy.get_params()["seed"] == 3
@@ -108,7 +97,7 @@ def test_it_passes_the_checks_of_scikit_learn_for_its_api(estimator: OfTables, c
 def test_groups_reach_every_fit_of_cross_validation_and_grid_search() -> None:
     given = blobs(24, seed=1)
     subjects = np.repeat(np.arange(12), 2)
-    classifier = FewLabelClassifier(tiny_backbone())
+    classifier = FewLabelClassifier(tiny_backbone(), **LINEAR)
     scores = cross_val_score(
         classifier, given.images, given.targets, groups=subjects, cv=GroupKFold(3), params={"groups": subjects}
     )
@@ -137,10 +126,10 @@ def test_a_loaded_classifier_is_cross_validated_from_its_bundle_not_from_what_it
     bundle: Path, memorised: tuple[Path, np.ndarray, np.ndarray]
 ) -> None:
     folder, images, labels = memorised
-    loaded = FewLabelClassifier.load(folder).set_params(strategy="frozen")
-    leaking = FewLabelClassifier(loaded.predictor_.backbone)
+    loaded = FewLabelClassifier.load(folder).set_params(strategy="frozen", **LINEAR)
+    leaking = FewLabelClassifier(loaded.predictor_.members[0].backbone, **LINEAR)
     found, leaked, fresh = (
-        cross_val_score(each, images, labels, cv=4) for each in (loaded, leaking, FewLabelClassifier(bundle))
+        cross_val_score(each, images, labels, cv=4) for each in (loaded, leaking, FewLabelClassifier(bundle, **LINEAR))
     )
     np.testing.assert_array_equal(found, fresh)
     assert found.mean() < 0.75 < 0.95 < leaked.mean()  # chance is a half
@@ -190,11 +179,14 @@ def test_subjects_of_both_classes_are_divided_and_the_record_says_so() -> None:
     given = blobs(60, seed=1)
     subjects = np.repeat(np.arange(20), 3)  # of three images in a row, one or two are of the other class
     record = FewLabelClassifier(tiny_backbone()).fit(given.images, given.targets, subjects).record_
-    assert record.selection == "carved fifth of the given labels"
+    assert record.selection == "5-fold cross-validation within the given labels"
     few = FewLabelClassifier(tiny_backbone()).fit(given.images[:12], given.targets[:12], subjects[:12]).record_
     assert few.selection == "4-fold cross-validation within the given labels"
+    head = FewLabelClassifier(tiny_backbone(), head="attention", max_steps=10)
+    assert head.fit(given[:60], groups=subjects).record_.selection == "carved fifth of the given labels"
 
 
+@pytest.mark.slow
 def test_a_full_fit_chooses_its_own_schedule_among_the_same_few() -> None:
     given = blobs(24, seed=1, side=8)
 
@@ -218,9 +210,9 @@ def test_a_full_fit_chooses_its_own_schedule_among_the_same_few() -> None:
 def test_a_full_fit_moves_the_backbone_and_leaves_the_given_one_alone() -> None:
     given, mine = blobs(16, seed=1), tiny_backbone()
     before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
-    frozen = FewLabelClassifier(mine).fit(given.images, given.targets).predictor_.backbone.state_dict()
-    full = FewLabelClassifier(mine, strategy="full", **QUICK).fit(given.images, given.targets)
-    moved = full.predictor_.backbone.state_dict()
+    frozen = FewLabelClassifier(mine).fit(given).predictor_.members[0].backbone.state_dict()
+    full = FewLabelClassifier(mine, strategy="full", **QUICK).fit(given)
+    moved = full.predictor_.members[0].backbone.state_dict()
     assert all(torch.equal(mine.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
     assert not torch.equal(moved["adapter.stem.first.weight"], before["adapter.stem.first.weight"])
@@ -241,7 +233,7 @@ def test_the_record_counts_distinct_images_and_says_how_it_chose() -> None:
     record = FewLabelClassifier(tiny_backbone()).fit(given.images, given.targets, index_sha256="abc").record_
     assert (record.labelled_images, record.distinct_labelled_images, record.index_sha256) == (42, 40, "abc")
     assert record.per_class == {"0": 21, "1": 21}
-    assert record.selection == "carved fifth of the given labels"
+    assert record.selection == "5-fold cross-validation within the given labels"
     few = FewLabelClassifier(tiny_backbone()).fit(pool.images[:8], pool.targets[:8]).record_
     assert few.selection == "4-fold cross-validation within the given labels"
     quick = {"strategy": "full", "max_steps": 4, "learning_rate": 1e-3}
@@ -322,87 +314,193 @@ def test_an_estimator_that_is_not_fitted_says_so(tmp_path: Path) -> None:
         FewLabelClassifier().save(tmp_path / "classifier")
 
 
-def test_a_damaged_classifier_is_refused(bundle: Path, tmp_path: Path) -> None:
-    given = blobs(12, seed=1)
-    folder = tmp_path / "classifier"
-    FewLabelClassifier(bundle).fit(given.images, given.targets).save(folder)
-    document = json.loads((folder / "classifier.json").read_text())
-    (folder / "classifier.json").write_text(json.dumps({**document, "version": 1}))
-    with pytest.raises(CheckpointError, match=r"version 2, found medformer-classifier of version 1; fit it again"):
-        FewLabelClassifier.load(folder)
-    (folder / "classifier.json").write_text(json.dumps(document))
-    (folder / "head.safetensors").write_bytes((folder / "head.safetensors").read_bytes()[:40])
-    with pytest.raises(CheckpointError, match=r"head\.safetensors"):
-        FewLabelClassifier.load(folder)
-    (folder / "classifier.json").unlink()
-    with pytest.raises(CheckpointError, match=r"classifier\.json"):
-        FewLabelClassifier.load(folder)
+def test_cases_are_cross_validated_and_searched_as_arrays_are() -> None:
+    given = blobs(24, seed=1)
+    subjects = np.repeat(np.arange(12), 2)
+    cases = replace(given, subjects=subjects)
+    cut = {"groups": subjects, "cv": GroupKFold(3)}
+    classifier = FewLabelClassifier(tiny_backbone(), organ="chest", modality="xray", **LINEAR)
+    of_cases = cross_val_score(classifier, cases, cases.targets, **cut)
+    of_arrays = cross_val_score(classifier, given.images, given.targets, params={"groups": subjects}, **cut)
+    np.testing.assert_array_equal(of_cases, of_arrays)
+    proba = cross_val_predict(classifier, cases, cases.targets, method="predict_proba", **cut)
+    assert proba.shape == (24, 2) and np.isfinite(proba).all()
+    grid = [
+        {"head_options": [{"reads": "embedding"}, {"reads": "mean_spread"}]},
+        {"strategy": ["full"], "max_steps": [2]},
+    ]
+    search = GridSearchCV(classifier, grid, cv=GroupKFold(2)).fit(cases, cases.targets, groups=subjects)
+    assert len(search.cv_results_["params"]) == 3
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.predict(cases).shape == (24,)
+
+
+def test_it_ends_a_pipeline() -> None:
+    given = blobs(16, seed=1)
+    brighter = FunctionTransformer(lambda images: np.minimum(images.astype(int) + 20, 255).astype(np.uint8))
+    pipeline = Pipeline([("brighter", brighter), ("model", FewLabelClassifier(tiny_backbone(), **LINEAR))])
+    assert pipeline.fit(given.images, given.targets).score(given.images, given.targets) > 0.8
+    assert clone(pipeline).set_params(model__seed=4).get_params()["model__seed"] == 4
+
+
+def test_cases_bring_task_names_subjects_and_the_order_of_classes() -> None:
+    cases = of_target("ordinal", 24, seed=1)
+    bare, with_y = (
+        FewLabelClassifier(tiny_backbone(), **LINEAR).fit(cases, *labels) for labels in ((), (cases.targets,))
+    )
+    assert bare.predictor_.target.task.name == with_y.predictor_.target.task.name == "ordinal"
+    assert bare.predictor_.target.classes == with_y.predictor_.target.classes == ("place 0", "place 1", "place 2")
+    np.testing.assert_array_equal(bare.predict_proba(cases), with_y.predict_proba(cases))
+    np.testing.assert_array_equal(bare.classes_, ["place 0", "place 1", "place 2"])
+    np.testing.assert_array_equal(with_y.classes_, [0, 1, 2])
+    assert bare.score(cases) == with_y.score(cases) == with_y.score(cases, cases.targets)
+    named = FewLabelClassifier(tiny_backbone(), **LINEAR).fit(cases, np.array(["c", "a", "b"])[cases.targets])
+    assert named.predictor_.target.task.name == "multiclass" and named.predictor_.target.classes == ("a", "b", "c")
+    subjects = np.repeat(np.arange(4), 6)
+    few = FewLabelClassifier(tiny_backbone(), **LINEAR).fit(replace(cases, subjects=subjects))
+    assert few.record_.selection.startswith("4-fold")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options", "message"),
+    [
+        (FewLabelRegressor, "binary", {}, "FewLabelClassifier learns them"),
+        (FewLabelClassifier, "regression", {}, "FewLabelRegressor learns them"),
+        (FewLabelClassifier, "binary", {"task": "ordinal"}, "a binary task, and ordinal was asked for"),
+        (FewLabelRegressor, "regression", {"task": "binary"}, "a regressor learns numbers"),
+    ],
+)
+def test_a_task_that_does_not_fit_the_cases_is_refused(kind: type, name: str, options: dict, message: str) -> None:
+    with pytest.raises(MedformerError, match=message):
+        kind(tiny_backbone(), **options).fit(of_target(name, 8, side=8))
+
+
+def test_numbers_are_told_in_their_units_with_intervals() -> None:
+    given, new = of_target("regression", 40, seed=1), of_target("regression", 30, seed=2)
+    model = FewLabelRegressor(tiny_backbone()).fit(given.images, given.targets)
+    assert model.predict(new).shape == (30,)
+    assert model.score(new) > 0.4 and model.score(new, new.targets) == pytest.approx(model.score(new))
+    said = model.told(new)
+    low, high = said.intervals[:, 0].T
+    assert ((low < new.targets) & (new.targets < high)).mean() > 0.7
+    assert said.sets is None and said.abstains is None and not hasattr(model, "classes_")
+    two = np.stack([given.targets, -given.targets], axis=1)
+    assert FewLabelRegressor(tiny_backbone()).fit(given.images, two).predict(new).shape == (30, 2)
+
+
+SEEN = [
+    ("a volume where planes were", solid_blobs(2), "a volume; the classifier was fitted on planes"),
+    ("three channels", blobs(2, channels=3), "3 channels; the classifier was fitted on images of 1"),
+    ("nothing", replace(blobs(2), images=np.zeros((2, 1, 16, 16), np.uint8)), "every value is 0; no image"),
+    ("one value", replace(blobs(2), images=np.full((2, 1, 16, 16), 77, np.uint8)), "every value is 77"),
+    (
+        "a scale from 0 to 1",
+        replace(blobs(2), images=(blobs(2).images > 100).astype(np.uint8)),
+        "no value is above 1, on a scale to 255; the darkest image the classifier was fitted on reached",
+    ),
+    ("unknown spacing", replace(blobs(2), spacing_mm=None), "the distance of voxels is not known"),
+]
 
 
 @pytest.fixture(scope="module")
-def of_three(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Saved classifiers of three classes, by head."""
-    given, home = blobs(24, 3, seed=1), tmp_path_factory.mktemp("three")
-    for head in ("linear", "attention"):
-        FewLabelClassifier(bundle, head=head, max_steps=2).fit(given.images, given.targets).save(home / head)
-    return {head: home / head for head in ("linear", "attention")}
+def of_spaced() -> FewLabelClassifier:
+    given = replace(blobs(16, seed=1), spacing_mm=np.full((16, 2), 1.5))
+    return FewLabelClassifier(tiny_backbone(), **LINEAR).fit(given)
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("mean", lambda mean_D: mean_D[:1], "mean: expected finite numbers of shape (32,), found shape (1,)"),
-        ("bias", lambda bias_K: bias_K[:1], "bias: expected finite numbers of shape (3,), found shape (1,)"),
-        ("weight", lambda weight_KD: weight_KD * np.nan, "weight: expected finite numbers"),
-        ("weight", lambda weight_KD: weight_KD[:, :7].contiguous(), "weight: expected finite numbers of shape (3, 32)"),
-        ("weight", lambda weight_KD: weight_KD[:2], "weight: expected finite numbers of shape (3, 32)"),
-        ("scale", lambda scale_D: scale_D * 0, "scale: expected values above 0"),
-        ("strength", lambda strength: strength[:0], "strength: expected finite numbers of shape (1,)"),
-        ("bias", lambda bias_K: None, "'bias'"),
-    ],
-)
-def test_a_classifier_whose_numbers_do_not_fit_is_refused(
-    of_three: dict[str, Path], tmp_path: Path, name: str, change: Callable, message: str
+@pytest.mark.parametrize(("what", "cases", "message"), SEEN, ids=[what for what, _, _ in SEEN])
+def test_what_is_not_like_what_was_seen_is_refused_in_one_line(
+    what: str, cases: Cases, message: str, of_spaced: FewLabelClassifier
 ) -> None:
-    folder = shutil.copytree(of_three["linear"], tmp_path / "classifier")
-    tensors = load_file(folder / "head.safetensors")
-    changed = change(tensors.pop(name))
-    save_file(tensors if changed is None else tensors | {name: changed}, folder / "head.safetensors")
-    with pytest.raises(CheckpointError, match=re.escape(f"{folder}: not a complete classifier: {message}")):
-        FewLabelClassifier.load(folder)
-
-
-def test_a_network_head_with_nan_weights_is_refused(of_three: dict[str, Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(of_three["attention"], tmp_path / "classifier")
-    tensors = load_file(folder / "head.safetensors")
-    save_file({name: tensor * np.nan for name, tensor in tensors.items()}, folder / "head.safetensors")
-    with pytest.raises(CheckpointError, match="expected finite numbers"):
-        FewLabelClassifier.load(folder)
-
-
-@pytest.mark.parametrize("head", ["linear", "attention"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"task": "binary"},
-        {"task": "regression"},
-        {"task": "none"},
-        {"classes": [0, 1, 2, 3]},
-        {"classes": [0, 1]},
-        {"classes": [0, 1, 1]},
-        {"classes": [[0], [1, 2]]},
-        {"classes": [0, 1, None]},
-        {"offset": "x"},
-        {"offset": [0.0]},
-        {"offset": [0.0, None, 0.0]},
-    ],
-)
-def test_a_document_that_does_not_fit_its_head_is_refused(
-    of_three: dict[str, Path], tmp_path: Path, head: str, change: dict
-) -> None:
-    folder = shutil.copytree(of_three[head], tmp_path / "classifier")
-    document = json.loads((folder / "classifier.json").read_text())
-    (folder / "classifier.json").write_text(json.dumps(document | change))
-    with pytest.raises(CheckpointError, match="not a complete classifier: ") as caught:
-        FewLabelClassifier.load(folder)
+    if what != "unknown spacing":
+        cases = replace(cases, spacing_mm=np.full((2, cases.images.ndim - 2), 1.5))
+    with pytest.raises(DataError, match=re.escape(f"blobs: blob-0000: {message}")) as caught:
+        of_spaced.predict_proba(cases)
     assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=re.escape(f"X: image 0: {message}")):
+        of_spaced.predict(cases.images, cases.spacing_mm)
+
+
+def test_of_many_the_image_that_does_not_fit_is_named(of_spaced: FewLabelClassifier) -> None:
+    images = blobs(9, seed=3).images.copy()
+    images[6] = 0
+    cases = replace(blobs(9), images=images, spacing_mm=np.full((9, 2), 1.5))
+    with pytest.raises(DataError, match="blobs: blob-0006: every value is 0"):
+        of_spaced.told(cases)
+    assert len(of_spaced.predict(cases[[0, 1, 5]])) == 3
+
+
+@pytest.mark.parametrize(("head", "strategy"), WAYS[:3])
+def test_grey_images_are_brought_to_the_colours_that_were_seen(head: str, strategy: str) -> None:
+    given = blobs(16, seed=1, channels=3)
+    model = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, max_steps=3).fit(given)
+    grey = blobs(6, seed=2)
+    colour = replace(grey, images=np.repeat(grey.images, 3, axis=1))
+    np.testing.assert_array_equal(model.predict_proba(grey), model.predict_proba(colour))
+    mixed = Reader([*studies_of(grey)[:3], *studies_of(colour)[3:]]).cases(grey)
+    np.testing.assert_allclose(model.predict_proba(mixed), model.predict_proba(colour), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("strategy", ["two_stage"])
+def test_two_stages_begin_at_the_linear_optimum(name: str, strategy: str) -> None:
+    given, new = of_target(name, 30, seed=1), of_target(name, 20, seed=2)
+    kind = FewLabelRegressor if name == "regression" else FewLabelClassifier
+    # A rate so small that no weight changes in single precision.
+    still = {"max_steps": 1, "learning_rate": 1e-20, "weight_decay": 0.0, "calibrate": False, "augmentation": False}
+    for reads in ("embedding", "auto") if name in ("binary", "regression") else ("mean_spread",):
+        options = {"head_options": {"reads": reads}}
+        begun = kind(tiny_backbone(), strategy=strategy, **options, **still).fit(given)
+        first = begun.record_.chosen["first"]
+        (read,) = first["strength"]
+        frozen = kind(tiny_backbone(), calibrate=False, head_options={"reads": read}).fit(given)
+        assert frozen.record_.chosen["strength"] == first["strength"]
+        np.testing.assert_allclose(
+            begun.predictor_.predict_proba(new), frozen.predictor_.predict_proba(new), rtol=2e-4, atol=2e-4
+        )
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("head", ["linear", "attention"])
+def test_a_head_that_is_fitted_first_sees_its_own_rows_alone(name: str, head: str) -> None:
+    cases = of_target(name, 30, seed=1)
+    labels, target = cases.known_labels, cases.target.fitted_to(cases.known_labels)
+    rows, held = np.arange(20), np.arange(20, 30)
+    backbone, plan = tiny_backbone().eval(), Plan(head=head, strategy="two_stage", scored=False)
+    weights, said = [], []
+    for order in (held, held[::-1]):
+        mixed = np.concatenate([labels[rows], labels[order]])
+        given = Given(cases, mixed, target, None)
+        first = HeadFirst(backbone, given, plan)
+        readout = new_readout(backbone, given, plan, 0, first.head_options(rows))
+        with seeded(0):
+            first.fit(readout, rows, Schedule(5, 1e-2), 0)
+        weights.append(copy.deepcopy(readout.state_dict()))
+        said.append(first.chosen(rows))
+        before = new_readout(backbone, given, plan, 0, first.head_options(rows)).state_dict()
+        assert any(not torch.equal(before[key], weights[-1][key]) for key in before)
+    assert not np.array_equal(labels[held], labels[held[::-1]])
+    assert said[0] == said[1]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mixup": 0.2}, "mixup 0.2 is for training by gradient"),
+        ({"loss": "focal"}, "loss 'focal' is for training by gradient"),
+        ({"mc_dropout": 4}, "mc_dropout 4 is for training by gradient"),
+        ({"head": "attention", "mc_dropout": 4}, "the dropout of the head, which is 0"),
+        ({"strategy": "full", "head_options": {"reads": "vote"}}, "reads 'vote' is for frozen features"),
+        ({"ensemble": "seeds"}, "is the same for all seeds"),
+        ({"ensemble": "fold"}, "ensemble is one of .*did you mean 'folds'"),
+        ({"ensemble": "snapshots", "head": "attention", "max_steps": 3}, "5 snapshots need at least as many steps"),
+        ({"coverage": 1.0}, "coverage is a share between 0 and 1"),
+        ({"mixup": float("nan")}, "mixup is 0 or above"),
+        ({"stepper": "plian"}, "did you mean 'plain'"),
+        ({"head_options": {"raeds": "mean"}}, "raeds"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FewLabelClassifier(tiny_backbone(), **options).fit(blobs(8))

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
-from finetune.metrics import accuracy, auc, balanced_accuracy, confusion_matrix
+from finetune.scores.metrics import accuracy, auc, balanced_accuracy, confusion_matrix
 
 NAMES = {
     Task.binary: "binary-class",

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from data_shards.vocabulary import Task
-from finetune.comparison import FINETUNED, SCRATCH, ComparisonRow
-from finetune.evaluation import EvaluationRow
-from finetune.labelled import LabelledImages
+from finetune.cases import Cases
 from finetune.report import collect
 from finetune.report.document import ReportData
 from finetune.report.page import render_page
 from finetune.report.terminal import render_terminal
 from finetune.scoring import Scores
-from finetune.summary import remarks
+from finetune.study.arms import FINETUNED, SCRATCH
+from finetune.study.compare import ComparisonRow
+from finetune.study.probing import EvaluationRow
+from finetune.study.summary import remarks
 
 SEEDS = (0, 1, 2)
 BUDGETS = {"5 per class": 10, "20 per class": 40}
@@ -25,9 +26,7 @@ def scores(rng: np.random.Generator, skill: float) -> Scores:
     labels = np.repeat([0, 1], 20)[:, None]
     second = (rng.normal(labels[:, 0] * skill, 1.0) + 3) / 6
     probabilities = np.clip(np.stack([1 - second, second], 1), 0.01, 0.99)
-    images = LabelledImages(
-        "toy", np.zeros((40, 1, 8, 8), np.uint8), labels, Task.binary, {0: "well", 1: "ill"}, np.arange(40)
-    )
+    images = Cases("toy", np.zeros((40, 1, 8, 8), np.uint8), labels, Task.binary, {0: "well", 1: "ill"}, np.arange(40))
     return Scores.of(images, probabilities, replicates=50)
 
 
@@ -48,12 +47,12 @@ def rows() -> list[ComparisonRow]:
 
 
 @pytest.fixture(scope="module")
-def toy() -> LabelledImages:
+def toy() -> Cases:
     images = np.zeros((4, 1, 8, 8), np.uint8)
     labels = np.array([[0], [1], [1], [0]])
     keys = np.array(["a", "b", "c", "d"])
     names = {1: "ill", 0: "well"}
-    return LabelledImages("toy", images, labels, Task.binary, names, keys, official=False, note="made up")
+    return Cases("toy", images, labels, Task.binary, names, keys, official=False, note="made up")
 
 
 def test_every_row_of_a_comparison_reaches_the_report(rows: list[ComparisonRow]) -> None:
@@ -82,7 +81,7 @@ def test_budgets_that_come_to_the_same_labels_are_shown_once(rows: list[Comparis
     assert collect.auc_differences([*rows, *more]) == collect.auc_differences(rows)
 
 
-def test_seeds_without_spread_and_an_undefined_auc_make_a_page(rows: list[ComparisonRow], toy: LabelledImages) -> None:
+def test_seeds_without_spread_and_an_undefined_auc_make_a_page(rows: list[ComparisonRow], toy: Cases) -> None:
     first = {arm: next(row for row in rows if row.arm == arm) for arm in (SCRATCH, FINETUNED)}
     alike = [replace(row, seed=seed) for row in first.values() for seed in SEEDS]
     (gap,) = collect.auc_differences(alike)
@@ -107,7 +106,7 @@ def test_seeds_without_spread_and_an_undefined_auc_make_a_page(rows: list[Compar
         assert "has no image in the test split" in " ".join(text.split())
 
 
-def test_collected_parts_make_a_page_that_marks_the_data(rows: list[ComparisonRow], toy: LabelledImages) -> None:
+def test_collected_parts_make_a_page_that_marks_the_data(rows: list[ComparisonRow], toy: Cases) -> None:
     evaluation = EvaluationRow("toy", False, "made up", "raw pixels", "knn", 0, 4, "none", {}, rows[0].scores)
     report = ReportData(
         title="toy", created="now", seed=0, config_sha256="0", code_version="0",

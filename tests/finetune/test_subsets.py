@@ -9,6 +9,8 @@ import pytest
 
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
+from finetune.cases import Cases
+from finetune.census import describe
 from finetune.subsets import Budget, draw, load, save
 from tests.finetune.samples import blobs
 
@@ -92,3 +94,65 @@ def test_a_class_without_images_is_refused() -> None:
     pool = blobs(20)
     with pytest.raises(DataError, match="class 'place 1' has no image"):
         draw(pool.select(np.flatnonzero(pool.labels[:, 0] == 0)), Budget(per_class=1), 0)
+
+
+def test_a_draw_is_the_same_in_every_version() -> None:
+    # An index file of an earlier version has to point at the images that a new draw would take.
+    multilabel = replace(
+        blobs(30), labels=np.eye(3, dtype=np.int64)[np.arange(30) % 3] * (np.arange(30) > 8)[:, None],
+        task=Task.multilabel, classes={0: "a", 1: "b", 2: "c"},
+    )  # fmt: skip
+    expected = {
+        "17e8a2ea": (5, 27, 29, 30, 32, 34),
+        "4ee6b0c1": (5, 6, 7, 8, 16, 18, 20, 29, 31, 33, 35, 38),
+        "292580eb": (6, 8, 14, 15, 21, 23, 25, 28),
+    }
+    drawn = [
+        draw(blobs(40), Budget(per_class=3), 1),
+        draw(blobs(40, 4), Budget(fraction=0.25), 2),
+        draw(multilabel, Budget(per_class=2), 3),
+    ]
+    assert {subset.content_sha256[:8]: subset.indices for subset in drawn} == expected
+
+
+def test_ordered_classes_are_drawn_as_unordered_ones_are() -> None:
+    pool = blobs(90, 3)
+    ordered = replace(pool, task=Task.ordinal)
+    one, other = (draw(each, Budget(per_class=4), 0) for each in (pool, ordered))
+    assert one == other and one.per_class == {"place 0": 4, "place 1": 4, "place 2": 4}
+
+
+def _numbers(count: int) -> Cases:
+    ages = np.random.default_rng(0).uniform(20, 80, size=(count, 1))
+    return replace(blobs(count), labels=ages, task=Task.regression, classes={0: "age"})
+
+
+def test_of_numbers_a_fraction_of_all_is_drawn_and_not_so_many_per_class() -> None:
+    pool = _numbers(50)
+    few, more = (draw(pool, Budget(fraction=share), 0) for share in (0.1, 0.5))
+    assert (len(few.indices), len(more.indices), few.per_class, few.shortage) == (5, 25, {}, "")
+    assert set(few.indices) < set(more.indices)
+    with pytest.raises(DataError, match="blobs: numbers have no classes, so 5 per class cannot be drawn; give a frac"):
+        draw(pool, Budget(per_class=5), 0)
+
+
+def test_numbers_that_differ_behind_the_point_are_other_cases() -> None:
+    pool = _numbers(10)
+    assert pool.labels is not None
+    assert pool.content_sha256() != replace(pool, labels=np.floor(pool.labels)).content_sha256()
+
+
+def test_a_census_counts_classes_and_gives_the_range_of_numbers() -> None:
+    pool = blobs(10)
+    rare = pool.select(np.array([0, 2, 4, 5]))
+    assert list(describe({"train": pool, "test": rare})) == [
+        "blobs: class 0 place 0  5 train, 3 test",
+        "blobs: class 1 place 1  5 train, 1 test",
+    ]
+    ages = replace(pool, labels=np.arange(10.0)[:, None], task=Task.regression, classes={0: "age"}, warnings=("odd",))
+    new = replace(pool, labels=None)
+    assert list(describe({"train": ages, "test": new})) == [
+        "blobs: warning: odd",
+        "blobs: number 0 age  10 train from 0 to 9, 4.5 in the mean",
+        "blobs: 10 test without a label",
+    ]

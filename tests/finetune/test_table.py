@@ -8,7 +8,8 @@ from PIL import Image
 
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
-from finetune.readers import read_labelled, read_table
+from finetune.cases import Cases
+from finetune.readers import read_cases
 from tests.data_shards.sources.images.make import images
 
 
@@ -29,6 +30,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def pixels(part: Cases) -> list[np.ndarray]:
+    """The images of cases of one image each."""
+    return [part.pictures.study(int(row)).images["image"].pixels for row in part.rows]
+
+
 def _edit(folder: Path, old: str, new: str) -> None:
     table = folder / "table.csv"
     content = table.read_text()
@@ -37,51 +43,42 @@ def _edit(folder: Path, old: str, new: str) -> None:
 
 
 def test_images_labels_and_subjects_are_read(folder: Path) -> None:
-    splits = read_labelled(folder, csv=folder / "table.csv", organ=Organ.breast, modality=Modality.ultrasound)
-    whole = [image for part in splits.values() for image in part.images]
-    assert len(whole) == 8 and whole[0].shape == (1, 10, 12)
+    splits = read_cases(folder, csv=folder / "table.csv", organ=Organ.breast, modality=Modality.ultrasound)
+    whole = pixels(splits["train"])
+    assert set(splits) == {"train"} and len(whole) == 8 and whole[0].shape == (1, 10, 12)
     train = splits["train"]
     assert (train.task, dict(train.classes)) == (Task.binary, {0: "benign", 1: "malignant"})
     assert not train.official
     assert {(part.organ, part.modality) for part in splits.values()} == {(Organ.breast, Modality.ultrasound)}
-    shown = read_labelled(folder, csv=folder / "table.csv", show_paths=True)
+    shown = read_cases(folder, csv=folder / "table.csv", show_paths=True)
     for split, part in shown.items():
-        for key, number, image in zip(part.keys, splits[split].keys, part.images, strict=True):
+        for key, number, image in zip(part.keys, splits[split].keys, pixels(part), strict=True):
             assert number == f"row {int(key[0]) + 2}"
             if key.endswith("npy"):
                 np.testing.assert_array_equal(image[0], np.load(folder / key))
 
 
-def test_without_a_split_column_whole_subjects_are_set_aside_in_every_class(folder: Path) -> None:
+def test_without_a_split_column_all_is_given_out_for_the_caller_to_cut(folder: Path) -> None:
     lines = ["file,label,subject"]
     for index in range(32):
         np.save(folder / f"many-{index}.npy", np.full((4, 4), index, np.uint8))
         lines.append(f"many-{index}.npy,{index // 2 % 2},{index // 2}")
     (folder / "many.csv").write_text("\n".join(lines))
-    splits = read_table(folder, folder / "many.csv")
-    assert (len(splits["train"]), len(splits["test"])) == (24, 8)
-    assert not set(splits["train"].subjects) & set(splits["test"].subjects)
-    assert set(splits["test"].labels[:, 0]) == {0, 1}
-    again = read_table(folder, folder / "many.csv")
-    assert again["test"].keys.tolist() == splits["test"].keys.tolist()
+    splits = read_cases(folder, csv=folder / "many.csv")
+    assert set(splits) == {"train"} and len(splits["train"]) == 32
+    pairs = splits["train"].subjects.reshape(16, 2)
+    assert (pairs[:, 0] == pairs[:, 1]).all() and len(np.unique(pairs)) == 16
 
 
 @pytest.mark.parametrize("subjects", [1, 2, 3])
-def test_a_table_of_few_subjects_sets_one_aside_or_says_why_not(folder: Path, subjects: int) -> None:
+def test_a_table_of_few_subjects_is_read_as_it_is(folder: Path, subjects: int) -> None:
     table = folder / "few.csv"
     files = [f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]}" for i in range(8)]
     table.write_text(
         "file,label,subject\n" + "".join(f"{f},{i % 2},{i // 2 % subjects}\n" for i, f in enumerate(files))
     )
-    if subjects == 1:
-        with pytest.raises(
-            DataError, match=r"few\.csv: too few images or subjects .*; say the splits in a column split"
-        ):
-            read_table(folder, table)
-        return
-    splits = read_table(folder, table)
-    assert len(np.unique(splits["test"].subjects)) == 1 and len(np.unique(splits["train"].subjects)) == subjects - 1
-    assert not set(splits["train"].subjects) & set(splits["test"].subjects)
+    (part,) = read_cases(folder, csv=table).values()
+    assert len(part) == 8 and len(np.unique(part.subjects)) == subjects
 
 
 def test_a_split_column_is_obeyed_and_integer_labels_are_ordered_by_value(folder: Path) -> None:
@@ -90,7 +87,7 @@ def test_a_split_column_is_obeyed_and_integer_labels_are_ordered_by_value(folder
         f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]},{(10, 9, 2)[i % 3]},{'train' if i < 6 else 'val'}" for i in range(8)
     ]
     (folder / "split.csv").write_text("\ufeff" + "\n".join(lines))  # as spreadsheet programs save it
-    splits = read_table(folder, folder / "split.csv")
+    splits = read_cases(folder, csv=folder / "split.csv")
     assert {split: len(part) for split, part in splits.items()} == {"train": 6, "val": 2}
     assert dict(splits["train"].classes) == {0: "2", 1: "9", 2: "10"}
     assert splits["train"].labels[:, 0].tolist() == [2, 1, 0, 2, 1, 0]
@@ -111,7 +108,7 @@ def test_labels_are_read_as_by_every_other_command(folder: Path, cells: str, cla
     files = [f"{i}.{('png', 'jpg', 'npy', 'PNG')[i % 4]}" for i in range(6)]
     rows = [f"{file},{cells.split()[i % 3]},{'train' if i < 3 else 'Test'}" for i, file in enumerate(files)]
     (folder / "t.csv").write_text("\n".join(["file,label,split", *rows]))
-    splits = read_table(folder, folder / "t.csv")
+    splits = read_cases(folder, csv=folder / "t.csv")
     found = images(folder, name="t", table=folder / "t.csv", label="auto")
     assert dict(splits["train"].classes) == classes
     names = found.card.classes
@@ -124,57 +121,62 @@ def test_labels_are_read_as_by_every_other_command(folder: Path, cells: str, cla
 
 def test_a_class_may_be_called_like_a_missing_value(folder: Path) -> None:
     (folder / "t.csv").write_text("file,label,split\n0.png,None,train\n1.jpg,mild,train\n2.npy,NA,train\n")
-    (part,) = read_table(folder, folder / "t.csv", missing=["na"]).values()
+    (part,) = read_cases(folder, csv=folder / "t.csv", missing=["na"]).values()
     assert dict(part.classes) == {0: "None", 1: "mild"} and len(part) == 2
     assert any("a class is called 'None'" in warning for warning in part.warnings)
 
 
 def test_other_columns_are_allowed_and_one_that_names_patients_is_pointed_out(folder: Path) -> None:
     (folder / "t.csv").write_text(";file;label;PatientID;split\n0;0.png;a;7;train\n1;1.jpg;b;8;train\n")
-    (part,) = read_table(folder, folder / "t.csv").values()
+    (part,) = read_cases(folder, csv=folder / "t.csv").values()
     assert len(part) == 2 and part.subjects is None
-    assert [warning.partition(",")[0] for warning in part.warnings] == ["column 'PatientID' is not used"]
+    assert [warning.partition(",")[0] for warning in part.warnings] == [
+        "column 'PatientID' is not used",
+        "2 of 2 studies name no subject: each file counts as a subject of its own",
+    ]
 
 
 def test_colour_is_read_as_three_channels_and_size_resizes(folder: Path) -> None:
     for index in range(4):
         Image.new("RGB", (20 + index, 30), (255, index, 0)).save(folder / f"rgb{index}.png")
     (folder / "rgb.csv").write_text("file,label\n" + "".join(f"rgb{i}.png,{i % 2}\n" for i in range(4)))
-    with pytest.raises(DataError, match=r"rgb\.csv: row 3 of the table has channels, height, width \(3, 30, 21\)"):
-        read_table(folder, folder / "rgb.csv")
-    splits = read_table(folder, folder / "rgb.csv", size=8)
-    assert splits["train"].images.shape[1:] == (3, 8, 8)
-    assert splits["train"].images[0, 0].min() == 255
+    (part,) = read_cases(folder, csv=folder / "rgb.csv").values()
+    assert [image.shape for image in pixels(part)] == [(3, 30, 20 + index) for index in range(4)]
+    assert part.recipe["images"]["image"]["size"] is None
+    (part,) = read_cases(folder, csv=folder / "rgb.csv", size=8).values()
+    assert {image.shape for image in pixels(part)} == {(3, 8, 8)}
+    assert pixels(part)[0][0].min() == 255
+    assert part.recipe["images"]["image"]["size"] == [8, 8]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.png", "DoeJane.png", r"table\.csv: row 2 of the table: no such file"),
-        ("1.jpg", "DoeJane.txt", r"row 3 of the table: expected a file that ends in"),
+        ("0.png", "DoeJane.png", r"table\.csv: row 2 of the table: cannot be opened: No such file"),
+        ("1.jpg", "DoeJane.txt", r"row 3 of the table: cannot be opened: No such file"),
         ("label", "lable", "no column 'label' for the role label; did you mean 'lable'"),
         ("file,label,subject", "file,subject,other", "no column 'label' for the role label among the 3"),
         ("file,label,subject", "file,label,label", "column 'label' is there 2 times"),
         ("file,label,subject", "fille,label,subject", "'path' or 'file' for the role path; did you mean 'fille'"),
-        ("patient-0", "", "row 2 of the table: the subject is missing"),
-        ("patient-0", "NA", "row 2 of the table: the subject is missing"),
-        ("0.png", "", "row 2 of the table: the file is missing"),
+        ("patient-0", "", "row 2 of the table: the subject is empty"),
+        ("patient-0", "NA", "row 2 of the table: the subject is empty"),
+        ("0.png", "", "row 2 of the table: the path is empty"),
         ("0.png,benign,patient-0", "0.png,benign,DoeJane,extra", "row 2 has 4 cells, the header 3"),
         ("1.jpg", "./0.png", "row 3 of the table: the same file as in row 2"),
-        ("1.jpg", "sub/../0.png", "row 3 of the table: the same file as in row 2"),
+        ("1.jpg", "sub/../0.png", "row 3 of the table: the path is absolute or has '..'"),
     ],
 )
 def test_a_fault_in_the_table_names_the_row_and_nobody(folder: Path, old: str, new: str, message: str) -> None:
     _edit(folder, old, new)
     with pytest.raises(DataError, match=message) as caught:
-        read_table(folder, folder / "table.csv")
+        read_cases(folder, csv=folder / "table.csv")
     assert "DoeJane" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_path_that_leaves_the_folder_and_comes_back_is_the_same_file(folder: Path) -> None:
+def test_a_path_that_leaves_the_folder_is_refused(folder: Path) -> None:
     _edit(folder, "1.jpg", f"../{folder.name}/0.png")
-    with pytest.raises(DataError, match="row 3 of the table: the same file as in row 2"):
-        read_table(folder, folder / "table.csv")
+    with pytest.raises(DataError, match=r"row 3 of the table: the path is absolute or has '\.\.'"):
+        read_cases(folder, csv=folder / "table.csv")
 
 
 @pytest.mark.parametrize(("one", "same"), [("1", "1.0"), ("007", "007."), ("Zo\u00eb", "Zoe\u0308")])
@@ -182,16 +184,16 @@ def test_one_subject_written_in_two_ways_is_in_one_split(folder: Path, one: str,
     table = folder / "same.csv"
     table.write_text(f"file,label,split,subject\n0.png,a,train,{one}\n1.jpg,b,test,{same}\n", encoding="utf-8")
     with pytest.raises(DataError, match="row 2 in split train and row 3 in split test are of one subject"):
-        read_table(folder, table)
+        read_cases(folder, csv=table)
     table.write_text(f"file,label,split,subject\n0.png,a,train,{one}\n1.jpg,b,test,{one}2\n", encoding="utf-8")
-    assert set(read_table(folder, table)) == {"train", "test"}
+    assert set(read_cases(folder, csv=table)) == {"train", "test"}
 
 
 def test_faults_of_whole_tables_are_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"other\.csv: cannot be opened: No such file"):
-        read_table(folder, folder / "other.csv")
-    with pytest.raises(DataError, match="no such folder"):
-        read_table(folder / "nowhere", folder / "table.csv")
+        read_cases(folder, csv=folder / "other.csv")
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_cases(folder / "nowhere", csv=folder / "table.csv")
     for content, message in [
         ("file,label\n", "a header and no rows"),
         ("file,label\n0.png,a\n", "all labels are the same; expected at least two classes"),
@@ -200,38 +202,46 @@ def test_faults_of_whole_tables_are_named(folder: Path) -> None:
         ("file,label,split\n0.png,a,test\n1.jpg,b,test\n", "no image is in the train split"),
         (
             "file,label,split,subject\n0.png,a,train,x\n1.jpg,b,test,x\n",
-            "row 2 in split train and row 3 in split test are of one subject",
+            "row 2 of the table in split train and row 3 of the table in split test are of one subject",
         ),
     ]:
         (folder / "bad.csv").write_text(content)
         with pytest.raises(DataError, match=message):
-            read_table(folder, folder / "bad.csv")
+            read_cases(folder, csv=folder / "bad.csv")
 
 
 def test_a_truncated_image_and_mixed_channels_are_named(folder: Path) -> None:
     content = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"row 2 of the table: not a readable image: "):
-        read_table(folder, folder / "table.csv")
+    with pytest.raises(DataError, match=r"row 2 of the table: the picture cannot be decoded"):
+        read_cases(folder, csv=folder / "table.csv")
     Image.new("RGB", (12, 10), (255, 0, 0)).save(folder / "0.png")
-    named = r"row 2 of the table has 3 channels .* \(7 with 1 channel and 1 with 3 channels\)"
+    named = r"row 2 of the table: has 3 channels of different colours, most of the other images have 1"
     with pytest.raises(DataError, match=named):
-        read_table(folder, folder / "table.csv")
+        read_cases(folder, csv=folder / "table.csv")
     Image.new("RGB", (12, 10), (9, 9, 9)).save(folder / "0.png")
-    assert {part.images.shape[1] for part in read_table(folder, folder / "table.csv").values()} == {1}
+    assert {len(image) for image in pixels(read_cases(folder, csv=folder / "table.csv")["train"])} == {1}
 
 
-def test_intensities_deeper_than_eight_bits_are_refused_not_rescaled(folder: Path) -> None:
-    Image.fromarray(np.zeros((10, 12), np.uint16)).save(folder / "0.png")
-    with pytest.raises(DataError, match="row 2 of the table: expected 8 bits per channel"):
-        read_table(folder, folder / "table.csv")
-    Image.new("L", (12, 10)).save(folder / "0.png")
+def test_depths_are_not_mixed_and_deeper_values_are_scaled_by_percentiles(folder: Path) -> None:
+    deep = np.random.default_rng(1).integers(0, 4096, (10, 12), dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "0.png")
+    message = (
+        r"row 3 of the table is a picture of 8 bits, row 2 of the table holds measured values.*"
+        r"intensity\.percentile=\[0\.5,99\.5\]"
+    )
+    with pytest.raises(DataError, match=message):
+        read_cases(folder, csv=folder / "table.csv")
+    given = {"intensity": {"window": [2048, 4096]}}
+    (part,) = read_cases(folder, csv=folder / "table.csv", prepare=given).values()
+    np.testing.assert_array_equal(pixels(part)[0][0], np.rint(deep / 4096 * 255))
     np.save(folder / "2.npy", np.zeros((10, 12), np.float32))
-    with pytest.raises(DataError, match="row 4 of the table: expected uint8 intensities, found float32"):
-        read_table(folder, folder / "table.csv")
+    Image.new("L", (12, 10)).save(folder / "0.png")
+    with pytest.raises(DataError, match="row 4 of the table holds measured values"):
+        read_cases(folder, csv=folder / "table.csv")
 
 
 def test_an_npy_with_objects_is_not_unpickled(folder: Path) -> None:
     np.save(folder / "2.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="row 4 of the table: not a readable NPY array"):
-        read_table(folder, folder / "table.csv")
+    with pytest.raises(DataError, match="row 4 of the table: the array"):
+        read_cases(folder, csv=folder / "table.csv")

@@ -11,7 +11,7 @@ import yaml
 
 from data_shards.sources.phantoms import Phantoms
 from data_shards.writing.writer import write_dataset
-from finetune.estimator import FewLabelClassifier
+from finetune.classifier.estimator import FewLabelClassifier
 from medformer.cli import main
 from pretrain.bundle import load_bundle
 from tests.data_shards.made_sources import Coloured
@@ -64,10 +64,11 @@ def test_what_was_pretrained_on_one_is_fine_tuned_on_the_other(
 ) -> None:
     out = tmp_path / "out"
     words = ["finetune", "--model", str(bundles[learned]), "--data", str(shards[used]), "--out", str(out)]
-    assert main([*words, "--strategy", strategy, "--per-class", "4"]) == 0
+    quick = ["--set", "max_steps=4"] if strategy == "full" else []
+    assert main([*words, "--strategy", strategy, "--per-class", "4", *quick]) == 0
     assert json.loads((out / "metrics.json").read_text())["dataset"] == SETS[used].card.name
     classifier = FewLabelClassifier.load(out / "classifier")
-    before, after = load_bundle(bundles[learned]).backbone, classifier.predictor_.backbone
+    before, after = load_bundle(bundles[learned]).backbone, classifier.predictor_.members[0].backbone
     first, then = (network.adapter.stem.first.depth.detach() for network in (before, after))
     if strategy == "frozen":
         assert torch.equal(first, then)

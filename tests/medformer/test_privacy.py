@@ -162,38 +162,67 @@ def test_tables_are_built_and_every_error_of_one_names_a_row(site: Path, tell: T
 
 def test_finetuning_and_evaluating_a_table_tells_rows_alone(site: Path, bundle: Path, tell: Tell) -> None:
     table, out = site.parent / "table.csv", site.parent / "out"
-    words = ["finetune", "--model", bundle, "--data", site, "--out", out / "f", "--overwrite", "--csv"]
-    tell(0, *words, table, has="class 0 sick")
-    keys = [line.partition(",")[0] for line in (out / "f" / "predictions.csv").read_text().splitlines()[1:]]
-    assert len(keys) == COUNT // 4 and all(re.fullmatch(r"row \d+", key) for key in keys)
-    tell(0, "evaluate", bundle, "--data", site, "--csv", table, "--out", out / "e")
+    quick = ["--folds", "2", "--repeats", "1", "--set", "head_options.reads=embedding"]
+    words = ["finetune", "--model", bundle, "--data", site, "--out", out / "f", "--overwrite", *quick, "--csv"]
+    tell(0, *words, table, has="24 different labelled cases of 24, 12 subjects")
+    apply = ["predict", out / "f", "--data", site, "--out", out / "p.csv", "--overwrite", "--csv"]
+    tell(0, *apply, table, has="these cases: AUC")
+    for written in (out / "f" / "predictions.csv", out / "p.csv"):
+        keys = [line.partition(",")[0] for line in written.read_text().splitlines()[1:]]
+        assert len(keys) == COUNT and all(re.fullmatch(r"row \d+", key) for key in keys)
+    bare = ["predict", out / "f", "--data", site, "--out", out / "q.csv"]
+    tell(0, *bare)
+    assert all(line.startswith("file ") for line in (out / "q.csv").read_text().splitlines()[1:])
+    features = ["embed", bundle, "--data", site, "--out", out / "f.npz", "--overwrite", "--csv"]
+    tell(0, *features, table)
+    with np.load(out / "f.npz") as found:
+        clean("".join(found["key"].tolist()).encode())
+    split_by_patient(table, out.parent / "split.csv")
+    tell(0, "evaluate", bundle, "--data", site, "--csv", out.parent / "split.csv", "--out", out / "e")
+    tell(2, "evaluate", bundle, "--data", site, "--csv", table, "--out", out / "x", has="there is no test split")
     clean_files(out)
     for old, new, reason in (
-        (f"{MARK}7.png", f"{MARK}.png", "row 9 of the table: no such file"),
-        (f"{MARK}7.png", f"{MARK}7.dcm", "row 9 of the table: expected a file that ends in"),
+        (f"{MARK}7.png", f"{MARK}.png", "row 9 of the table: cannot be opened: No such file"),
+        (f"{MARK}7.png", f"{MARK}7.dcm", "row 9 of the table: 1 of its 1 DICOM files cannot be used: cannot be opened"),
         (f"19870605/{MARK}7.png", f"19870605/{MARK}6.png", "row 9 of the table: the same file as in row 8"),
-        (f",{MARK}3,", ",,", "row 8 of the table: the subject is missing"),
+        (f",{MARK}3,", ",,", "row 8 of the table: the subject is empty"),
         ("file,label", "file,lable", "no column 'label'"),
         ("file,label", f"file,{MARK}", "no column 'label'"),
         ("fell,1.0", 'fell,"', "is broken"),
         ("fell,1.0", "fell,1.0,x", "cells, the header 9"),
     ):
         tell(2, *words, edited(site, old, new), has=reason)
+        if "'label'" not in reason:  # new images need none
+            for command in (apply, features):
+                tell(2, *command, edited(site, old, new), has=reason)
         tell(2, "evaluate", bundle, "--data", site, "--csv", edited(site, old, new), "--out", out / "x", has=reason)
     lines = table.read_text().splitlines()
     splits = ["train", "test", *("train", "test") * (COUNT // 2 - 1)]
     crossing = [f"{lines[0]},split", *(f"{line},{split}" for line, split in zip(lines[1:], splits, strict=True))]
     (site.parent / "crossing.csv").write_text("\n".join(crossing))
-    tell(2, *words, site.parent / "crossing.csv", has="row 2 in split train and row 3 in split test are of one subject")
+    tell(
+        2,
+        *words,
+        site.parent / "crossing.csv",
+        has="in split train and row 3 of the table in split test are of one subject",
+    )
     path = next(site.rglob(f"{MARK}9.png"))
     whole = path.read_bytes()
     for content in (whole[:90], b"", MARK.encode(), whole[:33] + MARK.encode() + whole[33:]):
         path.write_bytes(content)
-        tell(2, *words, table, has="row 11 of the table: not a readable image")
+        for command in (words, apply, features):
+            tell(2, *command, table, has="row 11 of the table: the picture cannot be decoded")
     PIL.Image.fromarray(np.zeros((5, 5), np.uint8)).save(path)
-    tell(2, *words, table, has="row 11 of the table has channels")
+    tell(0, *words, table, has="24 different")  # of another size: a case like any other
     assert not (out / "x").exists()
     clean_files(out)
+
+
+def split_by_patient(table: Path, out: Path) -> None:
+    """The table with a column split in which patients are whole."""
+    head, *lines = table.read_text().splitlines()
+    rows = [f"{line},{('train', 'test')[number // 2 % 2]}" for number, line in enumerate(lines)]
+    out.write_text("\n".join([f"{head},split", *rows]) + "\n")
 
 
 def foreign(folder: Path, *, age: str = "97") -> Path:
@@ -232,6 +261,9 @@ def test_tars_of_others_are_indexed_and_used_without_a_mark(tmp_path: Path, bund
     tell(0, "shards", "inspect", folder, "--sheet", tmp_path / "sheets" / "sheet.png", has="90 to 90")
     tell(0, "shards", "verify", folder)
     tell(0, "finetune", "--model", bundle, "--data", folder, "--out", out / "f", has="8 train, 4 test")
+    tell(0, "predict", out / "f", "--data", folder, "--out", out / "p.csv", has="24 cases predicted")
+    tell(0, "predict", out / "f", "--data", folder, "--split", "test", "--out", out / "t.csv", has="these cases")
+    tell(0, "embed", bundle, "--data", folder, "--out", out / "e.npz")
     tell(0, "evaluate", bundle, "--data", folder, "--out", out / "e")
     clean_files(out)
     clean_files(tmp_path / "sheets")
@@ -242,6 +274,9 @@ def test_tars_of_others_are_indexed_and_used_without_a_mark(tmp_path: Path, bund
     (folder / "test-0.tar").write_bytes(content)
     tell(2, "shards", "verify", folder, has="sample number 0: damaged")
     tell(2, "finetune", "--model", bundle, "--data", folder, "--out", out / "g", has="sample number 0")
+    tell(2, "predict", out / "f", "--data", folder, "--split", "test", "--out", out / "x.csv", has="sample number 0")
+    tell(2, "embed", bundle, "--data", folder, "--out", out / "x.npz", has="sample number 0")
+    assert not (out / "x.csv").exists() and not (out / "x.npz").exists()
 
 
 def test_a_subject_of_two_splits_of_foreign_tars_is_not_named(tmp_path: Path, tell: Tell) -> None:

@@ -1,0 +1,274 @@
+"""From a backbone and a few labels to fitted models: a linear vote, a head on cached features, a whole network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_shards.support.errors import ConfigError, DataError
+from finetune.classifier.given import Given, Plan, scattered
+from finetune.classifier.head_first import HeadFirst
+from finetune.classifier.member import Member, reads_of_cases
+from finetune.fit.features import features_of
+from finetune.fit.learners import CachedLearner, ImageLearner
+from finetune.fit.linear import RAW, VOTE, select_linear
+from finetune.fit.loop import Staged, cycle_ends, fit_steps
+from finetune.fit.network import Network, Readout
+from finetune.fit.raw import raw_sides
+from finetune.fit.schedules import Schedule, choose_schedule
+from finetune.heads import create_head, head_config
+from finetune.heads.linear import DEFAULT_READS, SINGLE_READS
+from finetune.objective import Objective
+from finetune.random_state import reseed, seeded
+from finetune.splits import Folds
+from finetune.strategies import create_strategy
+from pretrain.backbone import Medformer
+
+_APART = 1_000_003
+"""Between the seeds of members."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a fit gave.
+
+    Attributes:
+        members: one fitted model, or those of an ensemble.
+        chosen: hyper-parameters, and the held-out loss of every candidate.
+        held_out: log scores ``(N, C)`` that given cases got from a fit without them; NaN for cases that were in no
+            held-out part; None where nothing was held out.
+    """
+
+    members: tuple[Member, ...]
+    chosen: dict[str, Any]
+    held_out: np.ndarray | None
+
+
+def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) -> Adapted:
+    """The penalised optimum on frozen features, see :mod:`finetune.fit.linear`.
+
+    Args:
+        backbone: is not changed.
+        given: labelled cases.
+        folds: where penalty and reads are chosen.
+        plan: what to do.
+
+    Raises:
+        ConfigError: the ensemble asks for what a linear head cannot differ in.
+    """
+    if plan.ensemble in ("seeds", "snapshots"):
+        raise ConfigError(f"a linear head on frozen features is the same for all {plan.ensemble}; ensemble folds")
+    backbone.eval()
+    wanted = head_config(plan.head, plan.head_options).reads
+    candidates = (*SINGLE_READS, "vote") if wanted == "auto" else (wanted,)
+    # Cases that have no raw pixels in common vote without them.
+    sides = raw_sides(given.cases) if {"vote", RAW} & set(candidates) else None
+    if sides is None and RAW in candidates:
+        raise DataError(f"{given.cases.name}: not every case has the same images; they have no raw pixels in common")
+    reads = {read for candidate in candidates for read in (VOTE if candidate == "vote" else (candidate,))}
+    reads -= {RAW} if sides is None else set()
+    features = reads_of_cases(backbone, given.cases, tuple(sorted(reads)), sides)
+
+    selected = select_linear(
+        features,
+        given.labels,
+        given.target,
+        folds,
+        balanced=plan.balanced or plan.evenly,
+        candidates=candidates,
+        default=DEFAULT_READS if wanted == "auto" else wanted,
+    )
+    fits = [selected.fit]
+    if plan.ensemble == "folds":
+        fits = [
+            select_linear(
+                features,
+                given.labels,
+                given.target,
+                (),
+                balanced=plan.balanced or plan.evenly,
+                candidates=[selected.reads],
+                refit=train,
+                strengths=selected.strengths,
+            ).fit
+            for train, _ in required(folds)
+        ]
+    used = sides if any(RAW in fit.reads for fit in fits) else None
+    members = tuple(Member(backbone, fit, given.target, sides=used) for fit in fits)
+    return Adapted(members, selected.chosen, selected.held_out)
+
+
+def adapt_head(
+    backbone: Medformer, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
+) -> Adapted:
+    """A head trained on cached features of the frozen backbone.
+
+    Args:
+        backbone: is not changed.
+        given: labelled cases.
+        folds: where the number of steps is chosen; without any, the whole schedule is run.
+        plan: what to do.
+        schedules: candidates of length and rate.
+        stop: whether the number of steps is chosen.
+    """
+    backbone.eval()
+    dense = new_readout(backbone, given, plan, plan.seed).head.needs_tokens
+    features = features_of(backbone, given.cases, dense=dense)
+
+    def build(schedule: Schedule, rows: np.ndarray, seed: int) -> CachedLearner:
+        reseed(seed)
+        return CachedLearner(new_readout(backbone, given, plan, seed), features, plan.rates(schedule.rate))
+
+    with seeded(plan.seed):
+        found = _trained(build, given, folds, plan, schedules, stop=stop)
+    device = next(backbone.parameters()).device
+    modules = [module.eval().to(device) for module in found.modules]
+    members = tuple(Member(backbone, module, given.target, found.offset) for module in modules)
+    return Adapted(members, found.chosen, found.held_out)
+
+
+def adapt_network(
+    backbone: Medformer, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
+) -> Adapted:
+    """Backbone and head trained together on images, as the strategy says.
+
+    Args:
+        backbone: is not changed; every fit trains a copy.
+        given: labelled cases.
+        folds: where the schedule is chosen; without any, the first is run.
+        plan: what to do.
+        schedules: candidates.
+        stop: whether the number of steps is chosen, too.
+    """
+    strategy = create_strategy(plan.strategy, plan.strategy_options)
+    device = next(backbone.parameters()).device
+    backbone.eval()
+    first = HeadFirst(backbone, given, plan) if strategy.head_first else None
+
+    def build(schedule: Schedule, rows: np.ndarray, seed: int) -> ImageLearner:
+        options = plan.head_options if first is None else first.head_options(rows)
+        readout = new_readout(backbone, given, plan, seed, options).to(device)
+        reseed(seed, device)
+        if first is not None:
+            first.fit(readout, rows, schedule, seed)
+        network = Network(copy.deepcopy(backbone), readout)
+        strategy.prepare(network.backbone)
+        reseed(seed, device)  # dropout and stochastic depth draw from here on
+        rates = plan.rates(schedule.rate)
+        return ImageLearner(network, given.cases, strategy, rates, augmented=plan.augmented, seed=seed)
+
+    with seeded(plan.seed, device):
+        found = _trained(build, given, folds, plan, schedules, stop=stop)
+    for network in found.modules:
+        strategy.finish(network.backbone)
+        network.eval()
+    members = tuple(Member(each.backbone, each.readout, given.target, found.offset) for each in found.modules)
+    rates = {"backbone": plan.backbone_rate, "layer_decay": plan.layer_decay, "weight_decay": plan.weight_decay}
+    chosen = {**found.chosen, "rates": rates}
+    if first is not None:
+        chosen["first"] = first.chosen(np.arange(len(given.labels)))
+    return Adapted(members, chosen, found.held_out)
+
+
+def new_readout(
+    backbone: Medformer, given: Given, plan: Plan, seed: int, options: Mapping[str, Any] | None = None
+) -> Readout:
+    """A head with its initial weights, and the link of the target.
+
+    Args:
+        backbone: whose features it reads.
+        given: what it is fitted to.
+        plan: names the head.
+        seed: of the weights.
+        options: of the head; those of the plan when left out.
+    """
+    options = plan.head_options if options is None else options
+    with seeded(seed):
+        head = create_head(plan.head, int(backbone.embed_dim), given.target.outputs, options)
+    return Readout.of(head, given.target)
+
+
+Build = Callable[[Schedule, np.ndarray, int], Staged]
+"""A new learner for a schedule and the cases it is trained on, from a seed."""
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Fitted modules, and what they were fitted with."""
+
+    modules: list[Any]
+    offset: np.ndarray | None
+    chosen: dict[str, Any]
+    held_out: np.ndarray | None
+
+
+def _trained(
+    build: Build, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
+) -> _Trained:
+    """Choose on the folds, then fit again as the ensemble asks."""
+    objective = plan.objective(given)
+    choice = choose_schedule(
+        lambda schedule, rows: build(schedule, rows, plan.seed),
+        objective,
+        folds,
+        schedules,
+        plan.recipe,
+        stop=stop,
+        scored=plan.scored,
+    )
+    modules, report = _ensemble(build, objective, folds, plan, choice.schedule, choice.steps)
+    cases = len(given.labels)
+    chosen = {
+        "steps": choice.steps,
+        "epochs": math.ceil(choice.steps * min(plan.batch_size, cases) / cases),
+        "schedule": str(choice.schedule),
+        "held_out_loss": choice.held_out_loss,
+        **report,
+    }
+    offset = None if objective.offset is None else objective.offset.numpy()
+    return _Trained(modules, offset, chosen, scattered(choice.held_out, folds, cases))
+
+
+def _ensemble(
+    build: Build, objective: Objective, folds: Folds, plan: Plan, schedule: Schedule, steps: int
+) -> tuple[list[Any], dict[str, Any]]:
+    """The fitted modules, and what the steppers of the first fit report."""
+    everything = np.arange(len(objective.labels))
+
+    def fit(rows: np.ndarray, seed: int) -> tuple[Any, dict[str, Any]]:
+        learner = build(schedule, rows, seed)
+        report = fit_steps(learner, objective, rows, plan.recipe(schedule, seed), steps)
+        return learner.module, report
+
+    if plan.ensemble == "snapshots":
+        learner, recipe = build(schedule, everything, plan.seed), plan.recipe(schedule)
+        ends, kept = cycle_ends(learner, recipe), []
+
+        def keep(done: int) -> None:
+            if done in ends:
+                kept.append(copy.deepcopy(learner.module))
+
+        report = fit_steps(learner, objective, everything, recipe, schedule.steps, keep)
+        return kept, report
+    if plan.ensemble == "folds":
+        found = [fit(train, plan.seed) for train, _ in required(folds)]
+    else:
+        count = plan.members if plan.ensemble == "seeds" else 1
+        found = [fit(everything, plan.seed + _APART * number) for number in range(count)]
+    return [module for module, _ in found], found[0][1]
+
+
+def required(folds: Folds) -> Folds:
+    """The folds.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not folds:
+        raise DataError("an ensemble of folds needs folds: a class has a single subject, so none can be held out")
+    return folds

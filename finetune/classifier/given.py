@@ -1,0 +1,121 @@
+"""What a fit is given, and what it is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from finetune.cases import Cases
+from finetune.fit.loop import Recipe
+from finetune.fit.schedules import Schedule
+from finetune.objective import Loss, Objective
+from finetune.splits import Folds
+from finetune.steppers import Drawing, stepper_config
+from finetune.strategies import Rates
+from finetune.targets import Target
+
+BACKBONE_RATIO = 0.1
+"""Learning rate of the backbone as a share of that of the head; of a fresh one too, which ten times more throws off."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Labelled cases.
+
+    Attributes:
+        cases: their images.
+        labels: ``(N, L)``.
+        target: what they are labels of, fitted to them.
+        subjects: number of the subject of each case; None where each is its own.
+    """
+
+    cases: Cases
+    labels: np.ndarray
+    target: Target
+    subjects: np.ndarray | None
+
+    @property
+    def strata(self) -> np.ndarray:
+        """One stratum per case."""
+        return self.target.strata(self.labels)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit does.
+
+    Attributes:
+        head: name of the head.
+        head_options: its options.
+        strategy: name of the strategy.
+        strategy_options: its options.
+        stepper: name of the stepper.
+        stepper_options: its options.
+        balanced: weight classes inversely to their frequency.
+        evenly: draw all classes equally often.
+        loss: ``nll`` or ``focal``.
+        mixup: see :class:`~finetune.steppers.base.Drawing`.
+        backbone_rate: peak rate of the last layer; None for a tenth of that of the head.
+        layer_decay: factor from layer to layer.
+        weight_decay: of weight matrices.
+        batch_size: cases per step.
+        augmented: whether training sees augmented images.
+        ensemble: ``none``, ``folds``, ``seeds`` or ``snapshots``.
+        members: of the ensemble.
+        scored: whether held-out log scores are wanted, for calibration.
+        seed: of initial weights, splits, batches and augmentation.
+    """
+
+    head: str = "linear"
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str = "frozen"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    stepper: str = "plain"
+    stepper_options: Mapping[str, Any] = field(default_factory=dict)
+    balanced: bool = True
+    evenly: bool = False
+    loss: Loss = "nll"
+    mixup: float = 0.0
+    backbone_rate: float | None = None
+    layer_decay: float = 1.0
+    weight_decay: float = 0.05
+    batch_size: int = 16
+    augmented: bool = True
+    ensemble: str = "none"
+    members: int = 5
+    scored: bool = True
+    seed: int = 0
+
+    def objective(self, given: Given) -> Objective:
+        """Of all given labels."""
+        return Objective.of(
+            given.target, given.labels, balanced=self.balanced, drawn_evenly=self.evenly, loss=self.loss
+        )
+
+    def recipe(self, schedule: Schedule, seed: int | None = None, cycles: int | None = None) -> Recipe:
+        """Of a schedule; seed and number of cycles are those of the plan when left out."""
+        return Recipe(
+            max_steps=schedule.steps,
+            drawing=Drawing(self.batch_size, self.seed if seed is None else seed, self.evenly, self.mixup),
+            stepper=self.stepper,
+            stepper_config=stepper_config(self.stepper, self.stepper_options),
+            cycles=cycles or (self.members if self.ensemble == "snapshots" else 1),
+        )
+
+    def rates(self, rate: float) -> Rates:
+        """Peak rates where the head has this one."""
+        backbone = BACKBONE_RATIO * rate if self.backbone_rate is None else self.backbone_rate
+        return Rates(rate, backbone, self.layer_decay, self.weight_decay)
+
+
+def scattered(held_out: list[np.ndarray], folds: Folds, count: int) -> np.ndarray | None:
+    """Held-out log scores ``(N, C)`` at their cases; NaN where a case was in no held-out part; None without any."""
+    if not held_out:
+        return None
+    scores = np.full((count, held_out[0].shape[1]), np.nan)
+    for part, (_, rows) in zip(held_out, folds, strict=True):
+        scores[rows] = part
+    return scores

@@ -1,0 +1,1 @@
+"""Fitting: features, learners, the training loop, schedules, and the linear optimum."""

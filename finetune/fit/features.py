@@ -1,0 +1,199 @@
+"""What a frozen backbone gives of cases, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_shards.support.errors import DataError
+from data_shards.support.memory import available_bytes, in_words
+from finetune.cases import Cases
+from finetune.fit.encoding import encode
+from finetune.fit.room import batches, blocks
+from finetune.heads import CaseFeatures
+from finetune.images import Pictures
+from finetune.memory import words_of
+from finetune.progress import progress
+from pretrain.backbone import Medformer
+from pretrain.backbone.modes import evaluating
+
+_MOST_BACKBONES = 4
+"""Of so many backbones summaries are kept with the images, those that were asked last."""
+
+
+def fingerprint(backbone: Medformer) -> str:
+    """Of the weights, of how they are used and of where they are: equal for backbones that give the same features."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, module in backbone.named_modules():
+        settings = {
+            key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"
+        }
+        digest.update(f"{name} {type(module).__qualname__} {sorted(settings.items())}".encode())
+    for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"{digest.hexdigest()} {next(backbone.parameters()).device}"
+
+
+_PLAIN = (bool, int, float, str, tuple, list, type(None))
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """One vector of each kind per case, float32.
+
+    Attributes:
+        embedding_ND: mean over the studies of a case.
+        mean_ND: mean of the tokens; None when they were not asked for.
+        spread_ND: standard deviation of the tokens; None likewise.
+    """
+
+    embedding_ND: np.ndarray
+    mean_ND: np.ndarray | None = None
+    spread_ND: np.ndarray | None = None
+
+    def read(self, reads: str) -> np.ndarray:
+        """One of :data:`~finetune.heads.features.SUMMARIES`."""
+        if reads == "embedding":
+            return self.embedding_ND
+        assert self.mean_ND is not None and self.spread_ND is not None
+        if reads == "mean":
+            return self.mean_ND
+        both = [self.mean_ND, self.spread_ND]
+        return np.concatenate(both if reads == "mean_spread" else [self.embedding_ND, *both], axis=1)
+
+
+def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summaries:
+    """What a frozen backbone says of each case, in evaluation mode and without gradient.
+
+    Features of a study are kept with the images as long as these are there, by the weights of the backbone, so that
+    every fold of a cross-validation finds them.
+
+    Raises:
+        DataError: an image cannot be read, or is too large for the memory that is there.
+    """
+    assert cases.rows is not None
+    pictures, rows = cases.pictures.home(cases.rows)
+    done_P, kept_PKD = _kept(pictures, ("summaries", fingerprint(backbone), dense), 3 if dense else 1, backbone)
+    todo = np.unique(rows[~done_P[rows]])
+    with (
+        evaluating(backbone),
+        torch.no_grad(),
+        progress(len(todo), "images", "features") as shown,
+    ):
+        for places, studies in batches(backbone, pictures, todo.tolist(), dense=dense):
+            features = encode(backbone, [[study] for study in studies], dense=dense)
+            found = [features.embedding_BD]
+            if dense:
+                found += [features.mean(), features.spread()]
+            kept_PKD[todo[places]] = torch.stack(found, dim=1).float().cpu().numpy()
+            done_P[todo[places]] = True
+            shown.advance(len(places))
+            del studies  # before the next ones are read
+    rows_MKD = kept_PKD[rows]
+    if cases.bags is None:
+        return Summaries(*np.moveaxis(rows_MKD, 1, 0))
+    return _pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
+
+
+def _kept(pictures: Pictures, key: Any, kinds: int, backbone: Medformer) -> tuple[np.ndarray, np.ndarray]:
+    """Which studies are there, ``(P,)``, and their vectors ``(P, kinds, D)``; of the last few backbones."""
+    memo: dict[Any, Any] = pictures.memo.setdefault("summaries", {})
+    if key in memo:
+        memo[key] = memo.pop(key)  # the last one in the order
+    else:
+        while len(memo) >= _MOST_BACKBONES:
+            del memo[next(iter(memo))]
+        count = len(pictures)
+        memo[key] = (np.zeros(count, bool), np.zeros((count, kinds, int(backbone.embed_dim)), np.float32))
+    found: tuple[np.ndarray, np.ndarray] = memo[key]
+    return found
+
+
+def _pooled(rows_MKD: np.ndarray, bags: np.ndarray, count: int) -> Summaries:
+    """Over the studies of a case, each of equal weight; the spread is that of all their tokens together."""
+    share_M = 1 / np.bincount(bags, minlength=count)[bags]
+
+    def mean(values_MD: np.ndarray) -> np.ndarray:
+        found = np.zeros((count, values_MD.shape[1]))
+        np.add.at(found, bags, values_MD * share_M[:, None])
+        return found
+
+    embedding = mean(rows_MKD[:, 0]).astype(np.float32)
+    if rows_MKD.shape[1] == 1:
+        return Summaries(embedding)
+    center = mean(rows_MKD[:, 1])
+    second = mean(rows_MKD[:, 1] ** 2 + rows_MKD[:, 2] ** 2)
+    spread = np.sqrt(np.maximum(second - center**2, 0))
+    return Summaries(embedding, center.astype(np.float32), spread.astype(np.float32))
+
+
+def features_of(backbone: Medformer, cases: Cases, *, dense: bool) -> CaseFeatures:
+    """All features of all cases, on the CPU, for a head that is trained on them; evaluation mode, without gradient.
+
+    Raises:
+        DataError: the tokens of all cases are larger than the memory that is there.
+    """
+    found: list[CaseFeatures] = []
+    with (
+        evaluating(backbone),
+        torch.no_grad(),
+        progress(len(cases), "cases", "features") as shown,
+    ):
+        for block, studies in blocks(backbone, cases, dense=dense):
+            features = encode(backbone, studies, dense=dense).to(torch.device("cpu"))
+            if not found and dense:
+                _check_room(features, len(cases), len(block))
+            found.append(features)
+            shown.advance(len(block))
+            del studies  # before the next ones are read
+    return joined(found)
+
+
+def _check_room(features: CaseFeatures, cases: int, counted: int) -> None:
+    need = features.tokens.numel() * 4 * cases // counted
+    free = available_bytes()
+    if need > free:
+        raise DataError(
+            f"the tokens of {cases} cases ({words_of(features.tokens.shape[1:])} each) take {in_words(need)}, "
+            f"{in_words(free)} are free; a head that reads the embedding needs far less, and so do smaller images"
+        )
+
+
+def joined(parts: Sequence[CaseFeatures]) -> CaseFeatures:
+    """Batches of features as one, padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def along(name: str, fill: Callable[[CaseFeatures], Tensor], *, always: bool = False) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        if all(value is None for value in values) and not always:
+            return None
+        values = [fill(part) if value is None else value for part, value in zip(parts, values, strict=True)]
+        length = max(value.shape[1] for value in values)
+        padded = [F.pad(value, (*(0, 0) * (value.ndim - 2), 0, length - value.shape[1])) for value in values]
+        return torch.cat(padded)
+
+    tokens = [part.tokens_BTD for part in parts if part.tokens_BTD is not None]
+    ragged = len({value.shape[1] for value in tokens}) > 1 or any(part.weight_BT is not None for part in parts)
+    grids = {part.grid for part in parts}
+    return CaseFeatures(
+        torch.cat([part.embedding_BD for part in parts]),
+        along("tokens_BTD", lambda part: part.tokens) if tokens else None,
+        along("weight_BT", _equal_weights, always=True) if ragged else None,
+        along("study_BT", lambda part: torch.zeros(part.tokens.shape[:2], dtype=torch.int64)),
+        along("studies_BSD", lambda part: part.embedding_BD[:, None]),
+        along("present_BS", lambda part: torch.ones(len(part), 1, dtype=torch.bool)),
+        grids.pop() if len(grids) == 1 and not ragged else None,
+    )
+
+
+def _equal_weights(part: CaseFeatures) -> Tensor:
+    return part.tokens.new_full(part.tokens.shape[:2], 1 / part.tokens.shape[1])

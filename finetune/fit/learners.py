@@ -1,0 +1,176 @@
+"""The two things that are trained: a head on cached features, and a backbone with a head on images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_shards.support.errors import ConfigError
+from finetune.cases import Cases
+from finetune.fit.encoding import encode, parts_of
+from finetune.fit.network import Network, Readout
+from finetune.fit.room import studies_at_once
+from finetune.heads import CaseFeatures
+from finetune.images import Study
+from finetune.strategies import Rates, Stage, Strategy
+from pretrain.backbone import normalise
+from pretrain.views import ViewConfig, augment
+from pretrain.views.counter_rng import sample_keys
+
+LIGHT = ViewConfig(
+    crop_scale_min=0.7,
+    crop_aspect=1.1,
+    rotation_deg=10.0,
+    flip_horizontal=0.0,
+    intensity=0.5,
+    brightness=0.1,
+    contrast=0.2,
+    gamma=0.1,
+    colour=0.05,
+    blur=0.0,
+    noise=0.0,
+)
+"""Weaker than in pretraining, for a label must survive it; nothing is mirrored: a label can be about the side."""
+
+
+class CachedLearner:
+    """A head on features that were computed once.
+
+    Args:
+        readout: what is trained.
+        features: of all given cases.
+        rates: peak learning rates.
+    """
+
+    def __init__(self, readout: Readout, features: CaseFeatures, rates: Rates) -> None:
+        self.module: nn.Module = readout
+        self._stages = [Stage("head", readout.groups(rates.head, rates.weight_decay))]
+        self._features = features
+
+    def stages(self) -> Sequence[Stage]:
+        """The head."""
+        return self._stages
+
+    @property
+    def at_once(self) -> int:
+        """All: features are small, and here already."""
+        return len(self._features)
+
+    def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
+        """Logits of the cases at ``rows``; cached features are never augmented."""
+        logits_BK: Tensor = self.module(self._features.take(torch.from_numpy(rows)))
+        return logits_BK
+
+    def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
+        """Mixtures of the features of each case and the next one (manifold mixup, Verma et al., ICML 2019).
+
+        Raises:
+            ConfigError: cases differ in their number of tokens or studies.
+        """
+        if self._features.weight_BT is not None or self._features.studies_BSD is not None:
+            raise ConfigError("mixup mixes cases that have one image each, all of one size")
+        others = np.roll(rows, 1)
+        first, second = (self._features.take(torch.from_numpy(each)) for each in (rows, others))
+        tokens = None
+        if first.tokens_BTD is not None and second.tokens_BTD is not None:
+            tokens = share * first.tokens_BTD + (1 - share) * second.tokens_BTD
+        embedding = share * first.embedding_BD + (1 - share) * second.embedding_BD
+        logits_BK: Tensor = self.module(CaseFeatures(embedding, tokens, grid=first.grid))
+        return logits_BK, others
+
+
+class ImageLearner:
+    """A whole network on images, lightly augmented.
+
+    Args:
+        network: what is trained; the strategy has prepared its backbone.
+        cases: whose images it sees.
+        strategy: what moves.
+        rates: peak learning rates.
+        augmented: whether training steps see augmented images. One counts as having the spacing of what it was made of.
+        seed: fixes the augmentation.
+    """
+
+    def __init__(
+        self, network: Network, cases: Cases, strategy: Strategy, rates: Rates, *, augmented: bool, seed: int
+    ) -> None:
+        self.module: nn.Module = network
+        self._network, self._cases = network, cases
+        head = network.readout.groups(rates.head, rates.weight_decay)
+        self._stages = strategy.stages(network.backbone, head, rates)
+        self._augmented, self._seed = augmented, seed
+
+    def stages(self) -> Sequence[Stage]:
+        """As the strategy says."""
+        return self._stages
+
+    @functools.cached_property
+    def at_once(self) -> int:
+        """How many cases memory has room for in a training step, if they are like the largest of the first few.
+
+        Raises:
+            DataError: there is no room for one.
+        """
+        first = (self._cases.studies_of(case) for case in range(min(len(self._cases), _LOOKED_AT)))
+        most, largest = max(
+            ((len(studies), max(studies, key=_voxels)) for studies in first),
+            key=lambda pair: pair[0] * _voxels(pair[1]),
+        )
+        backbone, dense = self._network.backbone, self._network.readout.head.needs_tokens
+        return studies_at_once(backbone, largest, dense=dense, train=True, together=most) // most
+
+    def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
+        """Logits of the cases at ``rows``; the augmentation depends on the case, the step and the seed alone."""
+        size = self.at_once
+        if step is None and len(rows) > size:
+            parts = [self._logits(rows[start : start + size], step, None) for start in range(0, len(rows), size)]
+            return torch.cat(parts)
+        return self._logits(rows, step, None)
+
+    def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
+        """Mixtures of the augmented images of each case and the next one of its shape (Zhang et al., ICLR 2018, eq. 1).
+
+        Raises:
+            ConfigError: a case has several studies.
+        """
+        if self._cases.bagged:
+            raise ConfigError("mixup mixes cases that have one study each")
+        others = rows.copy()
+        for part in parts_of(self._network.backbone, [case[0] for case in self._studies(rows)]):
+            others[part.places] = np.roll(rows[part.places], 1)
+        return self._logits(rows, step, share), others
+
+    def _studies(self, rows: Sequence[int] | np.ndarray) -> list[list[Study]]:
+        return [self._cases.studies_of(int(case)) for case in rows]
+
+    def _logits(self, rows: np.ndarray, step: int | None, share: float | None) -> Tensor:
+        network = self._network
+        cases = self._studies(rows)
+        # A study has its own number in whatever batch it is.
+        pairs = zip(rows, cases, strict=True)
+        numbers = np.concatenate([case * _MOST_STUDIES + np.arange(len(mine)) for case, mine in pairs])
+
+        def inputs(images: Tensor, numbers_B: np.ndarray, spacing_BA: Tensor | None) -> Tensor:
+            if step is None or not self._augmented:
+                made = normalise(images)
+            else:
+                made = augment(images, sample_keys(self._seed, step, 0, numbers_B, 0), LIGHT, spacing_BA)
+            return made if share is None else share * made + (1 - share) * made.roll(1, 0)
+
+        dense = network.readout.head.needs_tokens
+        features = encode(network.backbone, cases, dense=dense, numbers=numbers, inputs=inputs)
+        logits_BK: Tensor = network.readout(features)
+        return logits_BK
+
+
+_LOOKED_AT = 16
+_MOST_STUDIES = 1 << 20
+"""Numbers of studies set aside for each case."""
+
+
+def _voxels(study: Study) -> int:
+    return sum(image.pixels.size for image in study.images.values())

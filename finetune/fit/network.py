@@ -1,0 +1,63 @@
+"""A head with its link, and a backbone with both: what is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from finetune.heads import CaseFeatures, Head
+from finetune.targets import Target
+from pretrain.backbone import Medformer
+
+
+class Readout(nn.Module):
+    """A head, and what makes logits of its outputs.
+
+    Args:
+        head: reads the features.
+        link: of the target; None where outputs are logits.
+    """
+
+    def __init__(self, head: Head, link: nn.Module | None) -> None:
+        super().__init__()
+        self.head = head
+        self.link = link
+
+    @classmethod
+    def of(cls, head: Head, target: Target) -> Readout:
+        """A head with the link of a target."""
+        return cls(head, target.link())
+
+    def forward(self, features: CaseFeatures) -> Tensor:
+        """Logits ``(B, K)``."""
+        outputs: Tensor = self.head(features)
+        return outputs if self.link is None else self.link(outputs)
+
+    def groups(self, rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer groups with their peak rates; what the link learns does not decay."""
+        found = [
+            {
+                "params": group["params"],
+                "lr": rate * group.get("lr_scale", 1.0),
+                "weight_decay": group.get("weight_decay", weight_decay),
+            }
+            for group in self.head.param_groups()
+        ]
+        if self.link is not None:
+            found.append({"params": list(self.link.parameters()), "lr": rate, "weight_decay": 0.0})
+        return [group for group in found if group["params"]]
+
+
+class Network(nn.Module):
+    """A backbone and what follows it.
+
+    Args:
+        backbone: encodes the images.
+        readout: reads what it gives.
+    """
+
+    def __init__(self, backbone: Medformer, readout: Readout) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.readout = readout

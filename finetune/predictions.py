@@ -1,0 +1,184 @@
+"""Predictions as rows of a table, and applying a saved classifier or a backbone to new images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_shards.support.errors import CheckpointError, DataError
+from data_shards.support.files import refuse_existing, write_atomic
+from finetune.cases import Cases
+from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
+from finetune.classifier.persistence import read_fitted_document
+from finetune.classifier.predictor import Prediction
+from finetune.config import PredictConfig
+from finetune.progress import counted
+from finetune.readers import read_new
+from finetune.scoring import Scores
+from finetune.tables import as_csv
+from finetune.targets import Target
+
+_KINDS: dict[str, type[FewLabelModel]] = {
+    "FewLabelClassifier": FewLabelClassifier,
+    "FewLabelRegressor": FewLabelRegressor,
+}
+
+
+def open_classifier(folder: Path, device: str = "cpu") -> FewLabelModel:
+    """A saved classifier or regressor, from its folder or from the folder that ``finetune`` wrote.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if not (folder / "classifier.json").is_file() and (folder / "classifier" / "classifier.json").is_file():
+        folder = folder / "classifier"
+    kind = read_fitted_document(folder).get("kind")
+    if kind not in _KINDS:
+        raise CheckpointError(f"{folder}: a fitted {kind}, which is not known; expected {' or '.join(_KINDS)}")
+    return _KINDS[kind].load(folder, device)
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What a prediction gave.
+
+    Attributes:
+        cases: what was predicted.
+        prediction: what was said of them.
+        coverage: stated coverage of its sets or intervals, in words; empty where there are none.
+        scores: where the cases had labels.
+        estimate: how good the classifier was said to be when it was made.
+    """
+
+    cases: Cases
+    prediction: Prediction
+    coverage: str
+    scores: Scores | None
+    estimate: dict[str, Any]
+
+    @property
+    def estimated(self) -> list[str]:
+        """The estimate in words, a sentence each; empty where ``finetune`` kept none."""
+        return [line for kept in self.estimate.values() if isinstance(kept, dict) for line in kept.get("told", [])]
+
+
+def predict(config: PredictConfig, classifier: Path, out: Path, *, overwrite: bool = False) -> PredictResult:
+    """Apply a saved classifier to new images and write a table.
+
+    Args:
+        config: what to do.
+        classifier: ``config.classifier`` as a local folder.
+        out: the CSV that appears: the key of each case, its label where there is one, what is predicted, probabilities,
+            uncertainty, set or interval, and whether it abstains.
+        overwrite: replace it.
+
+    Raises:
+        MedformerError: the classifier, the images or the file cannot be used; nothing is left behind.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    model = open_classifier(classifier, config.device)
+    recipe = model.record_.recipe
+    if recipe is None:
+        raise DataError(
+            f"{config.classifier}: it was fitted to arrays and does not know how files become images; give arrays to "
+            "its predict_proba"
+        )
+    with counted("studies", "reading") as told:
+        cases = read_new(
+            config.data,
+            recipe,
+            csv=config.csv,
+            split=config.split,
+            missing=config.missing,
+            show_paths=config.show_paths,
+            on_error=config.on_error,
+            progress=told,
+        )
+    predictor = model.predictor_
+    prediction = predictor.predict(cases)
+    scores = None
+    if cases.labels is not None and cases.task is predictor.target.task:
+        scores = Scores.of(cases, prediction.probabilities)
+    write_atomic(out, as_csv(rows_of(cases, prediction.probabilities, prediction=prediction, target=predictor.target)))
+    coverage = "" if predictor.conformal is None else predictor.conformal.told
+    return PredictResult(cases, prediction, coverage, scores, dict(model.estimate_))
+
+
+def rows_of(
+    cases: Cases,
+    probabilities: np.ndarray,
+    *,
+    split: str | None = None,
+    prediction: Prediction | None = None,
+    target: Target | None = None,
+) -> list[dict[str, Any]]:
+    """One row per case.
+
+    Args:
+        cases: what was predicted.
+        probabilities: ``(N, C)``.
+        split: in a column of its own.
+        prediction: uncertainty, sets and abstention, too.
+        target: of the model; that of the cases when left out.
+    """
+    target = target or cases.target
+    decided_NL = target.decide(probabilities)
+    rows = []
+    for place, key in enumerate(cases.keys.tolist()):
+        row: dict[str, Any] = {"key": str(key)} | ({} if split is None else {"split": split})
+        label_L = None if cases.labels is None else cases.labels[place]
+        row |= _told(target, label_L, decided_NL[place])
+        row |= _columns(target, probabilities[place])
+        if prediction is not None:
+            row |= _certainty(target, prediction, place)
+        rows.append(row)
+    return rows
+
+
+def _told(target: Target, label_L: np.ndarray | None, decided_L: np.ndarray) -> dict[str, Any]:
+    names = target.classes
+    known: dict[str, Any]
+    if not target.classifies:
+        known = {} if label_L is None else {f"label: {n}": f"{v:.10g}" for n, v in zip(names, label_L, strict=True)}
+        return known
+    if len(decided_L) == 1:
+        known = {} if label_L is None else {"label": names[int(label_L[0])]}
+        return {**known, "predicted": names[int(decided_L[0])]}
+    known = {} if label_L is None else {f"label: {n}": int(v) for n, v in zip(names, label_L, strict=True)}
+    return {**known, "predicted": " ".join(n for n, v in zip(names, decided_L, strict=True) if v)}
+
+
+def _columns(target: Target, probability_C: np.ndarray) -> dict[str, str]:
+    if not target.classifies:
+        return {f"predicted: {n}": f"{v:.10g}" for n, v in zip(target.classes, probability_C, strict=True)}
+    return {f"p({n})": f"{v:.6f}" for n, v in zip(target.classes, probability_C, strict=True)}
+
+
+def _certainty(target: Target, said: Prediction, place: int) -> dict[str, Any]:
+    """Empty cells where nothing is known."""
+    row: dict[str, Any] = {
+        "uncertainty": _number(said.uncertainty, place),
+        "disagreement": _number(said.disagreement, place),
+    }
+    if said.intervals is not None:
+        for name, (low, high) in zip(target.classes, said.intervals[place], strict=True):
+            row |= {f"from: {name}": f"{low:.6g}", f"to: {name}": f"{high:.6g}"}
+    if said.sets is not None and said.abstains is not None:
+        row["set"] = _set(target, said.sets[place])
+        row["abstains"] = "yes" if said.abstains[place] else "no"
+    return row
+
+
+def _set(target: Target, kept: np.ndarray) -> str:
+    """The classes that are left, or the labels that are certain and, with a question mark, open."""
+    if kept.ndim == 1:
+        return " | ".join(name for name, is_kept in zip(target.classes, kept, strict=True) if is_kept)
+    marks = [name + "?" * bool(no) for name, (no, yes) in zip(target.classes, kept, strict=True) if yes]
+    return " | ".join(marks)
+
+
+def _number(values: np.ndarray | None, place: int) -> str:
+    return "" if values is None else f"{values[place]:.4f}"

@@ -1,0 +1,22 @@
+"""Steppers: how batches are drawn and steps are taken, one file each.
+
+Importing this package imports every file of it, which makes the steppers known by name.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from finetune.steppers.base import (
+    Drawing,
+    Learner,
+    Stepper,
+    register_stepper,
+    stepper_config,
+    stepper_named,
+    stepper_names,
+)
+
+__all__ = ["Drawing", "Learner", "Stepper", "register_stepper", "stepper_config", "stepper_named", "stepper_names"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,184 @@
+"""What a stepper is: it draws batches and takes optimizer steps, and where steppers are found by name."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_shards.support.documents import Document, parse
+from data_shards.support.errors import ConfigError, nearest
+from finetune.objective import Objective
+
+
+class Learner(Protocol):
+    """What is trained, and how it is applied to the given cases."""
+
+    module: nn.Module
+
+    @property
+    def at_once(self) -> int:
+        """How many cases memory has room for in a training step."""
+        ...
+
+    def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
+        """Logits of the given cases at ``rows``; augmented for training step ``step``, plain when it is None."""
+        ...
+
+    def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
+        """Logits of mixtures, ``share`` of each case and the rest of another one, and the rows of those others."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How batches are drawn, and what is done to them.
+
+    Attributes:
+        batch_size: cases per step; all of them when they are fewer.
+        seed: fixes the batches.
+        evenly: every class equally often, whatever its frequency.
+        mixup: parameter of the Beta distribution of the shares of mixtures (Zhang et al., ICLR 2018); 0 for none.
+        clip_norm: bound on the norm of the gradient.
+    """
+
+    batch_size: int
+    seed: int
+    evenly: bool = False
+    mixup: float = 0.0
+    clip_norm: float = 1.0
+
+
+class Stepper(abc.ABC):
+    """Takes training steps. One is made for each stage of a fit.
+
+    Args:
+        learner: what is trained.
+        objective: of all given cases.
+        optimizer: over the parameters of this stage; its rates are set from outside.
+        rows: the cases to train on.
+        drawing: how batches are drawn.
+        config: the stepper's own options.
+
+    Attributes:
+        Config: the options.
+    """
+
+    class Config(Document):
+        """No options."""
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        learner: Learner,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        rows: np.ndarray,
+        drawing: Drawing,
+        config: Any,
+    ) -> None:
+        self.learner, self.objective, self.optimizer = learner, objective, optimizer
+        self.rows, self.drawing, self.config = rows, drawing, config
+
+    @abc.abstractmethod
+    def batch_size(self, epoch: int) -> int:
+        """Cases per step in an epoch."""
+
+    @abc.abstractmethod
+    def step(self, number: int) -> float:
+        """Take step ``number``, counted from 0 over all stages; returns the loss before it.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What it did, for the record."""
+        return {}
+
+
+StepperClass = TypeVar("StepperClass", bound=type[Stepper])
+_steppers: dict[str, type[Stepper]] = {}
+
+
+def register_stepper(name: str) -> Callable[[StepperClass], StepperClass]:
+    """Class decorator: makes a stepper known by ``name``."""
+
+    def add(stepper: StepperClass) -> StepperClass:
+        stepper.name = name
+        _steppers[name] = stepper
+        return stepper
+
+    return add
+
+
+def stepper_names() -> list[str]:
+    """The names of all steppers."""
+    return sorted(_steppers)
+
+
+def stepper_named(name: str) -> type[Stepper]:
+    """The stepper called ``name``.
+
+    Raises:
+        ConfigError: there is none; the nearest name is given.
+    """
+    if name not in _steppers:
+        raise ConfigError(f"unknown stepper {name!r}{nearest(name, _steppers)}")
+    return _steppers[name]
+
+
+def stepper_config(name: str, options: Mapping[str, Any] | None) -> Any:
+    """The options of a stepper, checked.
+
+    Raises:
+        ConfigError: there is no such stepper or option; the nearest name is given.
+    """
+    return parse(stepper_named(name).Config, dict(options or {}), f"stepper {name}")
+
+
+def permutations(rows: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Endless seeded permutations of ``rows``."""
+    generator = np.random.default_rng(seed)
+    while True:
+        yield generator.permutation(rows)
+
+
+def even_draws(rows: np.ndarray, strata_N: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Endless epochs in which every stratum is drawn equally often, and within it every case as often as it can be.
+
+    Args:
+        rows: the cases.
+        strata_N: the stratum of each of all given cases.
+        seed: fixes them.
+    """
+    generator = np.random.default_rng(seed)
+    members = [rows[strata_N[rows] == stratum] for stratum in np.unique(strata_N[rows])]
+    queues = [permutations(member, int(generator.integers(2**63))) for member in members]
+    waiting: list[list[int]] = [[] for _ in members]
+    share = max(1, round(len(rows) / len(members)))
+    while True:
+        epoch: list[int] = []
+        for number, queue in enumerate(queues):
+            while len(waiting[number]) < share:
+                waiting[number] += next(queue).tolist()
+            epoch += waiting[number][:share]
+            waiting[number] = waiting[number][share:]
+        yield generator.permutation(np.array(epoch))
+
+
+def cut(epochs: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of equal size cut from an endless sequence, across its epochs."""
+    queue = np.empty(0, dtype=np.int64)
+    while True:
+        while len(queue) < batch_size:
+            queue = np.concatenate([queue, next(epochs)])
+        yield queue[:batch_size]
+        queue = queue[batch_size:]

@@ -1,0 +1,69 @@
+"""Ordinary minibatch steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_shards.support.errors import TrainingError
+from finetune.objective import Objective
+from finetune.steppers.base import Drawing, Learner, Stepper, cut, even_draws, permutations, register_stepper
+
+
+@register_stepper("plain")
+class PlainStepper(Stepper):
+    """A gradient of the mean loss over each batch, its norm bounded.
+
+    Batches are cut from one endless sequence of seeded permutations, so every case is seen equally often; or every
+    class is, see :func:`~finetune.steppers.base.even_draws`.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        rows: np.ndarray,
+        drawing: Drawing,
+        config: Any,
+    ) -> None:
+        super().__init__(learner, objective, optimizer, rows, drawing, config)
+        epochs = permutations(rows, drawing.seed)
+        if drawing.evenly:
+            epochs = even_draws(rows, objective.target.strata(objective.labels), drawing.seed)
+        self._batches = cut(epochs, self.batch_size(0))
+        self._shares = np.random.default_rng([drawing.seed, 1])
+
+    def batch_size(self, epoch: int) -> int:
+        """The same in every epoch."""
+        return min(self.drawing.batch_size, len(self.rows))
+
+    def step(self, number: int) -> float:
+        """One step. The loss is a mean over cases, so the gradients of parts add up to that of the batch."""
+        batch = next(self._batches)
+        mixup = self.drawing.mixup
+        share = float(self._shares.beta(mixup, mixup)) if mixup else None
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for start in range(0, len(batch), self.learner.at_once):
+            part = batch[start : start + self.learner.at_once]
+            loss = self._loss(part, number, share) * (len(part) / len(batch))
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"fine-tuning: the loss is {loss.item()} at step {number}; try a smaller learning rate"
+                )
+            loss.backward()
+            total += float(loss.detach())
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.drawing.clip_norm)
+        self.optimizer.step()
+        return total
+
+    def _loss(self, rows: np.ndarray, number: int, share: float | None) -> torch.Tensor:
+        if share is None:
+            return self.objective.loss(self.learner.logits(rows, number), rows)
+        logits, others = self.learner.mixed(rows, number, share)
+        first, second = self.objective.per_case(logits, rows), self.objective.per_case(logits, others)
+        return (share * first + (1 - share) * second).mean()

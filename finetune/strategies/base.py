@@ -1,0 +1,124 @@
+"""What a strategy is: which weights move, when and how fast; and where strategies are found by name."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from torch import nn
+
+from data_shards.support.documents import Document, parse
+from data_shards.support.errors import ConfigError, nearest
+from pretrain.backbone import Medformer
+
+Groups = list[dict[str, Any]]
+"""Optimizer groups: ``params``, ``lr`` and ``weight_decay``."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Peak learning rates and decays.
+
+    Attributes:
+        head: of the head.
+        backbone: of the last layer of the backbone.
+        layer_decay: factor of the rate from one layer of the backbone to the one before it.
+        weight_decay: of weight matrices.
+    """
+
+    head: float
+    backbone: float
+    layer_decay: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a fit: what moves in it; everything else keeps its bits.
+
+    Attributes:
+        name: for the record.
+        groups: optimizer groups with their peak rates.
+        share: of the steps of the fit.
+    """
+
+    name: str
+    groups: Groups
+    share: float = 1.0
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What moves."""
+        return [parameter for group in self.groups for parameter in group["params"]]
+
+
+class Strategy(abc.ABC):
+    """How a backbone is adapted together with a head.
+
+    Args:
+        config: the strategy's own options.
+
+    Attributes:
+        Config: the options.
+        trains_backbone: whether a weight of the backbone moves at all; else features are computed once.
+        head_first: whether the head is first fitted to the frozen backbone, as the strategy ``frozen`` does it.
+    """
+
+    class Config(Document):
+        """No options."""
+
+    name: ClassVar[str]
+    trains_backbone: ClassVar[bool] = True
+    head_first: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def prepare(self, backbone: Medformer) -> None:  # noqa: B027 (most have nothing to prepare)
+        """Change the backbone before it is trained, such as by adding weights."""
+
+    @abc.abstractmethod
+    def stages(self, backbone: Medformer, head: Groups, rates: Rates) -> Sequence[Stage]:
+        """What moves, stage by stage.
+
+        Args:
+            backbone: as :meth:`prepare` left it.
+            head: groups of the head and of what follows it, with their rates.
+            rates: peak rates.
+        """
+
+    def finish(self, backbone: Medformer) -> None:  # noqa: B027 (or to undo)
+        """Give the backbone its own shape back after training: it is saved as any other."""
+
+
+StrategyClass = TypeVar("StrategyClass", bound=type[Strategy])
+_strategies: dict[str, type[Strategy]] = {}
+
+
+def register_strategy(name: str) -> Callable[[StrategyClass], StrategyClass]:
+    """Class decorator: makes a strategy known by ``name``."""
+
+    def add(strategy: StrategyClass) -> StrategyClass:
+        strategy.name = name
+        _strategies[name] = strategy
+        return strategy
+
+    return add
+
+
+def strategy_names() -> list[str]:
+    """The names of all strategies."""
+    return sorted(_strategies)
+
+
+def create_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
+    """The strategy called ``name``.
+
+    Raises:
+        ConfigError: there is no such strategy or option; the nearest name is given.
+    """
+    if name not in _strategies:
+        raise ConfigError(f"unknown strategy {name!r}{nearest(name, _strategies)}")
+    return _strategies[name](parse(_strategies[name].Config, dict(options or {}), f"strategy {name}"))

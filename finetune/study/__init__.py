@@ -1,0 +1,1 @@
+"""Comparisons of models, heads and strategies on labelled sets."""

@@ -1,0 +1,87 @@
+"""The arms of a comparison, as data: where the backbone comes from, and parameters of the estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RAW = "raw pixels, linear"
+RANDOM = "random network, frozen"
+PRETRAINED = "pretrained, frozen"
+SCRATCH = "from scratch, full"
+FINETUNED = "pretrained, full"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to make a classifier of a few labels.
+
+    Attributes:
+        name: as tables show it.
+        weights: ``pretrained``, or ``random``: the same network with new weights from each seed.
+        params: of :class:`~finetune.classifier.estimator.FewLabelClassifier`, beside what the data say.
+        model: which of several pretrained networks.
+    """
+
+    name: str
+    weights: Literal["pretrained", "random"]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+
+
+def raw_arm() -> Arm:
+    """Logistic regression on pixels, averaged down to at most 28 along each axis; no network is asked."""
+    return Arm(RAW, "random", {"head_options": {"reads": "raw"}})
+
+
+def arms_of(
+    models: Sequence[str],
+    heads: Sequence[str] = ("linear",),
+    strategies: Sequence[str] = ("frozen", "full"),
+    params: Mapping[str, Any] | None = None,
+) -> list[Arm]:
+    """Raw pixels, then every head with every strategy on each model and, where that makes sense, on a fresh twin.
+
+    A network from random weights is frozen or trained as a whole; the other strategies keep what was learned before,
+    and there is nothing to keep.
+
+    Args:
+        models: names of pretrained networks.
+        heads: names of heads.
+        strategies: names of strategies.
+        params: of the estimator, for strategies that train the backbone.
+    """
+    found = [raw_arm()]
+    for model in models:
+        whose = "" if len(models) == 1 else f"{model}: "
+        for strategy in strategies:
+            for head in heads:
+                suffix = strategy + (f", {head}" if head != "linear" else "")
+                given = {"strategy": strategy, "head": head, **((params or {}) if strategy != "frozen" else {})}
+                if strategy == "frozen":
+                    found.append(Arm(f"{whose}random network, {suffix}", "random", given, model))
+                elif strategy == "full":
+                    found.append(Arm(f"{whose}from scratch, {suffix}", "random", given, model))
+                found.append(Arm(f"{whose}pretrained, {suffix}", "pretrained", given, model))
+    return found
+
+
+def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which arms are set against which: a pretrained one against its fresh twin, raw pixels, and linear-frozen."""
+    known = dict.fromkeys(names)
+    wanted: list[tuple[str, str]] = []
+    for name in known:
+        whose, _, rest = name.rpartition(": ")
+        prefix = f"{whose}: " if whose else ""
+        if not rest.startswith("pretrained, "):
+            continue
+        what = rest.removeprefix("pretrained, ")
+        strategy = what.split(", ")[0]
+        fresh = "random network" if strategy == "frozen" else "from scratch"
+        wanted.append((name, f"{prefix}{fresh}, {what}"))
+        if strategy not in ("frozen", "full"):
+            wanted.append((name, f"{prefix}{SCRATCH}"))
+        wanted.append((name, f"{prefix}{PRETRAINED}"))
+        wanted.append((name, RAW))
+    return [(arm, baseline) for arm, baseline in dict.fromkeys(wanted) if baseline in known and arm != baseline]

@@ -1,0 +1,63 @@
+"""``medformer predict``: apply a fitted classifier to new images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medformer.commands.data_options import add_reading_options, add_run_options, document
+
+if TYPE_CHECKING:
+    from finetune.predictions import PredictResult
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``predict`` to the command line."""
+    given = argparse.SUPPRESS
+    parser = subparsers.add_parser(
+        "predict",
+        help="apply a fitted classifier to new images",
+        description="Apply a fitted classifier to new images, which go through the same preparation as those it was "
+        "fitted on; what does not fit is refused. Labels are not needed; where there are any, predictions are scored.",
+    )
+    parser.add_argument("classifier", metavar="CLASSIFIER", help="what finetune wrote, or NAME@ALIAS of the registry")
+    parser.add_argument("--data", required=True, type=Path, help="folder of images, MedMNIST npz, or folder of shards")
+    parser.add_argument("--csv", type=Path, default=given, help="table of the images")
+    parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
+    add_reading_options(parser)
+    add_run_options(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the table, such as predictions.csv")
+    parser.set_defaults(run=run_predict)
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    """Predict, write the table, say what came out."""
+    from finetune.config import PredictConfig
+    from finetune.predictions import predict
+    from finetune.progress import watched
+    from medformer.model_reference import local_model
+
+    config = document(arguments, PredictConfig, "medformer predict")
+    with local_model(config.classifier, arguments.tracking_uri) as folder, watched():
+        result = predict(config, Path(folder), arguments.out, overwrite=arguments.overwrite)
+    for line in told(result):
+        print(line)
+    print(arguments.out)
+    return 0
+
+
+def told(result: PredictResult) -> list[str]:
+    """What came out, in words."""
+    said, cases = result.prediction, result.cases
+    lines = [f"{cases.name}: warning: {warning}" for warning in cases.warnings]
+    lines.append(f"{len(cases)} cases predicted")
+    if said.abstains is not None:
+        lines.append(result.coverage)
+        lines.append(f"{int(said.abstains.sum())} of {len(cases)} have no single answer at that coverage")
+    elif result.coverage:
+        lines.append(result.coverage)
+    lines += [f"when it was made: {line}" for line in result.estimated]
+    if result.scores is not None:
+        lines.append(f"these cases: {result.scores.told}")
+    return lines
