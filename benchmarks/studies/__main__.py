@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("transfer", "within", "latents", "spacing")
+NAMES = ("transfer", "within", "latents", "spacing", "strategies", "calibration")
 
 
 def main(arguments: list[str]) -> int:

@@ -13,21 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.studies.paired import interval, spread
 from benchmarks.studies.runs import PLANES, VOLUMES, document, pretrained, shards, source
 from benchmarks.table import Table
 from data_shards.sample import Sample
 from data_shards.sources.base import Source
-from data_shards.vocabulary import Modality, Organ, Task
-from finetune.evaluation import evaluate
-from finetune.features import embed
-from finetune.labelled import LabelledImages
-from finetune.readers import read_labelled
+from data_shards.vocabulary import Modality, Organ
+from finetune.cases import Cases
+from finetune.fit.features import summaries
+from finetune.images import ReadPictures, Study
+from finetune.readers import read_cases
+from finetune.study.probing import evaluate
 from pretrain.backbone import Medformer
 from pretrain.bundle import load_bundle
-from pretrain.metadata import Metadata
 
 SEEDS = range(5)
 STEPS, BATCH = 400, 32
@@ -67,20 +66,21 @@ class Told:
     name: str
     backbone: Medformer
 
-    def __call__(self, images: LabelledImages) -> np.ndarray:
+    def __call__(self, cases: Cases) -> np.ndarray:
         """Features ``(N, D)``."""
-        count = len(images)
-        if self.name == "present":
-            metadata = images.metadata
-        elif self.name == "removed":
-            metadata = Metadata.uniform(count)
-        else:
-            told = [other(images.name, str(key)) for key in images.keys]
-            task_B = torch.full((count,), int(Task.self_supervised))
-            metadata = Metadata(
-                torch.tensor([int(organ) for organ, _ in told]), torch.tensor([int(way) for _, way in told]), task_B
-            )
-        return embed(self.backbone, images.images, metadata)
+
+        def told(case: int) -> Study:
+            (study,) = cases.studies_of(case)
+            organ, modality = Organ.unknown, Modality.unknown
+            if self.name == "shuffled":
+                organ, modality = other(cases.name, str(cases.keys[case]))
+            images = {name: replace(image, modality=modality) for name, image in study.images.items()}
+            return Study(images, organ)
+
+        shown = cases
+        if self.name != "present":
+            shown = replace(cases, images=ReadPictures(len(cases), told), rows=None, spacing_mm=None)
+        return summaries(self.backbone, shown, dense=False).embedding_ND
 
 
 def jobs(folder: Path) -> list[dict[str, object]]:
@@ -103,7 +103,7 @@ def run(folder: Path) -> Table:
         arm = Path(str(job["out"])).name.rpartition("-")[0]
         told = Told(arm, load_bundle(pretrained(job)).backbone)
         for name in SETS:
-            for row in evaluate(read_labelled(folder / "shards" / name), [told], seed=int(job["seed"])):  # type: ignore[call-overload]
+            for row in evaluate(read_cases(folder / "shards" / name), [told], seed=int(job["seed"])):  # type: ignore[call-overload]
                 if row.probe == "linear":
                     found.setdefault((name, arm), []).append(float(row.scores.auc.estimate))
     for arm in ARMS:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import mean
-from typing import get_args
 
 import torch
 
@@ -18,9 +17,9 @@ from benchmarks.studies.paired import interval, spread
 from benchmarks.studies.runs import PLANES, VOLUMES, blocks, document, hippocampus, pretrained, shards, source
 from benchmarks.table import Table
 from finetune.backbones import fresh_twin
-from finetune.evaluation import evaluate
-from finetune.readers import read_labelled
-from finetune.representations import Frozen, RawPixels, Reads
+from finetune.readers import read_cases
+from finetune.study.probing import evaluate
+from finetune.study.representations import Frozen, RawPixels
 from pretrain.bundle import load_bundle
 
 SEEDS = {"planes": range(5), "volumes": range(10)}
@@ -29,7 +28,7 @@ BATCH = {"planes": 64, "volumes": 32}
 LEARNING_RATE = {"planes": 0.002, "volumes": 0.0005}  # at 0.001 two of five seeds collapsed
 VIEWS: dict[str, dict[str, float]] = {"planes": {}, "volumes": {"crop_scale_min": 0.4}}
 MEAN = "mean of the planes"
-READS: tuple[Reads, ...] = get_args(Reads)
+READS = ("embedding", "mean", "mean_spread")
 
 
 def jobs(folder: Path) -> dict[tuple[str, int], dict[str, object]]:
@@ -57,7 +56,7 @@ def run(folder: Path) -> Table:
         bundle = load_bundle(pretrained(job))
         networks = {"pretrained": bundle.backbone, "random": fresh_twin(bundle)(seed).eval()}
         for name in (*PLANES, *VOLUMES):
-            splits = read_labelled(shards(folder / "shards", source(name)))
+            splits = read_cases(shards(folder / "shards", source(name)))
             for reads in READS:
                 given = [Frozen(of, network, reads) for of, network in networks.items()]
                 for row in evaluate(splits, [*given, *([] if name in raw else [RawPixels()])], seed=seed):

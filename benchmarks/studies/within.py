@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
 
 from benchmarks.studies.paired import interval, spread
 from benchmarks.studies.runs import pretrained, shards, source
-from benchmarks.studies.transfer import jobs
+from benchmarks.studies.transfer import READS, jobs
 from benchmarks.table import Table
 from finetune.backbones import fresh_twin
-from finetune.labelled import LabelledImages
-from finetune.metrics import auc
-from finetune.probes import linear_probe
-from finetune.readers import read_labelled
-from finetune.representations import Frozen, Reads
+from finetune.cases import Cases
+from finetune.readers import read_cases
+from finetune.scores.metrics import auc
 from finetune.splits import selection_folds, stratified_folds
+from finetune.study.probes import linear_probe
+from finetune.study.representations import Frozen
 from pretrain.bundle import load_bundle
 
 DATASET = "retinamnist"
@@ -32,42 +31,41 @@ FOLDS = 5
 REPEATS = 2
 
 
-def held_out(labelled: LabelledImages) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def held_out(labelled: Cases) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions to fit on and to predict: every fold of every repeat."""
     for repeat in range(REPEATS):
         folds_N = stratified_folds(labelled.strata, FOLDS, repeat, labelled.subjects)
         yield from ((np.flatnonzero(folds_N != fold), np.flatnonzero(folds_N == fold)) for fold in range(FOLDS))
 
 
-def cross_validated(features_ND: np.ndarray, labelled: LabelledImages) -> float:
+def cross_validated(features_ND: np.ndarray, labelled: Cases) -> float:
     """Mean AUC of the linear probe on the folds, its strength chosen within the other folds each time."""
-    labels, task = labelled.labels, labelled.task
+    labels, target = labelled.known_labels, labelled.target
     aucs = []
     for fit, rest in held_out(labelled):
         subjects = None if labelled.subjects is None else labelled.subjects[fit]
         folds = selection_folds(labelled.strata[fit], 0, subjects)
-        classes = len(labelled.classes)
-        probe = linear_probe(features_ND[fit], labels[fit], features_ND[rest], task, classes=classes, folds=folds)
-        aucs.append(float(auc(labels[rest], probe.probabilities, task)))
+        probe = linear_probe(features_ND[fit], labels[fit], features_ND[rest], target, folds=folds)
+        aucs.append(float(auc(labels[rest], probe.probabilities, labelled.task)))
     return float(np.mean(aucs))
 
 
 def run(folder: Path) -> Table:
     """Pretrain what is missing, probe everything."""
-    labelled = read_labelled(shards(folder / "shards", source(DATASET)))["train"]
+    labelled = read_cases(shards(folder / "shards", source(DATASET)))["train"]
     found: dict[tuple[str, str], list[float]] = {}
     for (kind, seed), job in jobs(folder).items():
         if kind != "volumes":
             continue
         bundle = load_bundle(pretrained(job))
         networks = {"pretrained": bundle.backbone, "random": fresh_twin(bundle)(seed).eval()}
-        for reads in get_args(Reads):
+        for reads in READS:
             for of, network in networks.items():
                 found.setdefault((reads, of), []).append(
                     cross_validated(Frozen(of, network, reads)(labelled), labelled)
                 )
     rows = []
-    for reads in get_args(Reads):
+    for reads in READS:
         learned, random = found[reads, "pretrained"], found[reads, "random"]
         differences = [a - b for a, b in zip(learned, random, strict=True)]
         above = sum(difference > 0 for difference in differences)
