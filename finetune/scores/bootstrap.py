@@ -129,7 +129,7 @@ def paired_difference(
 
     Args: as for :func:`interval`; ``baseline`` are the other model's scores on the same images.
     """
-    first, second = (float(score(labels, each, task, None)) for each in (scores, baseline))
+    first, second = (float(_value(score, labels, each, task, None)) for each in (scores, baseline))
     estimate = first - second
     sampling = Resampling(labels, task, subjects)
     draws_R = sampling.draws(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, t
+from sklearn.metrics import roc_auc_score
 
 from data_shards.vocabulary import Task
 from finetune.scores.bootstrap import Interval, interval, paired_difference
@@ -278,3 +279,16 @@ def test_agreement_of_ordered_classes_has_a_symmetric_interval() -> None:
     for score in (quadratic_kappa, absolute_error_of_classes):
         found = interval(score, labels, scores, Task.ordinal, seed=0, bounded=False)
         assert found.high - found.estimate == pytest.approx(found.estimate - found.low) and found.low < found.high
+
+
+def test_predictions_made_several_times_are_scored_by_the_mean_of_their_scores() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 60)
+    said, other = (np.stack([rng.random(60) + weight * labels for _ in range(3)])[..., None] for weight in (0.6, 0.2))
+    found = interval(auc, labels, said, Task.binary, seed=0)
+    assert found.estimate == pytest.approx(np.mean([roc_auc_score(labels, each[:, 0]) for each in said]))
+    single = [interval(auc, labels, each, Task.binary, seed=0) for each in said]
+    assert found.high - found.low < max(each.high - each.low for each in single)
+    paired = paired_difference(auc, labels, said, other, Task.binary, seed=0)
+    means = [np.mean([roc_auc_score(labels, each[:, 0]) for each in stack]) for stack in (said, other)]
+    assert paired.estimate == pytest.approx(means[0] - means[1]) and paired.low < paired.estimate < paired.high
