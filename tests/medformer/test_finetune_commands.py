@@ -285,6 +285,7 @@ def test_evaluate_prints_a_table_and_marks_what_is_not_official(
     assert [row["representation"] for row in rows] == ["raw pixels"] * 2 + ["random network"] * 2 + ["pretrained"] * 2
 
 
+@pytest.mark.slow
 def test_evaluate_puts_models_heads_and_strategies_into_one_table(
     bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
