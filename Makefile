@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the main job end to end, small: images to shards to model to few-label result page
 	$(BIN)/medformer demo --out "$(OUT)" --overwrite $(if $(DATA),--data "$(DATA)")
 
-test: $(STAMP)  ## the test suite, under 12 minutes on 2 cores
+test: $(STAMP)  ## the test suite, 20 to 30 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(STAMP)  ## the test suite with its slow tests
