@@ -25,8 +25,8 @@ from finetune.targets.base import ClassTarget, Target
 LOWEST, HIGHEST = 0.05, 20.0
 """Beyond these a temperature says that the scores are not log probabilities, or that they tell the prevalence only."""
 
-MINIMUM_SUBJECTS = 10
-"""Below this the temperature stays 1: that none of nine is wrong says little about how sure to be of the next."""
+MINIMUM_SUBJECTS = 20
+"""Below this the temperature stays 1: a dozen say little about how sure to be, and would move the prevalence."""
 
 _TOLERANCE = 1e-8
 

@@ -129,10 +129,10 @@ def test_with_tens_of_cases_counting_so_has_the_smaller_loss_on_new_ones(task: s
 
 
 def test_few_subjects_and_numbers_have_temperature_one() -> None:
-    log_scores_NC, labels_NL = drawn("binary", 18, 3.0)
-    assert fit_temperature(target_of("binary"), log_scores_NC[:9], labels_NL[:9]) == 1.0
-    assert fit_temperature(target_of("binary"), log_scores_NC, labels_NL, np.arange(18) // 2) == 1.0
-    assert fit_temperature(target_of("binary"), log_scores_NC[:10], labels_NL[:10]) != 1.0
+    log_scores_NC, labels_NL = drawn("binary", 38, 3.0)
+    assert fit_temperature(target_of("binary"), log_scores_NC[:19], labels_NL[:19]) == 1.0
+    assert fit_temperature(target_of("binary"), log_scores_NC, labels_NL, np.arange(38) // 2) == 1.0
+    assert fit_temperature(target_of("binary"), log_scores_NC[:20], labels_NL[:20]) != 1.0
     numbers = np.random.default_rng(0).normal(size=(50, 1))
     regression = create_target("regression", ["age"])
     assert fit_temperature(regression, numbers, numbers * 2) == 1.0

@@ -55,6 +55,8 @@ def test_a_head_trained_by_gradient_has_the_true_probabilities(balanced: bool, e
         logits = readout(CaseFeatures(torch.from_numpy(test).float()))
     told = target.probabilities(objective.log_scores(logits).numpy())[:, 1]
     assert np.abs(told - exact).mean() < (0.03 if mixup else 0.012)
+    if (balanced or evenly) and not mixup:  # where the rare class shapes the fit as the other does, at every point
+        np.testing.assert_allclose(told, exact, atol=0.06)
     assert told.mean() == pytest.approx(PREVALENCE, abs=0.01)
 
 
@@ -69,11 +71,8 @@ def test_images_that_tell_nothing_get_the_prevalence_and_keep_it_on_disk(
     labels = (np.arange(40) < 8).astype(np.int64)
     bundle = save_bundle(tmp_path / "bundle", tiny_backbone(), "medformer_nano", TINY, {}, {})
     options = {"max_steps": 30, "learning_rate": 1e-3, "augmentation": False}
-    # A temperature from a dozen held-out cases takes some certainty away, also from the prevalence.
-    for calibrate, within in ((True, 0.08), (False, 0.04)):
-        classifier = FewLabelClassifier(bundle, head=head, strategy=strategy, calibrate=calibrate, **options)
-        classifier.fit(images, labels)
-        np.testing.assert_allclose(classifier.predict_proba(images[:1])[0, 1], 0.2, atol=within)
+    classifier = FewLabelClassifier(bundle, head=head, strategy=strategy, **options).fit(images, labels)
+    np.testing.assert_allclose(classifier.predict_proba(images[:1])[0, 1], 0.2, atol=0.04)
     classifier.save(tmp_path / "classifier")
     loaded = FewLabelClassifier.load(tmp_path / "classifier")
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
