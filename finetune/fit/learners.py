@@ -16,6 +16,7 @@ from finetune.fit.network import Network, Readout
 from finetune.fit.room import studies_at_once
 from finetune.heads import CaseFeatures
 from finetune.images import Study
+from finetune.objective import Objective
 from finetune.strategies import Rates, Stage, Strategy
 from pretrain.backbone import normalise
 from pretrain.views import ViewConfig, augment
@@ -48,6 +49,7 @@ class CachedLearner:
 
     def __init__(self, readout: Readout, features: CaseFeatures, rates: Rates) -> None:
         self.module: nn.Module = readout
+        self._readout = readout
         self._stages = [Stage("head", readout.groups(rates.head, rates.weight_decay))]
         self._features = features
 
@@ -65,12 +67,18 @@ class CachedLearner:
         logits_BK: Tensor = self.module(self._features.take(torch.from_numpy(rows)))
         return logits_BK
 
+    def losses(self, objective: Objective, rows: np.ndarray, step: int) -> Tensor:
+        """The loss of each case with what the head adds, ``(B,)``."""
+        del step
+        return self._readout.losses(self._features.take(torch.from_numpy(rows)), objective, rows)
+
     def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
         """Mixtures of the features of each case and the next one (manifold mixup, Verma et al., ICML 2019).
 
         Raises:
-            ConfigError: cases differ in their number of tokens or studies.
+            ConfigError: cases differ in their number of tokens or studies, or the head adds terms to the loss.
         """
+        _check_unpenalised(self._readout)
         if self._features.weight_BT is not None or self._features.studies_BSD is not None:
             raise ConfigError("mixup mixes cases that have one image each, all of one size")
         others = np.roll(rows, 1)
@@ -135,8 +143,9 @@ class ImageLearner:
         """Mixtures of the augmented images of each case and the next one of its shape (Zhang et al., ICLR 2018, eq. 1).
 
         Raises:
-            ConfigError: a case has several studies.
+            ConfigError: a case has several studies, or the head adds terms to the loss.
         """
+        _check_unpenalised(self._network.readout)
         if self._cases.bagged:
             raise ConfigError("mixup mixes cases that have one study each")
         others = rows.copy()
@@ -147,7 +156,15 @@ class ImageLearner:
     def _studies(self, rows: Sequence[int] | np.ndarray) -> list[list[Study]]:
         return [self._cases.studies_of(int(case)) for case in rows]
 
+    def losses(self, objective: Objective, rows: np.ndarray, step: int) -> Tensor:
+        """The loss of each augmented case with what the head adds, ``(B,)``."""
+        return self._network.readout.losses(self._features(rows, step, None), objective, rows)
+
     def _logits(self, rows: np.ndarray, step: int | None, share: float | None) -> Tensor:
+        logits_BK: Tensor = self._network.readout(self._features(rows, step, share))
+        return logits_BK
+
+    def _features(self, rows: np.ndarray, step: int | None, share: float | None) -> CaseFeatures:
         network = self._network
         cases = self._studies(rows)
         # A study has its own number in whatever batch it is.
@@ -162,9 +179,14 @@ class ImageLearner:
             return made if share is None else share * made + (1 - share) * made.roll(1, 0)
 
         dense = network.readout.head.needs_tokens
-        features = encode(network.backbone, cases, dense=dense, numbers=numbers, inputs=inputs)
-        logits_BK: Tensor = network.readout(features)
-        return logits_BK
+        return encode(network.backbone, cases, dense=dense, numbers=numbers, inputs=inputs)
+
+
+def _check_unpenalised(readout: Readout) -> None:
+    if readout.head.penalises:
+        raise ConfigError(
+            f"mixup: what head {readout.head.name} adds to the loss is of cases that are not mixed; leave one of them out"
+        )
 
 
 _LOOKED_AT = 16

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from finetune.heads import CaseFeatures, Head
+from finetune.objective import Objective
 from finetune.targets import Target
 from pretrain.backbone import Medformer
 
@@ -33,6 +36,19 @@ class Readout(nn.Module):
         """Logits ``(B, K)``."""
         outputs: Tensor = self.head(features)
         return outputs if self.link is None else self.link(outputs)
+
+    def losses(self, features: CaseFeatures, objective: Objective, rows: np.ndarray) -> Tensor:
+        """The loss of each case with what the head adds to it, ``(B,)``.
+
+        Args:
+            features: of the cases at ``rows``.
+            objective: of all given cases.
+            rows: which of them.
+        """
+        logits_BK: Tensor = self(features)
+        loss_B = objective.per_case(logits_BK, rows)
+        added_B = self.head.penalty(features, objective.values[torch.from_numpy(rows)].to(logits_BK.device))
+        return loss_B if added_B is None else loss_B + added_B
 
     def groups(self, rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer groups with their peak rates; what the link learns does not decay."""

@@ -8,8 +8,11 @@ from pkgutil import iter_modules
 
 from finetune.heads.base import Head, create_head, head_config, head_names, known_head, register_head
 from finetune.heads.features import CaseFeatures
+from finetune.heads.instances import Instances
 
-__all__ = ["CaseFeatures", "Head", "create_head", "head_config", "head_names", "known_head", "register_head"]
+__all__ = [
+    "CaseFeatures", "Head", "Instances", "create_head", "head_config", "head_names", "known_head", "register_head",
+]  # fmt: skip
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
 from finetune.heads.features import CaseFeatures
+from finetune.heads.instances import InstanceKind, Instances
 
 
 class Head(nn.Module):
@@ -41,6 +42,31 @@ class Head(nn.Module):
     def forward(self, features: CaseFeatures) -> Tensor:
         """Outputs ``(B, O)``."""
         raise NotImplementedError
+
+    @property
+    def instance_kind(self) -> InstanceKind | None:
+        """Of what :meth:`instances` tells; None where the head says nothing of parts of a case."""
+        return None
+
+    def instances(self, features: CaseFeatures) -> Instances | None:
+        """What it says of each token or each study; None where ``instance_kind`` is."""
+        del features
+        return None
+
+    @property
+    def penalises(self) -> bool:
+        """Whether :meth:`penalty` gives anything, as the head was configured."""
+        return False
+
+    def penalty(self, features: CaseFeatures, values: Tensor) -> Tensor | None:
+        """What is added to the loss of each case in training, ``(B,)``; None where ``penalises`` is false.
+
+        Args:
+            features: of the cases.
+            values: their labels, as the loss of the target takes them.
+        """
+        del features, values
+        return None
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups, each with ``params``, and ``lr_scale`` and ``weight_decay`` where they differ.

@@ -30,6 +30,10 @@ class Learner(Protocol):
         """Logits of the given cases at ``rows``; augmented for training step ``step``, plain when it is None."""
         ...
 
+    def losses(self, objective: Objective, rows: np.ndarray, step: int) -> Tensor:
+        """The weighted loss of each case at ``rows`` in training step ``step``, with what its head adds, ``(B,)``."""
+        ...
+
     def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
         """Logits of mixtures, ``share`` of each case and the rest of another one, and the rows of those others."""
         ...

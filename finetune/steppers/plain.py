@@ -63,7 +63,7 @@ class PlainStepper(Stepper):
 
     def _loss(self, rows: np.ndarray, number: int, share: float | None) -> torch.Tensor:
         if share is None:
-            return self.objective.loss(self.learner.logits(rows, number), rows)
+            return self.learner.losses(self.objective, rows, number).mean()
         logits, others = self.learner.mixed(rows, number, share)
         first, second = self.objective.per_case(logits, rows), self.objective.per_case(logits, others)
         return (share * first + (1 - share) * second).mean()

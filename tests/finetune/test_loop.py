@@ -64,9 +64,9 @@ def test_training_lowers_the_loss() -> None:
 class Recorder(CachedLearner):
     seen: list[int]
 
-    def logits(self, rows: np.ndarray, step: int | None) -> torch.Tensor:
+    def losses(self, objective: Objective, rows: np.ndarray, step: int) -> torch.Tensor:
         self.seen.extend(rows.tolist())
-        return super().logits(rows, step)
+        return super().losses(objective, rows, step)
 
 
 def test_every_case_is_seen_equally_often() -> None:
