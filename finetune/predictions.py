@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from data_shards.support.errors import CheckpointError, DataError
-from data_shards.support.files import refuse_existing, write_atomic
+from data_shards.support.files import new_folder, refuse_existing, write_atomic
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
 from finetune.classifier.persistence import read_fitted_document
 from finetune.classifier.predictor import Prediction
 from finetune.config import PredictConfig
+from finetune.instance_files import write_instances
 from finetune.progress import counted
 from finetune.readers import read_new
 from finetune.scoring import Scores
-from finetune.tables import as_csv
+from finetune.tables import as_csv, said_columns
 from finetune.targets import Target
 
 _KINDS: dict[str, type[FewLabelModel]] = {
@@ -65,7 +66,9 @@ class PredictResult:
         return [line for kept in self.estimate.values() if isinstance(kept, dict) for line in kept.get("told", [])]
 
 
-def predict(config: PredictConfig, classifier: Path, out: Path, *, overwrite: bool = False) -> PredictResult:
+def predict(
+    config: PredictConfig, classifier: Path, out: Path, *, overwrite: bool = False, instances: Path | None = None
+) -> PredictResult:
     """Apply a saved classifier to new images and write a table.
 
     Args:
@@ -74,12 +77,17 @@ def predict(config: PredictConfig, classifier: Path, out: Path, *, overwrite: bo
         out: the CSV that appears: the key of each case, its label where there is one, what is predicted, probabilities,
             uncertainty, set or interval, and whether it abstains.
         overwrite: replace it.
+        instances: a folder that appears with what is said of the studies or tokens of each case, see
+            :func:`~finetune.instance_files.write_instances`; None for none.
 
     Raises:
         MedformerError: the classifier, the images or the file cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
     model = open_classifier(classifier, config.device)
+    if instances is not None:
+        refuse_existing(instances, overwrite=overwrite)
+        model.predictor_.check_instances()
     recipe = model.record_.recipe
     if recipe is None:
         raise DataError(
@@ -102,6 +110,9 @@ def predict(config: PredictConfig, classifier: Path, out: Path, *, overwrite: bo
     scores = None
     if cases.labels is not None and cases.task is predictor.target.task:
         scores = Scores.of(cases, prediction.probabilities)
+    if instances is not None:
+        with new_folder(instances, overwrite=overwrite) as folder:
+            write_instances(folder, cases, predictor.target, predictor.instances(cases))
     write_atomic(out, as_csv(rows_of(cases, prediction.probabilities, prediction=prediction, target=predictor.target)))
     coverage = "" if predictor.conformal is None else predictor.conformal.told
     return PredictResult(cases, prediction, coverage, scores, dict(model.estimate_))
@@ -131,7 +142,7 @@ def rows_of(
         row: dict[str, Any] = {"key": str(key)} | ({} if split is None else {"split": split})
         label_L = None if cases.labels is None else cases.labels[place]
         row |= _told(target, label_L, decided_NL[place])
-        row |= _columns(target, probabilities[place])
+        row |= said_columns(target, probabilities[place])
         if prediction is not None:
             row |= _certainty(target, prediction, place)
         rows.append(row)
@@ -149,12 +160,6 @@ def _told(target: Target, label_L: np.ndarray | None, decided_L: np.ndarray) -> 
         return {**known, "predicted": names[int(decided_L[0])]}
     known = {} if label_L is None else {f"label: {n}": int(v) for n, v in zip(names, label_L, strict=True)}
     return {**known, "predicted": " ".join(n for n, v in zip(names, decided_L, strict=True) if v)}
-
-
-def _columns(target: Target, probability_C: np.ndarray) -> dict[str, str]:
-    if not target.classifies:
-        return {f"predicted: {n}": f"{v:.10g}" for n, v in zip(target.classes, probability_C, strict=True)}
-    return {f"p({n})": f"{v:.6f}" for n, v in zip(target.classes, probability_C, strict=True)}
 
 
 def _certainty(target: Target, said: Prediction, place: int) -> dict[str, Any]:

@@ -7,6 +7,10 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from finetune.targets import Target
+
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as a CSV text; what a row does not have is empty."""
@@ -17,3 +21,10 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
+
+
+def said_columns(target: Target, values_C: np.ndarray) -> dict[str, str]:
+    """A column per class with its probability; per number what is predicted."""
+    if not target.classifies:
+        return {f"predicted: {n}": f"{v:.10g}" for n, v in zip(target.classes, values_C, strict=True)}
+    return {f"p({n})": f"{v:.6f}" for n, v in zip(target.classes, values_C, strict=True)}

@@ -17,6 +17,7 @@ from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.backbones import BundleReference, open_backbone
 from finetune.cases import Cases, check_images, spacing_rows
 from finetune.classifier.given import Given
+from finetune.classifier.instances import CaseInstances
 from finetune.classifier.labels import distinct
 from finetune.classifier.persistence import Fitted, load_fitted, save_fitted
 from finetune.classifier.predictor import Prediction, Predictor
@@ -253,6 +254,20 @@ class FewLabelModel(BaseEstimator):
             DataError: an image cannot be read, or is not like those the estimator was fitted on.
         """
         return self._fitted().predict(self._cases(X, spacing_mm))
+
+    def instances(
+        self, X: np.ndarray | Cases, spacing_mm: Sequence[float] | np.ndarray | None = None
+    ) -> list[CaseInstances]:
+        """What is said of the tokens or the studies of each case, by a head that tells of them, such as ``mil``.
+
+        ``X`` and ``spacing_mm`` are as in :meth:`fit`; labels are not looked at.
+
+        Raises:
+            NotFitted: the estimator is not fitted.
+            ConfigError: its head says nothing of them.
+            DataError: an image cannot be read, or is not like those the estimator was fitted on.
+        """
+        return list(self._fitted().instances(self._cases(X, spacing_mm)))
 
     def set_params(self, **params: Any) -> Self:
         """Change parameters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from finetune.cases import Cases
 from finetune.classifier.abstention import abstains
 from finetune.classifier.conformal import Conformal
+from finetune.classifier.instances import CaseInstances, averaged, instance_readout, instances_of
 from finetune.classifier.member import Member
 from finetune.classifier.seen import Seen
 from finetune.classifier.uncertainty import deviation, entropy, mutual_information
@@ -107,6 +109,27 @@ class Predictor:
             None,
             open_N,
         )
+
+    def check_instances(self) -> None:
+        """Refuse where :meth:`instances` would.
+
+        Raises:
+            ConfigError: the head has none.
+        """
+        for member in self.members:
+            instance_readout(member)
+
+    def instances(self, cases: Cases) -> Iterator[CaseInstances]:
+        """What is said of the tokens or studies of each case, the mean over members; without draws of dropout.
+
+        Raises:
+            ConfigError: the head has none.
+            DataError: an image cannot be read, or does not fit.
+        """
+        self.check_instances()
+        cases = self.seen.fitting(cases)
+        for said in zip(*(instances_of(member, cases, self.temperature) for member in self.members), strict=True):
+            yield averaged(said)
 
 
 def _mean(each_SNC: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -84,7 +84,8 @@ def encode(
     features = _bagged(embedding_MD, owner, len(cases))
     if not dense:
         return features
-    return _with_tokens(features, parts, [tokens for _, tokens, _ in found], owner)
+    features = _with_tokens(features, parts, [tokens for _, tokens, _ in found], owner)
+    return replace(features, grid=found[0][2]) if len(parts) == 1 else features
 
 
 def _encode_part(

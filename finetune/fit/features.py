@@ -191,7 +191,7 @@ def joined(parts: Sequence[CaseFeatures]) -> CaseFeatures:
         along("study_BT", lambda part: torch.zeros(part.tokens.shape[:2], dtype=torch.int64)),
         along("studies_BSD", lambda part: part.embedding_BD[:, None]),
         along("present_BS", lambda part: torch.ones(len(part), 1, dtype=torch.bool)),
-        grids.pop() if len(grids) == 1 and not ragged else None,
+        grids.pop() if len(grids) == 1 else None,
     )
 
 

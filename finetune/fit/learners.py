@@ -185,7 +185,7 @@ class ImageLearner:
 def _check_unpenalised(readout: Readout) -> None:
     if readout.head.penalises:
         raise ConfigError(
-            f"mixup: what head {readout.head.name} adds to the loss is of cases that are not mixed; leave one of them out"
+            f"mixup: what head {readout.head.name} adds to the loss is of cases that are not mixed; leave one out"
         )
 
 

@@ -26,7 +26,8 @@ class CaseFeatures:
         study_BT: which study of its case a token is of, int64; None where each case has one.
         studies_BSD: the embedding of each study, for heads that pool studies; None where each case has one.
         present_BS: which of those there are; None where all are.
-        grid: cells along each axis, where every case is one image of one shape; else None.
+        grid: cells along each axis, where every study of every case is one image of one shape; else None. The tokens of
+            a study stand side by side in row-major order.
     """
 
     embedding_BD: Tensor

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data_shards.support.documents import Document
 from finetune.heads.base import Head, register_head
 from finetune.heads.features import CaseFeatures, width_of
+from finetune.heads.instances import InstanceKind, Instances
 
 SINGLE_READS = ("embedding", "mean_spread", "embedding_mean_spread")
 """Among which, and their vote, the linear head chooses."""
@@ -58,6 +59,27 @@ class LinearHead(Head):
     def needs_tokens(self) -> bool:
         """The embedding needs none."""
         return self.reads != "embedding"
+
+    @property
+    def instance_kind(self) -> InstanceKind | None:
+        """What it reads is a mean over them, and so is what it gives."""
+        kinds: dict[str, InstanceKind] = {"mean": "token", "embedding": "study"}
+        return kinds.get(self.reads)
+
+    def instances(self, features: CaseFeatures) -> Instances | None:
+        """Scores of tokens or studies whose weighted mean is the output, without dropout; None for other reads."""
+        if self.instance_kind == "token":
+            values, shares, present = features.tokens, features.weight_BT, features.mask_BT
+        elif self.instance_kind == "study":
+            values, shares, present = features.embedding_BD[:, None], None, None
+            if features.studies_BSD is not None and features.present_BS is not None:
+                values, present = features.studies_BSD, features.present_BS
+                shares = present / present.sum(dim=1, keepdim=True)
+        else:
+            return None
+        if shares is None:
+            shares = values.new_full(values.shape[:2], 1 / values.shape[1])
+        return Instances(self.linear(values), shares, present, self.instance_kind)
 
     def forward(self, features: CaseFeatures) -> Tensor:
         """Outputs ``(B, O)``."""

@@ -24,7 +24,9 @@ def checked(instances: Tensor, mask_BH: Tensor | None) -> Tensor:
         raise DataError(f"a mask of shape {tuple(mask_BH.shape)} for instances of shape {tuple(instances.shape)}")
     filled_B = mask_BH.any(dim=1)
     if not bool(filled_B.all()):
-        raise DataError(f"bag {int((~filled_B).int().argmax())} of {len(filled_B)} has no instance, expected at least 1")
+        raise DataError(
+            f"bag {int((~filled_B).int().argmax())} of {len(filled_B)} has no instance, expected at least 1"
+        )
     return mask_BH
 
 

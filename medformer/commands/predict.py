@@ -28,6 +28,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     add_reading_options(parser)
     add_run_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the table, such as predictions.csv")
+    parser.add_argument(
+        "--instances",
+        type=Path,
+        metavar="FOLDER",
+        help="what is said of the slices or images of a bag, or of every place in an image, by a head that tells of them",
+    )
     parser.set_defaults(run=run_predict)
 
 
@@ -40,10 +46,14 @@ def run_predict(arguments: argparse.Namespace) -> int:
 
     config = document(arguments, PredictConfig, "medformer predict")
     with local_model(config.classifier, arguments.tracking_uri) as folder, watched():
-        result = predict(config, Path(folder), arguments.out, overwrite=arguments.overwrite)
+        result = predict(
+            config, Path(folder), arguments.out, overwrite=arguments.overwrite, instances=arguments.instances
+        )
     for line in told(result):
         print(line)
     print(arguments.out)
+    if arguments.instances is not None:
+        print(arguments.instances)
     return 0
 
 
