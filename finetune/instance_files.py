@@ -39,7 +39,7 @@ def write_instances(folder: Path, cases: Cases, target: Target, said: Iterable[C
             continue
         for each in case.maps:
             file = f"{len(rows) + 1:06d}.npz"
-            arrays = {
+            arrays: dict[str, Any] = {
                 "probabilities": each.of(case.probabilities_HC).astype(np.float32),
                 "scores": each.of(case.scores_HO),
                 "classes": np.array(target.classes),

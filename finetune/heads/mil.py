@@ -53,7 +53,7 @@ class MilConfig(Document):
     )
     learn_betas: bool = Field(True, description="of log_sum_exp: whether they are learned")
     scales: tuple[int, ...] = Field(
-        (1,), min_length=1, description="tokens are averaged over cells of the grid larger by these factors; each scale "
+        (1,), min_length=1, description="tokens are averaged over cells larger by these factors; each scale "
         "has scores of its own, and their shares are learned"
     )  # fmt: skip
     area: float = Field(0.0, ge=0, description="weight of the squared distance of the mean probability from area_share")
@@ -144,7 +144,8 @@ class MilHead(Head):
         config: the options.
     """
 
-    Config = MilConfig
+    class Config(MilConfig):
+        """As of :class:`MilConfig`."""
 
     def __init__(self, dim: int, outputs: int, config: Any) -> None:
         super().__init__(dim, outputs, config)
@@ -182,10 +183,12 @@ class MilHead(Head):
             scores = torch.stack([spread(each, grid, factor) for factor, (_, each, _) in pairs])
             scores_BHO = torch.einsum("s,sbho->bho", shares_S, scores)
             if weights_BH is not None:
-                weights_BH = sum(
-                    share * self._spread_weights(weights, grid, factor)
-                    for share, (factor, (_, _, weights)) in zip(shares_S, pairs, strict=True)
-                )
+                spread_out = [
+                    self._spread_weights(weights, grid, factor)
+                    for factor, (_, _, weights) in pairs
+                    if weights is not None
+                ]
+                weights_BH = torch.einsum("s,sbh->bh", shares_S, torch.stack(spread_out))
         return Instances(scores_BHO, weights_BH, mask_BH, self.instance_kind)
 
     @property
@@ -237,10 +240,9 @@ class MilHead(Head):
         found = []
         for scorer, factor in zip(self.scorers, scales, strict=True):
             cells_BCD = averaged(instances_BHD, grid, factor)
-            mask = (
-                None if mask_BH is None else averaged(mask_BH[..., None].to(cells_BCD.dtype), grid, factor)[..., 0] > 0
-            )
-            found.append(scorer(cells_BCD, mask))
+            # A study is there with all its tokens, or not.
+            share_BC1 = None if mask_BH is None else averaged(mask_BH[..., None].to(cells_BCD.dtype), grid, factor)
+            found.append(scorer(cells_BCD, None if share_BC1 is None else share_BC1[..., 0] > 0))
         return found
 
     def _shares(self, like: Tensor) -> Tensor:

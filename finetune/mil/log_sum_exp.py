@@ -37,9 +37,9 @@ def soft_extreme(scores_BHO: Tensor, mask_BH: Tensor, beta: Tensor) -> Tensor:
 
 
 class GeneralisedLogSumExp(nn.Module):
-    """``(f(beta+) + f(beta-)) / 2`` with ``f`` of :func:`soft_extreme` (Durand et al., Exploiting negative evidence for
-    deep latent structured models, TPAMI 2019).
+    """``(f(beta+) + f(beta-)) / 2`` with ``f`` of :func:`soft_extreme`.
 
+    Durand et al., Exploiting negative evidence for deep latent structured models, TPAMI 2019.
     Both at 0 give the mean, both at +inf the maximum, (+inf, -inf) half of maximum plus minimum.
 
     Args:

@@ -5,8 +5,8 @@ Both alternate between two exact steps on one objective, so it never rises:
 - mi-SVM: ``min over y, f of ||f||^2 / 2 + C sum_i hinge(y_i f(x_i))``, all instances of negative bags negative, one of
   each positive bag positive at least. For given ``f`` the best ``y`` is its sign, and where a bag has no positive sign
   then, its largest value;
-- MI-SVM: ``min over f of ||f||^2 / 2 + C sum_I hinge(Y_I max_(i in I) f(x_i))``, where a positive bag is spoken for by one
-  witness, and negative bags by every instance.
+- MI-SVM: ``min over f of ||f||^2 / 2 + C sum_I hinge(Y_I max_(i in I) f(x_i))``, where one
+  witness speaks for a positive bag, and every instance for a negative one.
 
 Shape suffixes: N instances of all bags together, H of one, B bags, D channels.
 """

@@ -75,8 +75,8 @@ def ranking_within(probability_BHO: Tensor, mask_BH: Tensor | None, positive_BO:
 def ranking_between(probability_BHO: Tensor, mask_BH: Tensor | None, positive_BO: Tensor, margin: float) -> Tensor:
     """How far the top of a bag is less than ``margin`` above the tops of those without the output, ``(B,)``.
 
-    The mean over these bags (Sultani et al., Real-world anomaly detection in surveillance videos, CVPR 2018, eq. 4, over
-    all pairs). Zero where no bag is without the output.
+    The mean over these bags (Sultani et al., Real-world anomaly detection in surveillance videos, CVPR 2018, eq. 4,
+    over all pairs). Zero where no bag is without the output.
     """
     top_BO = masked_max(probability_BHO, checked(probability_BHO, mask_BH))
     positive_BO = positive_BO.to(top_BO.dtype)

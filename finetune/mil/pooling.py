@@ -29,7 +29,7 @@ class MeanPooling(nn.Module):
 
 
 class MaxMinPooling(nn.Module):
-    """The largest plus the smallest score: what speaks for a class and against it (Durand et al., MANTRA, ICCV 2015)."""
+    """The largest plus the smallest score: what speaks for a class, and against it (Durand et al., ICCV 2015)."""
 
     def forward(self, scores_BHO: Tensor, mask_BH: Tensor | None = None) -> Tensor:
         """Scores of bags ``(B, O)``. Raises: as :class:`MaxPooling`."""
@@ -38,9 +38,9 @@ class MaxMinPooling(nn.Module):
 
 
 class TopBottomPooling(nn.Module):
-    """The mean of the highest scores, and ``alpha`` times that of the lowest (Durand et al., WILDCAT, CVPR 2017, eq. 1).
+    """The mean of the highest scores, and ``alpha`` times that of the lowest.
 
-    Their sum is halved when both count, as the authors' code does and the paper does not.
+    Durand et al., WILDCAT, CVPR 2017, eq. 1. The sum is halved when both count, as in the code of the authors.
 
     Args:
         top: how many of the highest: a share of the instances of a bag below 1, else a number; at least one is taken

@@ -32,7 +32,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "--instances",
         type=Path,
         metavar="FOLDER",
-        help="what is said of the slices or images of a bag, or of every place in an image, by a head that tells of them",
+        help="what is said of each image of a bag, or of each place in an image, by a head that tells of them",
     )
     parser.set_defaults(run=run_predict)
 
