@@ -25,7 +25,7 @@ def checked(instances: Tensor, mask_BH: Tensor | None) -> Tensor:
     filled_B = mask_BH.any(dim=1)
     if not bool(filled_B.all()):
         raise DataError(
-            f"bag {int((~filled_B).int().argmax())} of {len(filled_B)} has no instance, expected at least 1"
+            f"bag {int((~filled_B).int().argmax())} of {len(filled_B)} has no instance, expected one at least"
         )
     return mask_BH
 

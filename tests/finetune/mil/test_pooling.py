@@ -134,7 +134,7 @@ def test_the_soft_extreme_is_that_of_scipy(beta: float, shift: float) -> None:
     expected = np.stack(
         [
             shift
-            + (logsumexp(beta * (values[row, mask[row]].numpy() - shift), axis=0) - np.log(mask[row].sum())) / beta
+            + (logsumexp(beta * (values[row, mask[row]].numpy() - shift), axis=0) - np.log(int(mask[row].sum()))) / beta
             for row in range(2)
         ]
     )
@@ -182,10 +182,10 @@ def test_attention_is_that_of_torchmil_given_the_same_weights(gated: bool) -> No
     torch.manual_seed(0)
     ours = GatedAttention(12, 7, gated=gated).double()
     theirs = AttentionPool(12, 7, gated=gated).double()
-    theirs.fc1.load_state_dict(ours.content.state_dict())
+    theirs.fc1.module.load_state_dict(ours.content.state_dict())
     theirs.fc2.load_state_dict(ours.score.state_dict())
     if gated:
-        theirs.fc_gated.load_state_dict(ours.gate.state_dict())
+        theirs.fc_gated.module.load_state_dict(ours.gate.state_dict())
     values, mask = padded(bags((3, 9, 1), outputs=12), 9, 0.0)
     expected, scores = theirs(values, mask.double(), return_att=True)
     torch.testing.assert_close(ours(values, mask), expected, rtol=0, atol=1e-6)
