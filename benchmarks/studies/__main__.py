@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("transfer", "within", "latents", "spacing", "strategies", "calibration")
+NAMES = ("transfer", "within", "latents", "spacing", "strategies", "calibration", "bags")
 
 
 def main(arguments: list[str]) -> int:
