@@ -1,8 +1,8 @@
 """Our poolings against torchmil's attention on identical bags of vectors: digits, molecules, and Raff and Holt's tests.
 
 ``python -m benchmarks.studies bags FOLDER``. All arms are trained by one loop, on the same batches. Digits: is a 9 in
-the bag (Ilse et al., ICML 2018, section 4.2; half of the bags positive, sizes normal with mean 10 and standard deviation
-2, pixels as vectors, digits of the training bags from the training file and of 1,000 test bags from the test file).
+the bag (Ilse et al., ICML 2018, section 4.2; half of the bags positive, sizes normal with mean 10 and standard
+deviation 2, pixels as vectors, digits of training bags from the training file and of 1,000 test bags from the test file).
 Molecules: Musk 1 and 2, stratified cross-validation in ten parts, with mi-SVM and MI-SVM beside. The tests of Raff and
 Holt (NeurIPS 2023) as torchmil draws them: a model that says less than one half by chance has learned from what a bag
 lacks. What has been computed is kept in the folder, a file for each fit, and a run that was stopped goes on; what is
