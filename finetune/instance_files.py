@@ -51,7 +51,7 @@ def write_instances(folder: Path, cases: Cases, target: Target, said: Iterable[C
                 arrays["weights"] = each.of(case.weights_H[:, None])[0]
             content = io.BytesIO()
             np.savez_compressed(content, **arrays)
-            write_atomic(folder / file, content.getvalue())
+            (folder / file).write_bytes(content.getvalue())
             grid = "x".join(map(str, each.grid))
             rows.append({"key": str(key), "study": each.study + 1, "image": each.image, "file": file, "grid": grid})
     write_atomic(folder / INSTANCES_FILE, as_csv(rows))

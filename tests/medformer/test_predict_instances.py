@@ -10,12 +10,14 @@ import PIL.Image
 import pytest
 
 from finetune.classifier.estimator import FewLabelClassifier
-from finetune.readers import read_new
+from finetune.readers import read_cases, read_new
 from medformer.cli import main
 from pretrain.bundle import save_bundle
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
-MIL = ["head=mil", "max_steps=5"]
+
+def mil(**options: object) -> dict:
+    return {"head": "mil", "max_steps": 5, "head_options": options}
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -40,10 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fitted(made: Path, out: Path, table: str, options: list[str]) -> Path:
-    words = ["finetune", "--model", str(made / "tiny"), "--data", str(made / "images"), "--csv", str(made / table)]
-    words += ["--folds", "2", "--repeats", "1"]
-    assert main([*words, "--set", *options, "--out", str(out)]) == 0
+def fitted(made: Path, out: Path, table: str, **options: object) -> Path:
+    (cases,) = read_cases(made / "images", csv=made / table).values()
+    FewLabelClassifier(made / "tiny", calibrate=False, **options).fit(cases).save(out)
     return out
 
 
@@ -53,9 +54,9 @@ def predicted(made: Path, model: Path, table: str, out: Path, *options: str) -> 
 
 
 def test_studies_of_bags_are_rows_of_a_table(made: Path, tmp_path: Path) -> None:
-    out = fitted(made, tmp_path / "out", "bags.csv", [*MIL, "head_options={instances: studies, pooling: attention}"])
+    out = fitted(made, tmp_path / "out", "bags.csv", **mil(instances="studies", pooling="attention"))
     assert predicted(made, out, "bags.csv", tmp_path) == 0
-    model = FewLabelClassifier.load(out / "classifier")
+    model = FewLabelClassifier.load(out)
     said = model.instances(read_new(made / "images", model.record_.recipe, csv=made / "bags.csv"))
     rows = rows_of(tmp_path / "instances" / "instances.csv")
     assert list(rows[0]) == ["key", "study", "p(a)", "p(b)", "weight"]
@@ -70,11 +71,11 @@ def test_studies_of_bags_are_rows_of_a_table(made: Path, tmp_path: Path) -> None
 
 
 def test_tokens_are_maps_in_their_grid(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = fitted(made, tmp_path / "out", "bags.csv", [*MIL, "head_options={pooling: attention, scales: [1, 2]}"])
+    out = fitted(made, tmp_path / "out", "bags.csv", **mil(pooling="attention", scales=[1, 2]))
     capsys.readouterr()
     assert predicted(made, out, "single.csv", tmp_path, "--show-paths") == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "instances")
-    model = FewLabelClassifier.load(out / "classifier")
+    model = FewLabelClassifier.load(out)
     said = model.instances(read_new(made / "images", model.record_.recipe, csv=made / "single.csv"))
     rows = rows_of(tmp_path / "instances" / "instances.csv")
     assert rows[3] == {"key": "03.png", "study": "1", "image": "image", "file": "000004.npz", "grid": "4x4"}
@@ -88,7 +89,7 @@ def test_tokens_are_maps_in_their_grid(made: Path, tmp_path: Path, capsys: pytes
 
 
 def test_without_paths_no_name_of_a_file_is_told(made: Path, tmp_path: Path) -> None:
-    out = fitted(made, tmp_path / "out", "bags.csv", [*MIL, "head_options={pooling: mean}"])
+    out = fitted(made, tmp_path / "out", "bags.csv", **mil(pooling="mean"))
     assert predicted(made, out, "bags.csv", tmp_path) == 0
     rows = rows_of(tmp_path / "instances" / "instances.csv")
     assert [(row["key"], row["study"]) for row in rows[:4]] == [
@@ -101,8 +102,8 @@ def test_without_paths_no_name_of_a_file_is_told(made: Path, tmp_path: Path) -> 
 def test_a_head_that_says_nothing_of_instances_is_refused_and_nothing_is_left(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = fitted(made, tmp_path / "out", "single.csv", ["head=attention", "max_steps=2"])
-    assert predicted(made, out, "single.csv", tmp_path) == 1
+    out = fitted(made, tmp_path / "out", "single.csv", head="attention", max_steps=2)
+    assert predicted(made, out, "single.csv", tmp_path) == 2
     assert "head attention says nothing of instances; fit with head mil" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -110,10 +111,10 @@ def test_a_head_that_says_nothing_of_instances_is_refused_and_nothing_is_left(
 def test_a_folder_that_exists_is_refused_unless_told_otherwise(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = fitted(made, tmp_path / "out", "single.csv", ["head_options.reads=mean"])
+    out = fitted(made, tmp_path / "out", "single.csv", head_options={"reads": "mean"})
     assert predicted(made, out, "single.csv", tmp_path) == 0
     (tmp_path / "p.csv").unlink()
-    assert predicted(made, out, "single.csv", tmp_path) == 1
+    assert predicted(made, out, "single.csv", tmp_path) == 2
     assert "instances" in capsys.readouterr().err and not (tmp_path / "p.csv").exists()
     assert predicted(made, out, "single.csv", tmp_path, "--overwrite") == 0
     assert len(rows_of(tmp_path / "instances" / "instances.csv")) == 48
