@@ -17,7 +17,7 @@ from tests.finetune.samples import TINY, blobs, tiny_backbone
 
 
 def mil(**options: object) -> dict:
-    return {"head": "mil", "max_steps": 5, "head_options": options}
+    return {"head": "mil", "max_steps": 2, "head_options": options}
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
