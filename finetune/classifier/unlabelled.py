@@ -18,13 +18,13 @@ TASKS = (Task.binary, Task.multiclass)
 """Whose probabilities the steppers that learn from unlabelled images guess."""
 
 
-def check_unlabelled(stepper: str, *, given: bool, target: Target) -> None:
+def check_unlabelled(stepper: str, *, given: bool, target: Target | None = None) -> None:
     """Refuse unlabelled images that nothing uses, and a stepper without the images that it learns from.
 
     Args:
         stepper: its name.
         given: whether there are unlabelled images.
-        target: what is learned.
+        target: what is learned, once it is known.
 
     Raises:
         ConfigError: says what is missing.
@@ -35,7 +35,7 @@ def check_unlabelled(stepper: str, *, given: bool, target: Target) -> None:
         raise ConfigError(f"unlabelled images are given, and stepper {stepper} uses none; {', '.join(users)} do")
     if uses and not given:
         raise ConfigError(f"stepper {stepper} learns from unlabelled images too, and none are given (unlabelled)")
-    if uses and target.task not in TASKS:
+    if uses and target is not None and target.task not in TASKS:
         raise ConfigError(
             f"stepper {stepper} guesses one class per case: a {target.task.name} target is not for it, expected "
             "binary or multiclass"
@@ -43,7 +43,7 @@ def check_unlabelled(stepper: str, *, given: bool, target: Target) -> None:
 
 
 def apart(unlabelled: Cases, others: Sequence[Cases]) -> tuple[Cases, int]:
-    """The unlabelled cases that are not among others, by their pixels and, where both know them, by their subjects.
+    """The unlabelled cases that are not among others, by their pixels and, where they can be compared, by their subjects.
 
     An unlabelled copy of a case that is held out would make the estimate look better than it is.
 
@@ -60,7 +60,8 @@ def apart(unlabelled: Cases, others: Sequence[Cases]) -> tuple[Cases, int]:
     digests = {digest for cases in others for digest in cases.digests()}
     fresh_N = np.array([digest not in digests for digest in unlabelled.digests()])
     for cases in others:
-        if cases.subjects is not None and unlabelled.subjects is not None:
+        if _comparable(cases, unlabelled):
+            assert cases.subjects is not None and unlabelled.subjects is not None
             fresh_N &= ~np.isin(unlabelled.subjects, cases.subjects)
     if not fresh_N.any():
         raise DataError(
@@ -68,6 +69,15 @@ def apart(unlabelled: Cases, others: Sequence[Cases]) -> tuple[Cases, int]:
             "a subject; none is left to learn from"
         )
     return (unlabelled if fresh_N.all() else unlabelled[fresh_N]), int((~fresh_N).sum())
+
+
+def _comparable(first: Cases, second: Cases) -> bool:
+    """Whether equal subjects are one: they are hashed names, or both were read at once; numbers are of one reading."""
+    if first.subjects is None or second.subjects is None:
+        return False
+    assert first.rows is not None and second.rows is not None
+    named = all(subjects.dtype.kind in "USO" for subjects in (first.subjects, second.subjects))
+    return named or first.pictures.home(first.rows)[0] is second.pictures.home(second.rows)[0]
 
 
 def check_mixable(stepper: str, cases: Cases) -> None:
