@@ -43,7 +43,7 @@ def check_unlabelled(stepper: str, *, given: bool, target: Target | None = None)
 
 
 def apart(unlabelled: Cases, others: Sequence[Cases]) -> tuple[Cases, int]:
-    """The unlabelled cases that are not among others, by their pixels and, where they can be compared, by their subjects.
+    """The unlabelled cases that are not among others, by their pixels and, where these can be compared, their subjects.
 
     An unlabelled copy of a case that is held out would make the estimate look better than it is.
 
