@@ -154,8 +154,9 @@ class ImageLearner:
         Every image of every study by itself, shape by shape; augmented as :meth:`logits` does it.
         """
         backbone = self._network.backbone
-        studies = [study for case in self._studies(rows) for study in case]
-        sizes = [len(case) for case in self._studies(rows)]
+        cases = self._studies(rows)
+        studies = [study for case in cases for study in case]
+        sizes = [len(case) for case in cases]
         numbers = np.concatenate([row * _MOST_STUDIES + np.arange(size) for row, size in zip(rows, sizes, strict=True)])
         device = next(backbone.parameters()).device
         for part in parts_of(backbone, studies):
