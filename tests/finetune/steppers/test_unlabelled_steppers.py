@@ -84,10 +84,34 @@ def test_without_weight_on_unlabelled_cases_the_fit_is_the_plain_one(stepper: st
     assert not torch.equal(fitted(stepper, {}, steps=30)[0], plain)
 
 
-@pytest.mark.parametrize("stepper", ["mixmatch", "pseudo_labels"])
-def test_clusters_that_labels_alone_do_not_tell_are_told_with_unlabelled_cases(stepper: str) -> None:
-    plain, better = fitted("plain", {})[1], fitted(stepper, {})[1]
-    assert better > plain + 0.05, (plain, better)
+def test_clusters_that_labels_alone_do_not_tell_are_told_with_mixmatch() -> None:
+    plain, better = fitted("plain", {})[1], fitted("mixmatch", {})[1]
+    assert better > plain + 0.1, (plain, better)
+
+
+def among_noise(stepper: str, seed: int) -> float:
+    """AUC of unlabelled cases by a head on 20 channels, one of which tells the class; six cases have labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(300) % 2
+    points = generator.normal(size=(300, 20)).astype(np.float32)
+    points[:, 0] += 6 * labels - 3
+    objective = Objective.of(
+        create_target("binary", "ab"), labels[:6, None], balanced=False, drawn_evenly=False, loss="nll", unlabelled=294
+    )
+    torch.manual_seed(0)
+    readout = Readout(create_head("linear", 20, 1, {"reads": "embedding", "dropout": 0.3}), None)
+    learner = CachedLearner(readout, CaseFeatures(torch.from_numpy(points)), Rates(0.02, 0.0, 1.0, 0.0))
+    recipe = Recipe(200, Drawing(64, 0), stepper, stepper_config(stepper, {}))
+    fit_steps(learner, objective, np.arange(6), recipe, 200)
+    said = learner.logits(np.arange(6, 300), None).detach().numpy()[:, 0]
+    return float(roc_auc_score(labels[6:], said))
+
+
+def test_guessed_labels_help_where_few_labels_leave_the_direction_open() -> None:
+    plain, better = (
+        np.mean([among_noise(stepper, seed) for seed in range(3)]) for stepper in ("plain", "pseudo_labels")
+    )
+    assert better > plain + 0.02, (plain, better)
 
 
 @pytest.mark.parametrize("stepper", CACHED)
