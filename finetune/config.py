@@ -125,6 +125,8 @@ class FinetuneConfig(ImagesConfig, FitConfig):
     Attributes:
         model: folder of a bundle, ``name@alias`` of the registry, or the name of a fresh network.
         data: MedMNIST npz, folder of shards, or folder of images.
+        unlabelled: further images without labels: folder, npz or shards, read as ``data`` was; for steppers that learn
+            from them.
         per_class: labels per class to use; None for all of the train split, unless ``fraction`` is given.
         fraction: share of each class to use.
         folds: of the cross-validation that estimates how good the classifier is, where no test split is given; 0 for no
@@ -136,6 +138,7 @@ class FinetuneConfig(ImagesConfig, FitConfig):
 
     model: str
     data: Path
+    unlabelled: Path | None = None
     per_class: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
     folds: int = Field(default=5, ge=0)

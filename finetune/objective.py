@@ -29,6 +29,7 @@ class Objective:
         weights: of the cases, ``(N,)`` of mean 1.
         offset: brings log scores back to the given prevalence, ``(C,)``; None where nothing moved it.
         loss_name: ``nll`` or ``focal``.
+        unlabelled: so many cases without labels follow the given ones, for steppers that learn from them.
     """
 
     target: Target
@@ -37,9 +38,24 @@ class Objective:
     weights: Tensor
     offset: Tensor | None
     loss_name: Loss = "nll"
+    unlabelled: int = 0
+
+    @property
+    def unlabelled_rows(self) -> np.ndarray:
+        """The rows of the cases without labels, which come after all with labels."""
+        return len(self.labels) + np.arange(self.unlabelled)
 
     @classmethod
-    def of(cls, target: Target, labels: np.ndarray, *, balanced: bool, drawn_evenly: bool, loss: Loss) -> Objective:
+    def of(
+        cls,
+        target: Target,
+        labels: np.ndarray,
+        *,
+        balanced: bool,
+        drawn_evenly: bool,
+        loss: Loss,
+        unlabelled: int = 0,
+    ) -> Objective:
         """The objective of labels.
 
         Args:
@@ -49,6 +65,7 @@ class Objective:
             drawn_evenly: batches hold all classes equally often, by the sampler; weights would do it twice.
             loss: the negative log likelihood, or the focal loss (Lin et al., ICCV 2017, eq. 4) that lets go of cases
                 that are told already. The latter is of classes only.
+            unlabelled: how many cases without labels follow.
 
         Raises:
             ConfigError: the loss, or how batches are drawn, does not fit the target.
@@ -66,6 +83,7 @@ class Objective:
             torch.from_numpy(weights).float(),
             None if offset is None else torch.from_numpy(offset),
             loss,
+            unlabelled,
         )
 
     def per_case(self, logits_BK: Tensor, rows: np.ndarray) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from finetune.census import describe
 from finetune.classifier.estimate import REPEATS, Estimate, cross_validated, scored_on
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
 from finetune.classifier.record import FitRecord
+from finetune.classifier.unlabelled import apart, check_unlabelled
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
 from finetune.predictions import rows_of
 from finetune.progress import counted
-from finetune.readers import read_cases
+from finetune.readers import read_cases, read_new
 from finetune.scoring import Scores
 from finetune.strategies import create_strategy
 from finetune.study.arms import arms_of
@@ -81,6 +82,7 @@ def finetune(
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
+    check_unlabelled(config.stepper, given=config.unlabelled is not None)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     open_backbone(source, config.seed)  # what is no model is refused before images are read, which may take long
     splits = read(config.data, config)
@@ -100,8 +102,11 @@ def finetune(
         if given.target.classifies and given.task is not Task.multilabel:
             require_all_classes(given)
         model = _model(config, source, given)
-        model.fit(given, index_sha256=index_sha256)
-        estimates, notes = _estimates(config, model, given, splits)
+        unlabelled, left_out = _unlabelled(config, train, splits)
+        model.fit(given, index_sha256=index_sha256, unlabelled=unlabelled)
+        estimates, notes = _estimates(config, model, given, splits, unlabelled)
+        if left_out:
+            notes.append(f"{left_out} unlabelled cases are among those of a held-out split and are left out.")
         kept = {name: estimate.as_json() for name, estimate in estimates.items()}
         model.save(partial / "classifier", estimate=finite(kept))
         rows = []
@@ -125,8 +130,26 @@ def _model(config: FinetuneConfig, source: str | Path | BundleReference, cases: 
     return kind(source, organ=organ, modality=modality, seed=config.seed, device=config.device, **config.params)
 
 
+def _unlabelled(config: FinetuneConfig, train: Cases, splits: Mapping[str, Cases]) -> tuple[Cases | None, int]:
+    """The unlabelled cases, without those of a split that is scored, and how many these are."""
+    if config.unlabelled is None:
+        return None, 0
+    if train.recipe is None:
+        raise DataError(f"{config.data}: how its images were prepared is not known, so none can be read like them")
+    with counted("studies", "reading unlabelled") as told:
+        found = read_new(
+            config.unlabelled, train.recipe, show_paths=config.show_paths, on_error=config.on_error, progress=told
+        )
+    held = [cases for name, cases in splits.items() if name != "train"]
+    return apart(replace(found, labels=None), held)
+
+
 def _estimates(
-    config: FinetuneConfig, model: FewLabelModel, given: Cases, splits: Mapping[str, Cases]
+    config: FinetuneConfig,
+    model: FewLabelModel,
+    given: Cases,
+    splits: Mapping[str, Cases],
+    unlabelled: Cases | None,
 ) -> tuple[dict[str, Estimate], list[str]]:
     """On each split that was set aside; by cross-validation where there is none; and what has to be said."""
     held = [split for split in ("val", "test") if split in splits]
@@ -137,7 +160,9 @@ def _estimates(
     trains = create_strategy(config.strategy, config.strategy_options).trains_backbone
     repeats = config.repeats or (1 if trains else REPEATS)
     try:
-        found = cross_validated(model, given, folds=config.folds, repeats=repeats, seed=config.seed)
+        found = cross_validated(
+            model, given, folds=config.folds, repeats=repeats, seed=config.seed, unlabelled=unlabelled
+        )
     except DataError as error:
         return {}, [f"No estimate: {error}."]
     return {CROSS_VALIDATION: found}, []

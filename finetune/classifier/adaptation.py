@@ -118,7 +118,7 @@ def adapt_head(
     """
     backbone.eval()
     dense = new_readout(backbone, given, plan, plan.seed).head.needs_tokens
-    features = features_of(backbone, given.cases, dense=dense)
+    features = features_of(backbone, given.shown, dense=dense)
 
     def build(schedule: Schedule, rows: np.ndarray, seed: int) -> CachedLearner:
         reseed(seed)
@@ -160,7 +160,7 @@ def adapt_network(
         strategy.prepare(network.backbone)
         reseed(seed, device)  # dropout and stochastic depth draw from here on
         rates = plan.rates(schedule.rate)
-        return ImageLearner(network, given.cases, strategy, rates, augmented=plan.augmented, seed=seed)
+        return ImageLearner(network, given.shown, strategy, rates, augmented=plan.augmented, seed=seed)
 
     with seeded(plan.seed, device):
         found = _trained(build, given, folds, plan, schedules, stop=stop)

@@ -20,6 +20,7 @@ from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelModel
 from finetune.classifier.threshold import OperatingPoint, operating_point, sensitivity_specificity
+from finetune.classifier.unlabelled import apart
 from finetune.progress import progress, unwatched
 from finetune.scores.bootstrap import Interval
 from finetune.scoring import Scores
@@ -118,7 +119,13 @@ def scored_on(model: FewLabelModel, test: Cases, *, seed: int, name: str = "test
 
 
 def cross_validated(
-    model: FewLabelModel, cases: Cases, *, folds: int = FOLDS, repeats: int = REPEATS, seed: int = 0
+    model: FewLabelModel,
+    cases: Cases,
+    *,
+    folds: int = FOLDS,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    unlabelled: Cases | None = None,
 ) -> Estimate:
     """Repeated, stratified cross-validation by subjects; every choice is made anew within each fold.
 
@@ -128,6 +135,8 @@ def cross_validated(
         folds: of each repeat; fewer where a class has fewer subjects.
         repeats: how often the cases are cut anew.
         seed: of the cuts.
+        unlabelled: learned from in every fold, without those that are among ``cases`` or of their subjects: each of
+            these is held out once.
 
     Raises:
         DataError: a class has a single subject, so that no model can be fitted without it.
@@ -138,6 +147,8 @@ def cross_validated(
         raise DataError(
             f"{cases.name}: a class has a single subject; an estimate needs two in every class, better fifteen"
         )
+    if unlabelled is not None:
+        unlabelled, _ = apart(unlabelled, [cases])
     said = np.full((repeats, len(cases), len(target.classes)), np.nan)
     points = _Points(np.zeros(len(cases)))
     with progress(repeats * folds, "fits", "cross-validation") as shown:
@@ -146,7 +157,7 @@ def cross_validated(
             for fold in range(int(fold_N.max()) + 1):
                 train, held = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
                 with unwatched():
-                    fitted = clone(model).set_params(seed=model.seed + repeat).fit(cases[train])
+                    fitted = clone(model).set_params(seed=model.seed + repeat).fit(cases[train], unlabelled=unlabelled)
                     said[repeat, held] = _columns(fitted, cases, held, len(target.classes))
                 point = chosen_point(fitted) if repeat == 0 else None
                 if point is not None:

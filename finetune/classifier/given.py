@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from finetune.cases import Cases
+from finetune.classifier.unlabelled import together
 from finetune.fit.loop import Recipe
 from finetune.fit.schedules import Schedule
 from finetune.objective import Loss, Objective
@@ -30,12 +32,19 @@ class Given:
         labels: ``(N, L)``.
         target: what they are labels of, fitted to them.
         subjects: number of the subject of each case; None where each is its own.
+        unlabelled: further cases, for steppers that learn from them; none of them is labelled or held out.
     """
 
     cases: Cases
     labels: np.ndarray
     target: Target
     subjects: np.ndarray | None
+    unlabelled: Cases | None = None
+
+    @cached_property
+    def shown(self) -> Cases:
+        """What learners see: the labelled cases, then the unlabelled ones."""
+        return self.cases if self.unlabelled is None else together(self.cases, self.unlabelled)
 
     @property
     def strata(self) -> np.ndarray:
@@ -92,7 +101,12 @@ class Plan:
     def objective(self, given: Given) -> Objective:
         """Of all given labels."""
         return Objective.of(
-            given.target, given.labels, balanced=self.balanced, drawn_evenly=self.evenly, loss=self.loss
+            given.target,
+            given.labels,
+            balanced=self.balanced,
+            drawn_evenly=self.evenly,
+            loss=self.loss,
+            unlabelled=0 if given.unlabelled is None else len(given.unlabelled),
         )
 
     def recipe(self, schedule: Schedule, seed: int | None = None, cycles: int | None = None) -> Recipe:

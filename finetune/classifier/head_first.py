@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from finetune.fit.schedules import Schedule
 from finetune.heads import CaseFeatures, head_config
 from finetune.heads.linear import DEFAULT_READS, SINGLE_READS, LinearHead
 from finetune.splits import cross_folds
+from finetune.steppers import stepper_config, stepper_named
 from pretrain.backbone import Medformer
 
 
@@ -58,6 +60,8 @@ class HeadFirst:
         device = next(readout.parameters()).device
         learner = CachedLearner(readout.cpu(), self._features(readout), self._plan.rates(schedule.rate))
         recipe = self._plan.recipe(schedule, seed, cycles=1)
+        if stepper_named(recipe.stepper).needs_backbone:
+            recipe = replace(recipe, stepper="plain", stepper_config=stepper_config("plain", None))
         fit_steps(learner, self._plan.objective(self._given), rows, recipe, schedule.steps)
         readout.to(device)
 
@@ -66,11 +70,11 @@ class HeadFirst:
 
     @cached_property
     def _dense(self) -> CaseFeatures:
-        return features_of(self._backbone, self._given.cases, dense=True)
+        return features_of(self._backbone, self._given.shown, dense=True)
 
     @cached_property
     def _embeddings(self) -> CaseFeatures:
-        return features_of(self._backbone, self._given.cases, dense=False)
+        return features_of(self._backbone, self._given.shown, dense=False)
 
     def _linear(self, rows: np.ndarray) -> Selected:
         key = rows.tobytes()

@@ -24,6 +24,8 @@ from finetune.classifier.predictor import Prediction, Predictor
 from finetune.classifier.record import FitRecord
 from finetune.classifier.seen import Seen
 from finetune.classifier.settings import Settings, check_parameters
+from finetune.classifier.unlabelled import apart, check_mixable, check_unlabelled
+from finetune.steppers import stepper_named
 from finetune.targets import Target
 from pretrain.backbone import Medformer
 
@@ -177,6 +179,7 @@ class FewLabelModel(BaseEstimator):
         y: np.ndarray | None = None,
         groups: np.ndarray | None = None,
         *,
+        unlabelled: np.ndarray | Cases | None = None,
         spacing_mm: Sequence[float] | np.ndarray | None = None,
         index_sha256: str = "",
     ) -> Self:
@@ -188,8 +191,11 @@ class FewLabelModel(BaseEstimator):
             y: ``(N,)`` labels of any type, or ``(N, L)`` 0/1 for a multi-label task; numbers for a regression. Left
                 out, those of the cases.
             groups: the subject of each case; a subject is never on both sides of a split. Left out, those of the cases.
+            unlabelled: further images like ``X`` without labels, for a stepper that learns from them. Those among
+                ``X``, by their pixels or their subject, are left out and counted. Labels they have are not looked at.
             spacing_mm: distance of voxels along each spatial axis of images in an array, one for all or ``(N, A)`` with
-                NaN where it is not known; None when nothing is known. Give it when predicting, too.
+                NaN where it is not known; None when nothing is known. Give it when predicting, too. Of unlabelled
+                images in an array the one for all is taken.
             index_sha256: of the index file that chose the cases, for the record.
 
         Raises:
@@ -205,9 +211,15 @@ class FewLabelModel(BaseEstimator):
             counted = "no" if groups is None else len(groups)
             raise DataError(f"{len(cases)} images, {len(labels)} labels, {counted} groups")
         target = target.fitted_to(labels)
+        check_unlabelled(self.stepper, given=unlabelled is not None, target=target)
         subjects_N = None if groups is None else distinct(groups, "groups")[1]
         seen = Seen.of(cases)
-        given = Given(cases, labels, target, subjects_N)
+        further, left_out = None, 0
+        if unlabelled is not None:
+            further, left_out = self._unlabelled(unlabelled, replace(cases, subjects=groups), seen, spacing_mm)
+        given = Given(cases, labels, target, subjects_N, further)
+        if further is not None and stepper_named(self.stepper).mixes:
+            check_mixable(self.stepper, given.shown)
         opened = open_backbone(self.backbone, self.seed)
         opened.module.to(self.device)
         settings = Settings(opened.pretrained, self.get_params(deep=False))
@@ -241,6 +253,8 @@ class FewLabelModel(BaseEstimator):
             calibrated_on=counted_on,
             data={"name": cases.name, "licence": cases.licence, **cases.source},
             recipe=None if cases.recipe is None else dict(cases.recipe),
+            unlabelled_images=0 if further is None else len(further),
+            unlabelled_left_out=left_out,
         )
         return self
 
@@ -371,6 +385,14 @@ class FewLabelModel(BaseEstimator):
             modality=word(Modality, self.modality),
             spacing_mm=spacing_rows(spacing_mm, X, "X"),
         )
+
+    def _unlabelled(
+        self, given: np.ndarray | Cases, labelled: Cases, seen: Seen, spacing_mm: Sequence[float] | np.ndarray | None
+    ) -> tuple[Cases, int]:
+        """The unlabelled cases, checked as new ones are, and how many are left out."""
+        one = spacing_mm is not None and np.ndim(spacing_mm) == 1 and not isinstance(given, Cases)
+        cases = replace(self._cases(given, spacing_mm if one else None), name="unlabelled", labels=None)
+        return apart(seen.fitting(cases), [labelled])
 
     def _labels(self, cases: Cases, y: Any) -> tuple[np.ndarray | None, np.ndarray, Target]:
         """The classes, if there are any, the labels ``(N, L)``, and the target."""

@@ -26,6 +26,8 @@ class FitRecord:
         calibrated_on: how many held-out cases that, and the sets, were fitted on.
         data: name, licence and digests of the data.
         recipe: how images were read and prepared; None for arrays.
+        unlabelled_images: cases without labels that were learned from.
+        unlabelled_left_out: cases that were given without labels and are among the labelled ones, or of their subjects.
     """
 
     backbone: str
@@ -43,6 +45,8 @@ class FitRecord:
     calibrated_on: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] | None = None
+    unlabelled_images: int = 0
+    unlabelled_left_out: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -16,7 +16,7 @@ from finetune.classifier.given import Given, Plan
 from finetune.fit.schedules import SCHEDULES, Schedule, candidates
 from finetune.heads import head_config
 from finetune.splits import carved, cross_folds, selection_folds, smallest_class
-from finetune.steppers import stepper_config
+from finetune.steppers import stepper_config, stepper_named
 from finetune.strategies import create_strategy
 from pretrain.backbone import Medformer
 
@@ -60,7 +60,12 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     steps, members = params["max_steps"], params["members"]
     if params["ensemble"] == "snapshots" and steps is not None and steps < members:
         raise ConfigError(f"{members} snapshots need at least as many steps, found {steps}")
-    solved = params["head"] == "linear" and not strategy.trains_backbone
+    if stepper_named(params["stepper"]).needs_backbone and not strategy.trains_backbone:
+        raise ConfigError(
+            f"stepper {params['stepper']} is for strategies that train the backbone, and {params['strategy']} does not"
+        )
+    # A stepper that does more than follow the gradient of the labels gives another head than their optimum.
+    solved = params["head"] == "linear" and not strategy.trains_backbone and params["stepper"] == "plain"
     for name, least in (("loss", "nll"), ("mixup", 0), ("mc_dropout", 0)):
         if solved and params[name] != least:
             raise ConfigError(
@@ -117,7 +122,8 @@ class Settings:
         plan.objective(given)  # refuses what does not fit the target before anything is computed
         if create_strategy(plan.strategy, plan.strategy_options).trains_backbone:
             return self._adapt_network(backbone, given, plan)
-        every = plan.head == "linear" or plan.ensemble == "folds"
+        solved = plan.head == "linear" and plan.stepper == "plain"
+        every = solved or plan.ensemble == "folds"
         folds = (cross_folds if every else selection_folds)(strata_N, plan.seed, given.subjects)
         if not folds:
             said = _NOTHING_HELD_OUT
@@ -125,7 +131,7 @@ class Settings:
             said = "carved fifth of the given labels"
         else:
             said = f"{len(folds)}-fold cross-validation within the given labels"
-        if plan.head == "linear":
+        if solved:
             return adapt_linear(backbone, given, folds, plan), said
         steps, rate = self.params["max_steps"] or SCHEDULES[0].steps, self.params["learning_rate"] or SCHEDULES[0].rate
         stop = plan.ensemble != "snapshots"

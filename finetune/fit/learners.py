@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
+from data_shards.vocabulary import Task
 from finetune.cases import Cases
-from finetune.fit.encoding import encode, parts_of
+from finetune.fit.encoding import Inputs, encode, parts_of, spacing_of
 from finetune.fit.network import Network, Readout
 from finetune.fit.room import studies_at_once
 from finetune.heads import CaseFeatures
@@ -19,6 +20,9 @@ from finetune.images import Study
 from finetune.objective import Objective
 from finetune.strategies import Rates, Stage, Strategy
 from pretrain.backbone import normalise
+from pretrain.backbone.study import Features
+from pretrain.metadata import Metadata
+from pretrain.spacing import as_spacing, on_device
 from pretrain.views import ViewConfig, augment
 from pretrain.views.counter_rng import sample_keys
 
@@ -153,6 +157,39 @@ class ImageLearner:
             others[part.places] = np.roll(rows[part.places], 1)
         return self._logits(rows, step, share), others
 
+    def dense(self, rows: np.ndarray, step: int) -> Iterator[tuple[Features, Tensor, int]]:
+        """Features with tokens of augmented images of one shape, these images, and the stride of the tokens.
+
+        Every image of every study by itself, shape by shape; augmented as :meth:`logits` does it.
+        """
+        backbone = self._network.backbone
+        cases = self._studies(rows)
+        studies = [study for case in cases for study in case]
+        sizes = [len(case) for case in cases]
+        numbers = np.concatenate([row * _MOST_STUDIES + np.arange(size) for row, size in zip(rows, sizes, strict=True)])
+        device = next(backbone.parameters()).device
+        for part in parts_of(backbone, studies):
+            for name, _ in part.studies[0].sorted_images:
+                each = [study.images[name] for study in part.studies]
+                spacing_BA = spacing_of(each)
+                images = torch.from_numpy(np.stack([image.pixels for image in each])).to(device)
+                made = self._inputs(step)(images, numbers[part.places], spacing_BA)
+                organ = torch.tensor([int(study.organ) for study in part.studies], device=device)
+                modality = torch.tensor([int(image.modality) for image in each], device=device)
+                metadata = Metadata(organ, modality, torch.full_like(organ, int(Task.self_supervised)))
+                spacing = on_device(as_spacing(spacing_BA), device)
+                yield backbone.features(made, metadata, spacing, dense=True), made, int(backbone.stride)
+
+    def _inputs(self, step: int | None) -> Inputs:
+        """What makes the network's input of uint8 images."""
+
+        def inputs(images: Tensor, numbers_B: np.ndarray, spacing_BA: Tensor | None) -> Tensor:
+            if step is None or not self._augmented:
+                return normalise(images)
+            return augment(images, sample_keys(self._seed, step, 0, numbers_B, 0), LIGHT, spacing_BA)
+
+        return inputs
+
     def _studies(self, rows: Sequence[int] | np.ndarray) -> list[list[Study]]:
         return [self._cases.studies_of(int(case)) for case in rows]
 
@@ -172,10 +209,7 @@ class ImageLearner:
         numbers = np.concatenate([case * _MOST_STUDIES + np.arange(len(mine)) for case, mine in pairs])
 
         def inputs(images: Tensor, numbers_B: np.ndarray, spacing_BA: Tensor | None) -> Tensor:
-            if step is None or not self._augmented:
-                made = normalise(images)
-            else:
-                made = augment(images, sample_keys(self._seed, step, 0, numbers_B, 0), LIGHT, spacing_BA)
+            made = self._inputs(step)(images, numbers_B, spacing_BA)
             return made if share is None else share * made + (1 - share) * made.roll(1, 0)
 
         dense = network.readout.head.needs_tokens

@@ -71,12 +71,18 @@ class Stepper(abc.ABC):
 
     Attributes:
         Config: the options.
+        learns_unlabelled: whether it learns from unlabelled cases too, which are then required.
+        mixes: whether it mixes labelled and unlabelled cases, which then have one size.
+        needs_backbone: whether it is for strategies that train the backbone alone.
     """
 
     class Config(Document):
         """No options."""
 
     name: ClassVar[str]
+    learns_unlabelled: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+    needs_backbone: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -43,9 +43,21 @@ class PlainStepper(Stepper):
     def step(self, number: int) -> float:
         """One step. The loss is a mean over cases, so the gradients of parts add up to that of the batch."""
         batch = next(self._batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = self.gradient(batch, number) + self.further(number)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.drawing.clip_norm)
+        self.optimizer.step()
+        return total
+
+    def gradient(self, batch: np.ndarray, number: int) -> float:
+        """Add the gradient of a batch; returns its loss.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
         mixup = self.drawing.mixup
         share = float(self._shares.beta(mixup, mixup)) if mixup else None
-        self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for start in range(0, len(batch), self.learner.at_once):
             part = batch[start : start + self.learner.at_once]
@@ -56,10 +68,12 @@ class PlainStepper(Stepper):
                 )
             loss.backward()
             total += float(loss.detach())
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self.drawing.clip_norm)
-        self.optimizer.step()
         return total
+
+    def further(self, number: int) -> float:
+        """Add the gradient of what is learned beside the batch, and return its loss; here nothing is."""
+        del number
+        return 0.0
 
     def _loss(self, rows: np.ndarray, number: int, share: float | None) -> torch.Tensor:
         if share is None:

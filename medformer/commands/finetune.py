@@ -32,6 +32,13 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         help="folder of DICOM, NIfTI, PNG, JPEG, TIFF or NPY images, MedMNIST npz, or folder of shards",
     )
+    parser.add_argument(
+        "--unlabelled",
+        default=given,
+        type=Path,
+        metavar="DATA",
+        help="further images without labels, folder, npz or shards, for a stepper that learns from them",
+    )
     add_data_options(parser)
     group = parser.add_argument_group("the fit")
     group.add_argument(
@@ -93,6 +100,9 @@ def told(result: FinetuneResult) -> list[str]:
     if train.subjects is not None:
         count += f", {len(set(train.subjects.tolist()))} subjects"
     lines = [f"{train.name}: {count}, seed {record.seed}"]
+    if record.unlabelled_images:
+        left = f", {record.unlabelled_left_out} left out, which are labelled" if record.unlabelled_left_out else ""
+        lines.append(f"learned from {record.unlabelled_images} unlabelled cases, too{left}")
     lines.append(f"choice of hyper-parameters: {record.selection}")
     if record.members > 1:
         lines.append(f"an ensemble of {record.members} models")
