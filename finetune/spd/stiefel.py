@@ -60,3 +60,9 @@ class ManifoldAdamW(torch.optim.AdamW):
             direction = direction + momentum * tangent(weight, state["momentum"])
         weight.copy_(retracted(weight - rate * direction))
         state["momentum"] = direction
+
+
+def optimizer_of(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """AdamW, which keeps groups on their manifold where there are any."""
+    on_manifold = any("manifold" in group for group in groups)
+    return ManifoldAdamW(groups) if on_manifold else torch.optim.AdamW(groups)

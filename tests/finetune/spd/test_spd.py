@@ -51,7 +51,7 @@ def test_columns_stay_orthonormal_over_10000_steps() -> None:
 
 
 def test_newton_schulz_reaches_the_root_with_enough_iterations() -> None:
-    for condition, iterations in ((10, 10), (1e3, 15), (1e5, 20)):
+    for condition, iterations in ((10, 11), (1e3, 15), (1e5, 20)):
         matrix = with_values(torch.logspace(0, float(torch.tensor(condition).log10()), 64).tolist())
         exact = square_root(matrix)
         assert (newton_schulz(matrix, iterations) - exact).norm() / exact.norm() <= 1e-6
