@@ -68,3 +68,10 @@ def test_covariance_ignores_padding_and_order_and_constant_tokens_are_finite() -
     constant = torch.ones(1, 5, 3, requires_grad=True)
     logarithm(shrunk(covariance(constant), 0.1)).sum().backward()
     assert constant.grad is not None and constant.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("condition", "after_3", "after_5"), [(1, 0.56, 0.24), (3, 0.41, 0.19), (5, 0.33, 0.15)])
+def test_newton_schulz_is_not_yet_the_root_after_five_steps(condition, after_3, after_5) -> None:
+    matrix = torch.diag(torch.logspace(0, condition, 64, dtype=torch.float64))
+    errors = [float((newton_schulz(matrix, k) - matrix.sqrt()).norm() / matrix.sqrt().norm()) for k in (3, 5)]
+    assert errors == pytest.approx([after_3, after_5], abs=0.006)
