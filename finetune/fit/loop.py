@@ -16,8 +16,8 @@ import torch
 
 from data_shards.support.errors import TrainingError
 from finetune.objective import Objective
-from finetune.splits import Folds
 from finetune.spd.stiefel import optimizer_of
+from finetune.splits import Folds
 from finetune.steppers import Drawing, Learner, stepper_named
 from finetune.strategies import Stage
 
