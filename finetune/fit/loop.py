@@ -16,6 +16,7 @@ import torch
 
 from data_shards.support.errors import TrainingError
 from finetune.objective import Objective
+from finetune.spd.stiefel import optimizer_of
 from finetune.splits import Folds
 from finetune.steppers import Drawing, Learner, stepper_named
 from finetune.strategies import Stage
@@ -87,7 +88,7 @@ def train(
         moving = {id(parameter) for parameter in stage.parameters}
         for parameter, _ in before:
             parameter.requires_grad_(id(parameter) in moving)
-        optimizer = torch.optim.AdamW(stage.groups)
+        optimizer = optimizer_of(stage.groups)
         peaks = [group["lr"] for group in optimizer.param_groups]
         stepper = stepper_named(recipe.stepper)(
             learner, objective, optimizer, rows, recipe.drawing, recipe.stepper_config

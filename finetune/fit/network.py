@@ -57,6 +57,7 @@ class Readout(nn.Module):
                 "params": group["params"],
                 "lr": rate * group.get("lr_scale", 1.0),
                 "weight_decay": group.get("weight_decay", weight_decay),
+                **({"manifold": group["manifold"]} if "manifold" in group else {}),
             }
             for group in self.head.param_groups()
         ]

@@ -1,0 +1,1 @@
+"""Layers on symmetric positive definite matrices: covariance pooling, eigen-functions, the Stiefel manifold."""
