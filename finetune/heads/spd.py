@@ -1,11 +1,13 @@
-"""Second-order pooling: the covariance of the tokens, mapped on the manifold of positive definite matrices, then linear.
+"""Second-order pooling: the covariance of the tokens, mapped on the manifold of such matrices, then one linear layer.
 
-SPDNet (Huang and Van Gool, AAAI 2017): BiMap ``W' X W`` and ReEig in turn, then LogEig; or, in its place, the square root
-by Newton-Schulz (Li et al., iSQRT-COV, CVPR 2018). Tells cases apart whose means are equal and whose correlations differ.
+SPDNet (Huang and Van Gool, AAAI 2017): BiMap ``W' X W`` and ReEig in turn, then LogEig; or, in its place, the square
+root by Newton-Schulz (Li et al., iSQRT-COV, CVPR 2018). It tells cases apart whose means are equal and whose
+correlations differ.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -14,7 +16,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from data_shards.support.documents import Document
-from data_shards.support.errors import DataError
+from data_shards.support.errors import ConfigError, DataError
 from finetune.heads.base import Head, register_head
 from finetune.heads.features import CaseFeatures
 from finetune.spd.covariance import covariance, shrunk
@@ -34,7 +36,7 @@ class SpdHead(Head):
         config: the options.
 
     Raises:
-        ValueError: a size of ``dims`` is above the one before it.
+        ConfigError: a size of ``dims`` is above the one before it.
     """
 
     class Config(Document):
@@ -50,11 +52,14 @@ class SpdHead(Head):
     def __init__(self, dim: int, outputs: int, config: Any) -> None:
         super().__init__(dim, outputs, config)
         sizes = [dim, min(config.channels, dim), *config.dims]
-        if any(size < 1 or size > before for before, size in zip(sizes[:-1], sizes[1:], strict=True)):
-            raise ValueError(f"head spd: dims {config.dims} must fall from {sizes[1]} and be at least 1")
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.maps = nn.ParameterList([nn.Parameter(orthonormal(before, size)) for before, size in pairs])
+        if any(size < 1 or size > before for before, size in pairwise(sizes)):
+            raise ConfigError(
+                f"head spd: dims {config.dims}: sizes are at least 1, none above the one before, {sizes[1]}"
+            )
+        self.maps = nn.ParameterList([nn.Parameter(orthonormal(before, size)) for before, size in pairwise(sizes)])
         self.shrinkage = nn.Parameter(torch.logit(torch.tensor([config.shrinkage])))
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.norm_pooled = nn.LayerNorm(sizes[-1] * (sizes[-1] + 1) // 2, elementwise_affine=False)
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(sizes[-1] * (sizes[-1] + 1) // 2, outputs)
         trunc_normal_(self.linear.weight, std=0.02)
@@ -64,8 +69,11 @@ class SpdHead(Head):
         """As of every head, but the maps stay on the Stiefel manifold."""
         return [
             {"params": list(self.maps), "manifold": "stiefel", "weight_decay": 0.0},
-            {"params": [self.linear.weight]},
-            {"params": [self.linear.bias, self.shrinkage], "weight_decay": 0.0},
+            # The vector is of unit size over its many coordinates, most of which all cases share; the differences that
+            # tell classes apart are small, and at the rate of other heads the layer hardly leaves its start.
+            {"params": [self.linear.weight], "lr_scale": 10.0},
+            {"params": [self.linear.bias], "lr_scale": 10.0, "weight_decay": 0.0},
+            {"params": [self.shrinkage], "weight_decay": 0.0},
         ]
 
     def pool(self, features: CaseFeatures) -> Tensor:
@@ -80,7 +88,9 @@ class SpdHead(Head):
             raise DataError(f"head spd: a covariance needs two tokens at least, a case has {fewest}")
         with torch.autocast(tokens_BTD.device.type, enabled=False):
             reduce, *maps = self.maps
-            matrix = shrunk(covariance(tokens_BTD.to(reduce.dtype) @ reduce, weight_BT), self.shrinkage.sigmoid())
+            matrix = shrunk(
+                covariance(self.norm(tokens_BTD.to(reduce.dtype)) @ reduce, weight_BT), self.shrinkage.sigmoid()
+            )
             for weight in maps:
                 matrix = weight.mT @ rectified(matrix) @ weight
             root = logarithm(matrix) if self.config.map == "log" else newton_schulz(matrix, self.config.iterations)
@@ -88,5 +98,5 @@ class SpdHead(Head):
 
     def forward(self, features: CaseFeatures) -> Tensor:
         """Outputs ``(B, O)``."""
-        outputs_BO: Tensor = self.linear(self.dropout(self.pool(features)))
+        outputs_BO: Tensor = self.linear(self.dropout(self.norm_pooled(self.pool(features))))
         return outputs_BO

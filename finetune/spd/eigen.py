@@ -1,8 +1,8 @@
 """Functions of symmetric matrices by their eigenvalues, with the exact gradient (Daleckii and Krein).
 
-The gradient of ``U f(L) U'`` is ``U (K o (U' sym(G) U)) U'`` with ``K_ij = (f(l_i) - f(l_j)) / (l_i - l_j)`` and ``f'(l)``
-where eigenvalues are equal, which they often are after :func:`rectified`. There the automatic
-gradient of ``eigh`` is wrong.
+The gradient of ``U f(L) U'`` is ``U (K o (U' sym(G) U)) U'`` with ``K_ij = (f(l_i) - f(l_j)) / (l_i - l_j)`` and
+``f'(l)`` where eigenvalues are equal, which they often are after :func:`rectified`. There the automatic gradient of
+``eigh`` is wrong.
 """
 
 from __future__ import annotations
