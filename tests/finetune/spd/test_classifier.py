@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data_shards.support.errors import ConfigError
 from finetune.classifier.estimator import FewLabelClassifier
@@ -24,7 +25,7 @@ def test_it_learns_and_comes_back_as_it_was(tmp_path: Path, options: dict) -> No
     model = FewLabelClassifier("medformer_nano", head="spd", head_options=options, max_steps=40).fit(images, labels)
     assert model.score(images, labels) > 0.9
     for weight in model.predictor_.members[0].head.head.maps:
-        assert (weight.mT @ weight - np.eye(weight.shape[1])).abs().max() < 1e-5
+        assert (weight.mT @ weight - torch.eye(weight.shape[1])).abs().max() < 1e-5
     model.save(tmp_path / "classifier")
     again = FewLabelClassifier.load(tmp_path / "classifier")
     np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
