@@ -95,6 +95,10 @@ class Stepper(abc.ABC):
     ) -> None:
         self.learner, self.objective, self.optimizer = learner, objective, optimizer
         self.rows, self.drawing, self.config = rows, drawing, config
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 (some have nothing to set up)
+        """Set up what the steps need; all that was given is there already."""
 
     @abc.abstractmethod
     def batch_size(self, epoch: int) -> int:

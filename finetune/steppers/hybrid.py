@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
-from finetune.objective import Objective
 from finetune.random_state import seeded
-from finetune.steppers.base import Drawing, Learner, register_stepper
+from finetune.steppers.base import Learner, register_stepper
 from finetune.steppers.unlabelled import UnlabelledStepper
 from pretrain.backbone.decoders import RestorationDecoder
 from pretrain.backbone.study import Features
@@ -53,20 +52,13 @@ class HybridStepper(UnlabelledStepper):
         learning_rate: float = Field(0.001, gt=0, description="of decoders and second branch")
         channels: int = Field(4, ge=1, description="numbers per cell in the second branch")
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rows: np.ndarray,
-        drawing: Drawing,
-        config: Any,
-    ) -> None:
-        super().__init__(learner, objective, optimizer, rows, drawing, config)
-        if not isinstance(learner, DenseLearner):
+    def begin(self) -> None:
+        """Branches are made when the first images come."""
+        super().begin()
+        if not isinstance(self.learner, DenseLearner):
             raise ConfigError("stepper hybrid rebuilds images by the backbone, which is not trained here")
-        self._images = learner
-        self._drawn = self.drawn_of(np.concatenate([rows, self.unlabelled_rows]))
+        self._images = self.learner
+        self._drawn = self.drawn_of(np.concatenate([self.rows, self.unlabelled_rows]))
         self._branches: dict[tuple[int, int], TwoBranches] = {}
         self._optimizers: dict[tuple[int, int], torch.optim.Optimizer] = {}
         self._distance = 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data_shards.support.documents import Document
-from finetune.objective import Objective
-from finetune.steppers.base import Drawing, Learner, register_stepper
+from finetune.steppers.base import register_stepper
 from finetune.steppers.unlabelled import UnlabelledStepper, sigmoid_ramp, view
 
 
@@ -34,19 +32,12 @@ class MeanTeacherStepper(UnlabelledStepper):
         weight: float = Field(10.0, ge=0, description="of the distance from the teacher, once it has risen")
         ramp_steps: int = Field(40, ge=0, description="steps in which the weight rises")
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rows: np.ndarray,
-        drawing: Drawing,
-        config: Any,
-    ) -> None:
-        super().__init__(learner, objective, optimizer, rows, drawing, config)
-        self._student = [weight for group in optimizer.param_groups for weight in group["params"]]
+    def begin(self) -> None:
+        """The teacher is the student."""
+        super().begin()
+        self._student = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self._teacher = [weight.detach().clone() for weight in self._student]
-        self._drawn = self.drawn_of(np.concatenate([rows, self.unlabelled_rows]))
+        self._drawn = self.drawn_of(np.concatenate([self.rows, self.unlabelled_rows]))
         self._taken = 0
 
     def further(self, number: int) -> float:

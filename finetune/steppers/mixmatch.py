@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
-from finetune.objective import Objective
-from finetune.steppers.base import Drawing, Learner, register_stepper
+from finetune.steppers.base import register_stepper
 from finetune.steppers.unlabelled import UnlabelledStepper, linear_ramp, view
 
 
@@ -40,20 +39,13 @@ class MixMatchStepper(UnlabelledStepper):
         weight: float = Field(10.0, ge=0, description="of the loss of unlabelled cases, once it has risen")
         ramp_steps: int = Field(40, ge=0, description="steps in which the weight rises")
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rows: np.ndarray,
-        drawing: Drawing,
-        config: Any,
-    ) -> None:
-        super().__init__(learner, objective, optimizer, rows, drawing, config)
-        if drawing.mixup:
+    def begin(self) -> None:
+        """Draws of unlabelled cases and of shares."""
+        super().begin()
+        if self.drawing.mixup:
             raise ConfigError("stepper mixmatch mixes by itself; leave mixup at 0 and set its option alpha")
         self._drawn = self.drawn_of(self.unlabelled_rows)
-        self._random = np.random.default_rng([drawing.seed, 2])
+        self._random = np.random.default_rng([self.drawing.seed, 2])
 
     def gradient(self, batch: np.ndarray, number: int) -> float:
         """Add the gradient of the mixtures of a labelled batch and an unlabelled one."""

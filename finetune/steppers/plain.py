@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from data_shards.support.errors import TrainingError
-from finetune.objective import Objective
-from finetune.steppers.base import Drawing, Learner, Stepper, cut, even_draws, permutations, register_stepper
+from finetune.steppers.base import Stepper, cut, even_draws, permutations, register_stepper
 
 
 @register_stepper("plain")
@@ -20,21 +17,13 @@ class PlainStepper(Stepper):
     class is, see :func:`~finetune.steppers.base.even_draws`.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rows: np.ndarray,
-        drawing: Drawing,
-        config: Any,
-    ) -> None:
-        super().__init__(learner, objective, optimizer, rows, drawing, config)
-        epochs = permutations(rows, drawing.seed)
-        if drawing.evenly:
-            epochs = even_draws(rows, objective.target.strata(objective.labels), drawing.seed)
+    def begin(self) -> None:
+        """Batches and shares are drawn from the seed."""
+        epochs = permutations(self.rows, self.drawing.seed)
+        if self.drawing.evenly:
+            epochs = even_draws(self.rows, self.objective.target.strata(self.objective.labels), self.drawing.seed)
         self._batches = cut(epochs, self.batch_size(0))
-        self._shares = np.random.default_rng([drawing.seed, 1])
+        self._shares = np.random.default_rng([self.drawing.seed, 1])
 
     def batch_size(self, epoch: int) -> int:
         """The same in every epoch."""

@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data_shards.support.documents import Document
-from finetune.objective import Objective
-from finetune.steppers.base import Drawing, Learner, register_stepper
+from finetune.steppers.base import register_stepper
 from finetune.steppers.unlabelled import UnlabelledStepper
 
 
@@ -32,16 +31,9 @@ class PseudoLabelsStepper(UnlabelledStepper):
         round_steps: int = Field(15, ge=1, description="steps of a round")
         weight: float = Field(1.0, ge=0, description="of the loss of guessed labels beside that of the given ones")
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rows: np.ndarray,
-        drawing: Drawing,
-        config: Any,
-    ) -> None:
-        super().__init__(learner, objective, optimizer, rows, drawing, config)
+    def begin(self) -> None:
+        """Nothing is guessed yet."""
+        super().begin()
         self._taken = 0
         self._drawn: Iterator[np.ndarray] | None = None
         self._values: Tensor | None = None

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from data_shards.support.errors import TrainingError
-from finetune.objective import Objective
-from finetune.steppers.base import Drawing, Learner, cut, permutations
+from finetune.steppers.base import cut, permutations
 from finetune.steppers.plain import PlainStepper
 
 _VIEWS_APART = 1 << 20
@@ -27,17 +26,10 @@ class UnlabelledStepper(PlainStepper):
 
     learns_unlabelled: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        learner: Learner,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rows: np.ndarray,
-        drawing: Drawing,
-        config: Any,
-    ) -> None:
-        super().__init__(learner, objective, optimizer, rows, drawing, config)
-        self.unlabelled_rows = objective.unlabelled_rows
+    def begin(self) -> None:
+        """Further cases are beside the batches."""
+        super().begin()
+        self.unlabelled_rows = self.objective.unlabelled_rows
 
     def drawn_of(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Endless batches of further cases, as large as the labelled ones or all there are."""
