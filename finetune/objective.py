@@ -95,10 +95,6 @@ class Objective:
             loss_B = (-torch.expm1(-loss_B)) ** FOCAL_GAMMA * loss_B
         return weights * loss_B
 
-    def loss(self, logits_BK: Tensor, rows: np.ndarray) -> Tensor:
-        """The mean of :meth:`per_case`: what training minimises."""
-        return self.per_case(logits_BK, rows).mean()
-
     def log_scores(self, logits_BK: Tensor) -> Tensor:
         """What is given out for logits, float64 on the CPU."""
         return self.target.log_scores(logits_BK.detach().double().cpu(), self.offset)
