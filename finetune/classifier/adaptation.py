@@ -64,7 +64,8 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
     if plan.ensemble in ("seeds", "snapshots"):
         raise ConfigError(f"a linear head on frozen features is the same for all {plan.ensemble}; ensemble folds")
     backbone.eval()
-    wanted = head_config(plan.head, plan.head_options).reads
+    options = head_config(plan.head, plan.head_options)
+    wanted = options.reads
     candidates = (*SINGLE_READS, "vote") if wanted == "auto" else (wanted,)
     # Cases that have no raw pixels in common vote without them.
     sides = raw_sides(given.cases) if {"vote", RAW} & set(candidates) else None
@@ -82,6 +83,7 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
         balanced=plan.balanced or plan.evenly,
         candidates=candidates,
         default=DEFAULT_READS if wanted == "auto" else wanted,
+        channels=options.channels,
     )
     fits = [selected.fit]
     if plan.ensemble == "folds":
@@ -95,6 +97,7 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
                 candidates=[selected.reads],
                 refit=train,
                 strengths=selected.strengths,
+                channels=options.channels,
             ).fit
             for train, _ in required(folds)
         ]

@@ -10,8 +10,8 @@ import torch
 
 from finetune.cases import Cases
 from finetune.fit.encoding import encode
-from finetune.fit.features import summaries
-from finetune.fit.linear import RAW, LinearVote
+from finetune.fit.features import covariances, summaries
+from finetune.fit.linear import RAW, TANGENT, LinearVote
 from finetune.fit.network import Readout
 from finetune.fit.raw import raw_pixels
 from finetune.fit.room import blocks
@@ -99,14 +99,16 @@ def reads_of_cases(
     Args:
         backbone: stays as it is.
         cases: to be read.
-        reads: summaries, and ``raw``.
+        reads: summaries, ``tangent``, of which covariances are read, and ``raw``.
         sides: of raw pixels; None where they are not read.
     """
     found: dict[str, np.ndarray] = {}
-    networks = [read for read in reads if read != RAW]
+    networks = [read for read in reads if read not in (RAW, TANGENT)]
     if networks:
         all_reads = summaries(backbone, cases, dense=networks != ["embedding"])
         found = {read: all_reads.read(read) for read in networks}
+    if TANGENT in reads:
+        found[TANGENT] = covariances(backbone, cases)
     if RAW in reads:
         assert sides is not None
         found[RAW] = raw_pixels(cases, sides)

@@ -15,6 +15,7 @@ from finetune.classifier.conformal import Conformal
 from finetune.classifier.given import Given, Plan
 from finetune.fit.schedules import SCHEDULES, Schedule, candidates
 from finetune.heads import head_config
+from finetune.heads.linear import FROZEN_READS
 from finetune.splits import carved, cross_folds, selection_folds, smallest_class
 from finetune.steppers import stepper_config, stepper_named
 from finetune.strategies import create_strategy
@@ -73,7 +74,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
             )
     if params["mc_dropout"] and not getattr(head, "dropout", 0):
         raise ConfigError("mc_dropout draws from the dropout of the head, which is 0; head_options={'dropout': 0.2}")
-    if params["head"] == "linear" and head.reads in ("vote", "raw") and not solved:
+    if params["head"] == "linear" and head.reads in FROZEN_READS and not solved:
         raise ConfigError(f"reads {head.reads!r} is for frozen features; a network is trained on one read of its own")
 
 

@@ -21,6 +21,8 @@ from finetune.heads import CaseFeatures
 from finetune.images import Pictures
 from finetune.memory import words_of
 from finetune.progress import progress
+from finetune.spd.covariance import covariance
+from finetune.spd.vector import vectorised
 from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
 
@@ -79,10 +81,78 @@ def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summa
     Raises:
         DataError: an image cannot be read, or is too large for the memory that is there.
     """
+
+    def read(features: CaseFeatures) -> Tensor:
+        found = [features.embedding_BD]
+        if dense:
+            found += [features.mean(), features.spread()]
+        return torch.cat(found, dim=1)
+
+    kinds = 3 if dense else 1
+    rows_MV = by_study(backbone, cases, "summaries", kinds * int(backbone.embed_dim), read, dense=dense)
+    rows_MKD = rows_MV.reshape(len(rows_MV), kinds, -1)
+    if cases.bags is None:
+        return Summaries(*np.moveaxis(rows_MKD, 1, 0))
+    return _pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
+
+
+def covariances(backbone: Medformer, cases: Cases) -> np.ndarray:
+    """The covariance of all tokens of each case, frozen as for :func:`summaries`; kept with the images likewise.
+
+    Returns:
+        float32 ``(N, D (D + 1) / 2)``, see :func:`~finetune.spd.vector.vectorised`.
+
+    Raises:
+        DataError: as :func:`summaries`; or a case has one token, or the covariances are larger than the memory.
+    """
+    dim = int(backbone.embed_dim)
+
+    def read(features: CaseFeatures) -> Tensor:
+        if features.tokens.shape[1] < 2:
+            raise DataError(f"{cases.name}: an image of one token; a covariance needs two at least")
+        return torch.cat([features.mean(), vectorised(covariance(features.tokens, features.weight_BT))], dim=1)
+
+    rows_MV = by_study(backbone, cases, "covariances", dim + dim * (dim + 1) // 2, read, dense=True)
+    if cases.bags is None:
+        return rows_MV[:, dim:]
+    mean_MD, within_MV = torch.from_numpy(rows_MV.astype(np.float64)).split([dim, rows_MV.shape[1] - dim], dim=1)
+
+    def square(mean_D: Tensor) -> Tensor:
+        return vectorised(mean_D[..., :, None] * mean_D[..., None, :])
+
+    # Of all tokens of the case together: what varies within its studies and between them.
+    bags, count = cases.bags, len(cases)
+    between_NV = square(torch.from_numpy(mean_over(mean_MD.numpy(), bags, count)))
+    all_NV = mean_over((within_MV + square(mean_MD)).numpy(), bags, count) - between_NV.numpy()
+    return all_NV.astype(np.float32)
+
+
+def by_study(
+    backbone: Medformer, cases: Cases, kind: str, width: int, read: Callable[[CaseFeatures], Tensor], *, dense: bool
+) -> np.ndarray:
+    """A vector for each study of the cases, computed once as long as the images are there.
+
+    Args:
+        backbone: in evaluation mode and without gradient, whatever mode it is in.
+        cases: whose studies.
+        kind: under which vectors are kept, beside the weights of the backbone.
+        width: of a vector.
+        read: vectors ``(B, width)`` of the features of studies.
+        dense: whether it needs tokens.
+
+    Returns:
+        float32 ``(M, width)``, in the order of ``cases.rows``.
+
+    Raises:
+        DataError: an image cannot be read, or memory has no room.
+    """
     assert cases.rows is not None
     pictures, rows = cases.pictures.home(cases.rows)
-    done_P, kept_PKD = _kept(pictures, ("summaries", fingerprint(backbone), dense), 3 if dense else 1, backbone)
+    done_P, kept_PV = _kept(pictures, (kind, fingerprint(backbone), dense), width)
     todo = np.unique(rows[~done_P[rows]])
+    need, free = len(todo) * width * kept_PV.itemsize, available_bytes()
+    if need > free:
+        raise DataError(f"{kind} of {len(todo)} images take {in_words(need)}, {in_words(free)} are free")
     with (
         evaluating(backbone),
         torch.no_grad(),
@@ -90,47 +160,42 @@ def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summa
     ):
         for places, studies in batches(backbone, pictures, todo.tolist(), dense=dense):
             features = encode(backbone, [[study] for study in studies], dense=dense)
-            found = [features.embedding_BD]
-            if dense:
-                found += [features.mean(), features.spread()]
-            kept_PKD[todo[places]] = torch.stack(found, dim=1).float().cpu().numpy()
+            kept_PV[todo[places]] = read(features).float().cpu().numpy()
             done_P[todo[places]] = True
             shown.advance(len(places))
             del studies  # before the next ones are read
-    rows_MKD = kept_PKD[rows]
-    if cases.bags is None:
-        return Summaries(*np.moveaxis(rows_MKD, 1, 0))
-    return _pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
+    found_MV: np.ndarray = kept_PV[rows]
+    return found_MV
 
 
-def _kept(pictures: Pictures, key: Any, kinds: int, backbone: Medformer) -> tuple[np.ndarray, np.ndarray]:
-    """Which studies are there, ``(P,)``, and their vectors ``(P, kinds, D)``; of the last few backbones."""
-    memo: dict[Any, Any] = pictures.memo.setdefault("summaries", {})
+def _kept(pictures: Pictures, key: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which studies are there, ``(P,)``, and their vectors ``(P, width)``; of the last few backbones."""
+    memo: dict[Any, Any] = pictures.memo.setdefault(key[0], {})
     if key in memo:
         memo[key] = memo.pop(key)  # the last one in the order
     else:
         while len(memo) >= _MOST_BACKBONES:
             del memo[next(iter(memo))]
         count = len(pictures)
-        memo[key] = (np.zeros(count, bool), np.zeros((count, kinds, int(backbone.embed_dim)), np.float32))
+        memo[key] = (np.zeros(count, bool), np.zeros((count, width), np.float32))
     found: tuple[np.ndarray, np.ndarray] = memo[key]
+    return found
+
+
+def mean_over(values_MD: np.ndarray, bags: np.ndarray, count: int) -> np.ndarray:
+    """The mean over the studies of each case, ``(N, D)`` float64."""
+    found = np.zeros((count, values_MD.shape[1]))
+    np.add.at(found, bags, values_MD / np.bincount(bags, minlength=count)[bags][:, None])
     return found
 
 
 def _pooled(rows_MKD: np.ndarray, bags: np.ndarray, count: int) -> Summaries:
     """Over the studies of a case, each of equal weight; the spread is that of all their tokens together."""
-    share_M = 1 / np.bincount(bags, minlength=count)[bags]
-
-    def mean(values_MD: np.ndarray) -> np.ndarray:
-        found = np.zeros((count, values_MD.shape[1]))
-        np.add.at(found, bags, values_MD * share_M[:, None])
-        return found
-
-    embedding = mean(rows_MKD[:, 0]).astype(np.float32)
+    embedding = mean_over(rows_MKD[:, 0], bags, count).astype(np.float32)
     if rows_MKD.shape[1] == 1:
         return Summaries(embedding)
-    center = mean(rows_MKD[:, 1])
-    second = mean(rows_MKD[:, 1] ** 2 + rows_MKD[:, 2] ** 2)
+    center = mean_over(rows_MKD[:, 1], bags, count)
+    second = mean_over(rows_MKD[:, 1] ** 2 + rows_MKD[:, 2] ** 2, bags, count)
     spread = np.sqrt(np.maximum(second - center**2, 0))
     return Summaries(embedding, center.astype(np.float32), spread.astype(np.float32))
 
