@@ -9,7 +9,19 @@ from pathlib import Path
 
 from benchmarks.table import machine
 
-NAMES = ("readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "utilisation")
+NAMES = (
+    "readers",
+    "volumes",
+    "writing",
+    "shards",
+    "listing",
+    "scaling",
+    "gradients",
+    "perceivers",
+    "spd",
+    "mil",
+    "utilisation",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

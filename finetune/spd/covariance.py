@@ -16,12 +16,13 @@ def covariance(tokens_BTC: Tensor, weights_BT: Tensor | None = None) -> Tensor:
     with torch.autocast(tokens_BTC.device.type, enabled=False):
         tokens_BTC = tokens_BTC if tokens_BTC.dtype == torch.float64 else tokens_BTC.float()
         if weights_BT is None:
-            weights_BT = tokens_BTC.new_ones(tokens_BTC.shape[:2])
+            centred_BTC = tokens_BTC - tokens_BTC.mean(dim=1, keepdim=True)
+            return centred_BTC.mT @ centred_BTC / tokens_BTC.shape[1]
         weights_BT1 = weights_BT.to(tokens_BTC.dtype)[..., None]
         # Padding may hold anything, not a number included.
         tokens_BTC = tokens_BTC.masked_fill(weights_BT1 == 0, 0.0)
         weights_BT1 = weights_BT1 / weights_BT1.sum(dim=1, keepdim=True)
-        centred_BTC = tokens_BTC - (weights_BT1 * tokens_BTC).sum(dim=1, keepdim=True)
+        centred_BTC = tokens_BTC - weights_BT1.mT @ tokens_BTC
         return (weights_BT1 * centred_BTC).mT @ centred_BTC
 
 

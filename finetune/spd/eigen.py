@@ -1,8 +1,9 @@
 """Functions of symmetric matrices by their eigenvalues, with the exact gradient (Daleckii and Krein).
 
-The gradient of ``U f(L) U'`` is ``U (K o (U' sym(G) U)) U'`` with ``K_ij = (f(l_i) - f(l_j)) / (l_i - l_j)`` and
-``f'(l)`` where eigenvalues are equal, which they often are after :func:`rectified`. There the automatic gradient of
-``eigh`` is wrong.
+The gradient of ``U f(L) U'`` is ``U (K o (U' sym(G) U)) U'`` with the divided differences ``K_ij = (f(l_i) - f(l_j)) /
+(l_i - l_j)``, and ``f'(l)`` where eigenvalues are equal, which they often are after :func:`rectified`; there the
+automatic gradient of ``eigh`` is wrong. The divided differences are written in forms in which nothing cancels, such as
+``1 / (sqrt(a) + sqrt(b))``, so eigenvalues that are nearly equal need no threshold and cost no precision.
 """
 
 from __future__ import annotations
@@ -14,69 +15,89 @@ import torch
 from torch import Tensor
 
 Scalar = Callable[[Tensor], Tensor]
+Quotient = Callable[[Tensor, Tensor], Tensor]
 
 
 class _EigenFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, function: Scalar, derivative: Scalar) -> Tensor:
+    def forward(ctx: Any, matrix: Tensor, function: Scalar, quotient: Quotient, floor: float | None) -> Tensor:
         values, vectors = torch.linalg.eigh(matrix)
-        mapped = function(values)
-        ctx.save_for_backward(values, vectors, mapped, derivative(values))
-        return (vectors * mapped[..., None, :]) @ vectors.mT
+        raised = values.clamp(min=_rounding(values) if floor is None else floor)
+        ctx.save_for_backward(values, raised, vectors)
+        ctx.quotient = quotient
+        return (vectors * function(raised)[..., None, :]) @ vectors.mT
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        values, vectors, mapped, slopes = ctx.saved_tensors
-        gaps = values[..., :, None] - values[..., None, :]
-        # Below this gap the difference of two rounded values says less than the mean of the two slopes, whose error
-        # is of the second order in the gap.
-        size = torch.maximum(values[..., :, None].abs(), values[..., None, :].abs())
-        tied = gaps.abs() <= size * torch.finfo(values.dtype).eps ** 0.5 * 0.1
-        means = (slopes[..., :, None] + slopes[..., None, :]) / 2
-        quotients = (mapped[..., :, None] - mapped[..., None, :]) / torch.where(tied, torch.ones_like(gaps), gaps)
-        kernel = torch.where(tied, means, quotients)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        values, raised, vectors = ctx.saved_tensors
+        kernel = ctx.quotient(raised[..., :, None], raised[..., None, :])
+        if not torch.equal(values, raised):
+            kernel = kernel * _raised_quotient(values, raised)
         grad = (grads[0] + grads[0].mT) / 2
-        return vectors @ (kernel * (vectors.mT @ grad @ vectors)) @ vectors.mT, None, None
+        return vectors @ (kernel * (vectors.mT @ grad @ vectors)) @ vectors.mT, None, None, None
 
 
-def eigen_function(matrix: Tensor, function: Scalar, derivative: Scalar) -> Tensor:
+def _rounding(values: Tensor) -> Tensor:
+    """How far rounding moves eigenvalues ``(..., C)`` of such matrices, ``(..., 1)``; above 0 also where all are 0."""
+    precision = torch.finfo(values.dtype)
+    largest = values.abs().amax(dim=-1, keepdim=True)
+    return (largest * values.shape[-1] * precision.eps).clamp(min=precision.tiny**0.5)
+
+
+def _raised_quotient(values: Tensor, raised: Tensor) -> Tensor:
+    """Divided differences of raising to a floor: the chain rule holds for them as for derivatives."""
+    gaps = values[..., :, None] - values[..., None, :]
+    tied = gaps == 0
+    differences = raised[..., :, None] - raised[..., None, :]
+    return torch.where(tied, (raised == values)[..., None, :], differences / gaps.masked_fill(tied, 1.0))
+
+
+def eigen_function(matrix: Tensor, function: Scalar, quotient: Quotient, floor: float | None = None) -> Tensor:
     """``U f(L) U'`` of symmetric matrices ``(..., C, C)``, in float32 at least.
 
     Args:
-        matrix: symmetric matrices; what is not symmetric in them is ignored.
+        matrix: symmetric matrices; of their two halves the lower one is read, and the gradient is symmetric.
         function: f, of eigenvalues ``(..., C)``.
-        derivative: f' of the same.
+        quotient: the divided differences of f, of two broadcast tensors of eigenvalues; f' where they are equal.
+        floor: eigenvalues below it count as it and get no gradient. By default what is no more than rounding beside
+            the largest, which is all that is left of an eigenvalue of 0.
     """
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = matrix if matrix.dtype == torch.float64 else matrix.float()
-        mapped: Tensor = _EigenFunction.apply((matrix + matrix.mT) / 2, function, derivative)
+        mapped: Tensor = _EigenFunction.apply(matrix, function, quotient, floor)
         return mapped
 
 
 def rectified(matrix: Tensor, floor: float = 1e-4) -> Tensor:
-    """ReEig: eigenvalues below the floor are raised to it (Huang and Van Gool, AAAI 2017, section 3.2)."""
-    return eigen_function(matrix, lambda x: x.clamp(min=floor), lambda x: (x > floor).to(x.dtype))
+    """ReEig: eigenvalues below the floor are raised to it (Huang and Van Gool, AAAI 2017, section 3.2).
+
+    The floor is not relative to the largest eigenvalue: it is of the layer, as the bias of a rectified unit. Tokens are
+    to be of about unit variance.
+    """
+    return eigen_function(matrix, lambda x: x, lambda a, _: torch.ones_like(a), floor)
 
 
-def logarithm(matrix: Tensor, floor: float = 1e-12) -> Tensor:
-    """LogEig: the matrix logarithm; eigenvalues below the floor count as the floor and get no gradient."""
-    return eigen_function(matrix, lambda x: x.clamp(min=floor).log(), lambda x: (x > floor) / x.clamp(min=floor))
+def logarithm(matrix: Tensor, floor: float | None = None) -> Tensor:
+    """LogEig: the matrix logarithm; ``floor`` as of :func:`eigen_function`, and likewise below."""
+    return eigen_function(matrix, torch.log, _log_quotient, floor)
 
 
-def power(matrix: Tensor, exponent: float, floor: float = 1e-12) -> Tensor:
-    """A power of a matrix; eigenvalues below the floor count as the floor and get no gradient."""
-    return eigen_function(
-        matrix,
-        lambda x: x.clamp(min=floor) ** exponent,
-        lambda x: (x > floor) * exponent * x.clamp(min=floor) ** (exponent - 1),
-    )
-
-
-def square_root(matrix: Tensor, floor: float = 1e-12) -> Tensor:
+def square_root(matrix: Tensor, floor: float | None = None) -> Tensor:
     """The symmetric square root."""
-    return power(matrix, 0.5, floor)
+    return eigen_function(matrix, torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt()), floor)
 
 
-def inverse_square_root(matrix: Tensor, floor: float = 1e-12) -> Tensor:
+def inverse_square_root(matrix: Tensor, floor: float | None = None) -> Tensor:
     """The inverse of the symmetric square root."""
-    return power(matrix, -0.5, floor)
+
+    def quotient(a: Tensor, b: Tensor) -> Tensor:
+        root_a, root_b = a.sqrt(), b.sqrt()
+        return -1 / (root_a * root_b * (root_a + root_b))
+
+    return eigen_function(matrix, torch.rsqrt, quotient, floor)
+
+
+def _log_quotient(a: Tensor, b: Tensor) -> Tensor:
+    gaps, low = (a - b).abs(), torch.minimum(a, b)
+    tied = gaps == 0
+    return torch.where(tied, 1 / low, torch.log1p(gaps / low) / gaps.masked_fill(tied, 1.0))

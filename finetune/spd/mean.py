@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finetune.spd.eigen import eigen_function, inverse_square_root, logarithm, square_root
+from finetune.spd.eigen import inverse_square_root, logarithm, square_root
 
 
 def airm_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -38,6 +38,6 @@ def airm_mean(matrices_NCC: Tensor, tolerance: float = 1e-9, most: int = 50) -> 
         if norm < tolerance:
             break
         step, norm_before = step if norm < norm_before else step / 2, norm
-        moved = root @ eigen_function(step * direction, torch.exp, torch.exp) @ root
+        moved = root @ torch.linalg.matrix_exp(step * direction) @ root
         mean_CC = (moved + moved.mT) / 2
     return mean_CC
