@@ -95,19 +95,39 @@ class GatedAttention(nn.Module):
         Raises:
             DataError: a bag has no instance.
         """
-        mask_BH = checked(embeddings_BHD, mask_BH)
-        hidden = torch.tanh(self.content(embeddings_BHD))
-        if self.gate is not None:
-            hidden = hidden * torch.sigmoid(self.gate(embeddings_BHD))
-        score_BH = self.score(hidden)[..., 0].masked_fill(~mask_BH, -torch.inf)
-        return score_BH.softmax(dim=1)
+        mask = checked(embeddings_BHD, mask_BH)
+        if mask_BH is None:
+            return self._scores(embeddings_BHD).softmax(dim=1)
+        places_M = mask.flatten().nonzero()[:, 0]
+        return self._spread(embeddings_BHD.flatten(0, 1).index_select(0, places_M), places_M, mask)
 
     def forward(self, embeddings_BHD: Tensor, mask_BH: Tensor | None = None) -> Tensor:
         """The weighted means ``(B, D)``. Raises: as :meth:`weights`."""
-        return weighted_sum(self.weights(embeddings_BHD, mask_BH), embeddings_BHD)
+        if mask_BH is None:
+            return (self.weights(embeddings_BHD)[:, None] @ embeddings_BHD)[:, 0]
+        mask_BH = checked(embeddings_BHD, mask_BH)
+        places_M = mask_BH.flatten().nonzero()[:, 0]
+        embeddings_MD = embeddings_BHD.flatten(0, 1).index_select(0, places_M)
+        weights_M = self._spread(embeddings_MD, places_M, mask_BH).flatten().index_select(0, places_M)
+        weighted_MD = weights_M[:, None] * embeddings_MD
+        bags_M = places_M // mask_BH.shape[1]
+        return weighted_MD.new_zeros(len(mask_BH), weighted_MD.shape[1]).index_add(0, bags_M, weighted_MD)
+
+    def _spread(self, embeddings_MD: Tensor, places_M: Tensor, mask_BH: Tensor) -> Tensor:
+        """Weights ``(B, H)``, computed of instances alone: padding costs no time, whatever stands in it."""
+        scores_M = self._scores(embeddings_MD)
+        scores_BH = scores_M.new_full((mask_BH.numel(),), -torch.inf).index_copy(0, places_M, scores_M)
+        return scores_BH.view_as(mask_BH).softmax(dim=1)
+
+    def _scores(self, embeddings: Tensor) -> Tensor:
+        hidden = torch.tanh(self.content(embeddings))
+        if self.gate is not None:
+            hidden = hidden * torch.sigmoid(self.gate(embeddings))
+        scores: Tensor = self.score(hidden)[..., 0]
+        return scores
 
 
 def weighted_sum(weights_BH: Tensor, values_BHD: Tensor) -> Tensor:
     """The sum over instances ``(B, D)``; what has weight 0 counts nothing, whatever stands there."""
     present_BH1 = (weights_BH > 0)[..., None]
-    return torch.einsum("bh,bhd->bd", weights_BH, values_BHD.masked_fill(~present_BH1, 0))
+    return (weights_BH[:, None] @ values_BHD.masked_fill(~present_BH1, 0))[:, 0]

@@ -69,12 +69,14 @@ def test_padding_changes_nothing_whatever_stands_in_it(name: str, filler: float)
 
 
 @every_pooling
-def test_padding_gets_no_gradient(name: str) -> None:
+@pytest.mark.parametrize("filler", [1.0, math.nan])
+def test_padding_gets_no_gradient_and_spoils_none(name: str, filler: float) -> None:
     pooling = POOLINGS[name]()
-    values, mask = padded(bags((2, 5)), 6, 1.0)
+    values, mask = padded(bags((2, 5)), 6, filler)
     values.requires_grad_()
     pooling(values, mask).square().sum().backward()
     assert values.grad.isfinite().all() and not values.grad[~mask].any() and values.grad[mask].any()
+    assert all(weight.grad.isfinite().all() for weight in pooling.parameters() if weight.grad is not None)
 
 
 @every_pooling
