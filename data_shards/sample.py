@@ -30,6 +30,8 @@ class Image:
         measured: bool ``H,W`` or ``D,H,W``, False where nothing was measured, as outside the view of a scanner; such
             voxels are left out of statistics and windows. None when all were. Not stored.
         notes: what its owner has to know of the file it was read from, in words that name nobody. Not stored.
+        affine: of a volume, 4x4, from indices D,H,W to mm that grow to right, anterior and superior of the patient;
+            None when it is not known. Not stored.
     """
 
     pixels: np.ndarray
@@ -37,6 +39,7 @@ class Image:
     spacing_mm: tuple[float, ...] = ()
     measured: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    affine: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim not in (3, 4) or 0 in self.pixels.shape:
@@ -48,6 +51,8 @@ class Image:
         measured = self.measured
         if measured is not None and (measured.shape != self.pixels.shape[1:] or measured.dtype.kind != "b"):
             raise DataError(f"what was measured of an image of shape {self.pixels.shape} is bool of its spatial shape")
+        if self.affine is not None and (self.affine.shape != (4, 4) or self.pixels.ndim != 4):
+            raise DataError(f"an affine of shape {self.affine.shape} for an image of shape {self.pixels.shape}")
         object.__setattr__(self, "spacing_mm", tuple(float(distance) for distance in self.spacing_mm))
 
     @property

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import math
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,12 @@ class Study:
     Attributes:
         images: uint8 pixels ``C,H,W`` or ``C,D,H,W`` with modality and spacing; a missing image is not in it.
         organ: the body part shown.
+        name: how tables call it, as ``row 17``; the path of its first image where the user wants to see paths.
     """
 
     images: Mapping[str, Image]
     organ: Organ = Organ.unknown
+    name: str = ""
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -144,6 +147,10 @@ class ChosenPictures(Pictures):
         return self._base.digest(int(self._positions[position]))
 
 
+_Kept = tuple[Study, list[tuple[str, Image, tuple[int, ...], int]]]
+"""A study without its images; and of each of these the name, all but the pixels, their shape, and where they lie."""
+
+
 class ReadPictures(Pictures):
     """Studies that a function reads and prepares, each once.
 
@@ -160,7 +167,7 @@ class ReadPictures(Pictures):
     def _forget(self) -> None:
         self._file: Any = None
         self._end = 0
-        self._kept: dict[int, tuple[Organ, list[tuple[str, Modality, tuple[float, ...], tuple[int, ...], int]]]] = {}
+        self._kept: dict[int, _Kept] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -205,18 +212,17 @@ class ReadPictures(Pictures):
                     f"{tempfile.gettempdir()}: the prepared images do not fit there ({error.strerror}); TMPDIR names "
                     "another folder for them"
                 ) from error
-            parts.append((name, image.modality, image.spacing_mm, pixels.shape, self._end))
+            parts.append((name, replace(image, pixels=np.zeros((1,) * pixels.ndim, np.uint8)), pixels.shape, self._end))
             self._end += pixels.nbytes
-        self._kept[position] = (study.organ, parts)
+        self._kept[position] = replace(study, images={}), parts
 
     def _again(self, position: int) -> Study:
-        organ, parts = self._kept[position]
+        study, parts = self._kept[position]
         images = {}
-        for name, modality, spacing, shape, start in parts:
-            size = int(np.prod(shape))
-            content = os.pread(self._file.fileno(), size, start)
-            images[name] = Image(np.frombuffer(content, np.uint8).reshape(shape), modality, spacing)
-        return Study(images, organ)
+        for name, image, shape, start in parts:
+            content = os.pread(self._file.fileno(), math.prod(shape), start)
+            images[name] = replace(image, pixels=np.frombuffer(content, np.uint8).reshape(shape))
+        return replace(study, images=images)
 
 
 class JoinedPictures(Pictures):

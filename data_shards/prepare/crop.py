@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_shards.prepare.grid import check_result, per_axis, some_or_none
+from data_shards.prepare.grid import check_result, moved, per_axis, some_or_none
 from data_shards.sample import Image
 
 Box = tuple[slice, ...]
@@ -49,7 +49,8 @@ def foreground_box(images: Iterable[Image], threshold: float | Literal["mean"], 
 def cut(image: Image, box: Box) -> Image:
     """The image inside ``box``."""
     measured = None if image.measured is None else some_or_none(np.ascontiguousarray(image.measured[box]))
-    return replace(image, pixels=np.ascontiguousarray(image.pixels[(slice(None), *box)]), measured=measured)
+    pixels = np.ascontiguousarray(image.pixels[(slice(None), *box)])
+    return replace(image, pixels=pixels, measured=measured, affine=moved(image, [axis.start for axis in box]))
 
 
 def cut_or_pad(image: Image, size: int | Sequence[int], *, mask: bool = False) -> Image:
@@ -71,8 +72,10 @@ def cut_or_pad(image: Image, size: int | Sequence[int], *, mask: bool = False) -
     check_result(image, shape)
     pixels = np.full((len(image.pixels), *shape), 0 if mask else image.pixels.min(), image.pixels.dtype)
     source, target = [slice(None)], [slice(None)]
+    firsts = []
     for before, after in zip(old, shape, strict=True):
         kept = min(before, after)
+        firsts.append((before - kept) // 2 - (after - kept) // 2)
         source.append(slice((before - kept) // 2, (before - kept) // 2 + kept))
         target.append(slice((after - kept) // 2, (after - kept) // 2 + kept))
     pixels[tuple(target)] = image.pixels[tuple(source)]
@@ -81,4 +84,4 @@ def cut_or_pad(image: Image, size: int | Sequence[int], *, mask: bool = False) -
         measured = np.zeros(shape, bool)
         measured[tuple(target[1:])] = image.measured[tuple(source[1:])]
         measured = some_or_none(measured)
-    return replace(image, pixels=pixels, measured=measured)
+    return replace(image, pixels=pixels, measured=measured, affine=moved(image, firsts))

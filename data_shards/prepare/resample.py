@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import csr_array
 
-from data_shards.prepare.grid import check_result, per_axis, some_or_none
+from data_shards.prepare.grid import check_result, moved, per_axis, some_or_none
 from data_shards.sample import Image
 from data_shards.support.errors import DataError
 
@@ -73,10 +73,14 @@ def to_shape(image: Image, size: int | Sequence[int], *, nearest: bool = False) 
 
 def _on_grid(image: Image, shape: Sequence[int], factors: Sequence[float], *, nearest: bool) -> Image:
     pixels = _resample(image.pixels, shape, factors, nearest=nearest)
+    # Voxel 0 of the new grid, as in ``_Axis.centres``.
+    old = image.pixels.shape[1:]
+    firsts = [(1 - n) / 2 * factor + (o - 1) / 2 for o, n, factor in zip(old, shape, factors, strict=True)]
+    affine = moved(image, firsts, factors)
     if image.measured is None:
-        return replace(image, pixels=pixels, spacing_mm=())
+        return replace(image, pixels=pixels, spacing_mm=(), affine=affine)
     measured = some_or_none(_resample(image.measured[None], shape, factors, nearest=True)[0])
-    return replace(image, pixels=pixels, measured=measured, spacing_mm=())
+    return replace(image, pixels=pixels, measured=measured, spacing_mm=(), affine=affine)
 
 
 @dataclass(frozen=True)

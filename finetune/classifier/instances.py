@@ -6,12 +6,14 @@ Shape suffixes: H instances of one case, O outputs of the head, C scores a case 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from data_shards.prepare.grid import moved
+from data_shards.sample import Image
 from data_shards.support.errors import ConfigError
 from finetune.cases import Cases
 from finetune.classifier.member import Member
@@ -36,17 +38,33 @@ class TokenMap:
         image: its name.
         grid: cells along each axis.
         first: the first of them; they follow in row-major order.
+        affine: of a volume, 4x4, from the indices of a cell to mm that grow to right, anterior and superior of the
+            patient; None where the file did not say where the image lies.
     """
 
     study: int
     image: str
     grid: tuple[int, ...]
     first: int
+    affine: np.ndarray | None = None
 
     def of(self, values_HK: np.ndarray) -> np.ndarray:
         """The values of this image in its grid, ``(K, *grid)``."""
         mine_TK = values_HK[self.first : self.first + math.prod(self.grid)]
         return np.ascontiguousarray(mine_TK.T.reshape(-1, *self.grid))
+
+
+@dataclass(frozen=True)
+class StudyTold:
+    """What a study is called.
+
+    Attributes:
+        name: as :class:`~finetune.images.Study` has it.
+        modalities: of each of its images, by their names.
+    """
+
+    name: str
+    modalities: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class CaseInstances:
             prevalence and temperature; the numbers of a regression.
         weights_H: the share of each in the score of the case; None where the pooling has none.
         maps: where tokens stand; empty for studies.
+        studies: of the case, in their order.
     """
 
     kind: InstanceKind
@@ -67,6 +86,7 @@ class CaseInstances:
     probabilities_HC: np.ndarray
     weights_H: np.ndarray | None
     maps: tuple[TokenMap, ...] = ()
+    studies: tuple[StudyTold, ...] = ()
 
 
 def instance_readout(member: Member) -> Readout:
@@ -136,6 +156,10 @@ def instances_of(member: Member, cases: Cases, temperature: float) -> Iterator[C
                     member.target.probabilities(log_scores, temperature),
                     None if found.weights_BH is None else found.weights_BH[place][here].float().cpu().numpy(),
                     _maps(member.backbone, studies, grids) if dense else (),
+                    tuple(
+                        StudyTold(each.name, {name: image.modality.name for name, image in each.sorted_images})
+                        for each in studies
+                    ),
                 )
             shown.advance(len(block))
             del several, studies  # before the next ones are read
@@ -155,9 +179,18 @@ def _maps(
                     grid = encode(backbone, [[Study({name: image}, study.organ)]], dense=True).grid
                 assert grid is not None
                 known[size] = grid
-            maps.append(TokenMap(number, name, known[size], first))
+            maps.append(TokenMap(number, name, known[size], first, _affine_of_cells(backbone, image, size)))
             first += math.prod(known[size])
     return tuple(maps)
+
+
+def _affine_of_cells(backbone: Medformer, image: Image, size: tuple[int, ...]) -> np.ndarray | None:
+    """The affine of the grid of tokens of an image that the network reads with so many voxels."""
+    stem = backbone.adapter.stem
+    # Voxels of the image for one that is read: the extent is the same.
+    scales = np.array(image.pixels.shape[1:]) / np.array(size)
+    firsts = (stem.offset + 0.5) * scales - 0.5
+    return moved(image, firsts.tolist(), (stem.stride * scales).tolist())
 
 
 def averaged(said: Sequence[CaseInstances]) -> CaseInstances:
@@ -172,4 +205,5 @@ def averaged(said: Sequence[CaseInstances]) -> CaseInstances:
         np.mean([each.probabilities_HC for each in said], axis=0),
         np.mean(weights, axis=0) if weights else None,
         first.maps,
+        first.studies,
     )

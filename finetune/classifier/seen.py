@@ -179,7 +179,7 @@ class _Fitting(Pictures):
         if self._fits(position):
             return study
         images = {name: self._brought(name, image) for name, image in study.images.items()}
-        return Study(images, study.organ)
+        return replace(study, images=images)
 
     def home(self, positions: np.ndarray) -> tuple[Pictures, np.ndarray]:
         """What is computed of studies that are shown as they are is kept with them."""

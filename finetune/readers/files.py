@@ -187,6 +187,7 @@ class _Read:
 
     def __init__(self, listed: Listed, reading: Reading, rules: Mapping[str, Intensity]) -> None:
         self._listed, self._preparation, self._rules = listed, reading.prepare, dict(rules)
+        self._show_paths = reading.show_paths
         self._notes: dict[str, list[str]] = {}
 
     def __call__(self, row: int) -> Study:
@@ -206,7 +207,11 @@ class _Read:
                     f"{name}: expected values of 8 bits, 0 to 255, found {image.pixels.dtype}; "
                     "intensity.percentile=[0.5,99.5] of prepare brings all images to them"
                 )
-        return Study({name: replace(image, measured=None, notes=()) for name, image in images.items()}, sample.organ)
+        return Study(
+            {name: replace(image, measured=None, notes=()) for name, image in images.items()},
+            sample.organ,
+            self._listed.key(position, paths=self._show_paths),
+        )
 
     def warnings(self) -> list[str]:
         """What files have that their owner has to know, each thing once."""

@@ -71,9 +71,10 @@ class Listed:
 
     def keys(self, *, paths: bool) -> np.ndarray:
         """``row 17`` or ``file 17``, or the path of the first image of each case."""
-        return np.array([self._key(position, paths=paths) for position in self.case_positions])
+        return np.array([self.key(position, paths=paths) for position in self.case_positions])
 
-    def _key(self, position: int, *, paths: bool) -> str:
+    def key(self, position: int, *, paths: bool) -> str:
+        """``row 17`` or ``file 17``, or the path of the first image of the study at ``position`` in the source."""
         name = self.source.name_of(position)
         if not paths:
             return name.replace(" of the table", "", 1)

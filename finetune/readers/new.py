@@ -114,7 +114,10 @@ def _of_files(
             position = listed.positions[row]
             sample = source.sample(position)
             return _brought(
-                recipe, Study(sample.images, sample.organ), source.name_of(position), source.has_8_bits(position)
+                recipe,
+                Study(sample.images, sample.organ, listed.key(position, paths=show_paths)),
+                source.name_of(position),
+                source.has_8_bits(position),
             )
 
         taken = take(listed, ReadPictures(len(listed.positions), read), skip=on_error == "skip", progress=progress)
@@ -197,7 +200,9 @@ def _of_archive(path: Path, split: str | None, recipe: Recipe, progress: Progres
         raise DataError(f"{path}: no split {split!r}{nearest(str(split), SPLITS)}")
 
     def read(row: int) -> Study:
-        return _brought(recipe, Study(samples[row].images, samples[row].organ), f"{path}: {samples[row].key}")
+        return _brought(
+            recipe, Study(samples[row].images, samples[row].organ, samples[row].key), f"{path}: {samples[row].key}"
+        )
 
     card = source.card
     labels = np.stack([sample.label for sample in samples if sample.label is not None])

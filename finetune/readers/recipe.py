@@ -95,7 +95,7 @@ class Recipe(Document):
         for name, image in images.items():
             self._check_read(name, image, depths.get(name))
         images = prepare(images, self.preparation, {name: self.images[name].intensity for name in images})
-        return Study({name: self._prepared(name, image) for name, image in images.items()}, study.organ)
+        return replace(study, images={name: self._prepared(name, image) for name, image in images.items()})
 
     def brought_array(self, images: np.ndarray, spacing_mm: np.ndarray | None = None) -> list[Study]:
         """Images ``(N, C, ...)`` of an array, brought one by one; a message gives the position of the image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class ShardSplit:
                 spacing = tuple(records.spacing_mm_BA[0, : pixels.ndim - 1].tolist())
                 known = spacing if np.isfinite(spacing).all() else ()
                 images[name] = Image(pixels, Modality(int(records.modality_B[0])), known)
-        return Study(images, Organ(int(self.organs[row])))
+        return Study(images, Organ(int(self.organs[row])), str(self.keys[row]))
 
 
 def read_shards(
@@ -225,7 +225,7 @@ def _lazy(
 def _reader(part: ShardSplit, rows: np.ndarray, rules: dict[str, Intensity]) -> Callable[[int], Study]:
     def read(at: int) -> Study:
         study = part.study(int(rows[at]))
-        return Study(prepare(dict(study.images), Preparation(), rules), study.organ)
+        return replace(study, images=prepare(dict(study.images), Preparation(), rules))
 
     return read
 

@@ -59,14 +59,22 @@ def test_studies_of_bags_are_rows_of_a_table(made: Path, tmp_path: Path) -> None
     model = FewLabelClassifier.load(out)
     said = model.instances(read_new(made / "images", model.record_.recipe, csv=made / "bags.csv"))
     rows = rows_of(tmp_path / "instances" / "instances.csv")
-    assert list(rows[0]) == ["key", "study", "p(a)", "p(b)", "weight"]
+    assert list(rows[0]) == ["key", "study", "name", "image", "modality", "p(a)", "p(b)", "weight"]
     keys = [row["key"] for row in rows_of(tmp_path / "p.csv")]
     expected = [
-        (key, str(number + 1), *(f"{p:.6f}" for p in case.probabilities_HC[number]), f"{case.weights_H[number]:.6f}")
+        (
+            key,
+            str(number + 1),
+            "image",
+            "unknown",
+            *(f"{p:.6f}" for p in case.probabilities_HC[number]),
+            f"{case.weights_H[number]:.6f}",
+        )
         for key, case in zip(keys, said, strict=True)
         for number in range(len(case.scores_HO))
     ]
-    assert [tuple(row.values()) for row in rows] == expected and len(rows) == 48
+    assert [row.pop("name") for row in rows] == [f"row {number}" for number in range(2, 50)]
+    assert [tuple(row.values()) for row in rows] == expected
     assert [path.name for path in (tmp_path / "instances").iterdir()] == ["instances.csv"]
 
 
@@ -78,7 +86,10 @@ def test_tokens_are_maps_in_their_grid(made: Path, tmp_path: Path, capsys: pytes
     model = FewLabelClassifier.load(out)
     said = model.instances(read_new(made / "images", model.record_.recipe, csv=made / "single.csv"))
     rows = rows_of(tmp_path / "instances" / "instances.csv")
-    assert rows[3] == {"key": "03.png", "study": "1", "image": "image", "file": "000004.npz", "grid": "4x4"}
+    assert rows[3] == {
+        "key": "03.png", "study": "1", "name": "03.png", "image": "image", "modality": "unknown", "file": "000004.npz",
+        "grid": "4x4",
+    }  # fmt: skip
     for row, case in zip(rows, said, strict=True):
         with np.load(tmp_path / "instances" / row["file"]) as found:  # nothing in it is pickled
             assert found["classes"].tolist() == ["a", "b"] and str(found["key"]) == row["key"]

@@ -12,7 +12,7 @@ from data_shards.sample import Image
 from data_shards.sources.images.background import NotFinite, without_infinities
 from data_shards.sources.images.dtypes import plain, refuse_overflow
 from data_shards.sources.images.nifti_header import WHAT, Header, read_header
-from data_shards.sources.images.orientation import to_canonical
+from data_shards.sources.images.orientation import canonical_grid, to_canonical
 from data_shards.support.errors import DataError
 from data_shards.support.limits import BoundedReader, check_size, is_gzip, open_regular
 from data_shards.vocabulary import Modality
@@ -87,12 +87,14 @@ def read_nifti(
     # The first axis of the file is the fastest; colours are faster still.
     voxels = stored.reshape(*header.shape[::-1], max(header.colours, 1)).transpose(2, 1, 0, 3)
     voxels = _scaled(voxels[..., :3], header)
+    affine: np.ndarray | None = None
     place = header if placed_by is None else placed_by
     if place.shape != header.shape:
         raise DataError(f"{WHAT} has {header.shape} voxels, the header that is to place them {place.shape}")
     source: tuple[int, ...] = (2, 1, 0)
     if place.affine is not None:
         voxels, _, source = to_canonical(voxels, place.affine)
+        affine = None if place.planar else canonical_grid(place.shape, place.affine).affine
     else:
         voxels = voxels.transpose(2, 1, 0, 3)
     spacing_mm = tuple(place.spacing_mm[axis] for axis in source)
@@ -102,7 +104,7 @@ def read_nifti(
         pixels = pixels.take(0, axis=1 + slices)
         spacing_mm = tuple(step for axis, step in enumerate(spacing_mm) if axis != slices)
     known = spacing_mm if np.isfinite(spacing_mm).all() else ()
-    return without_infinities(Image(plain(pixels, WHAT), modality, known, notes=notes), WHAT, not_finite)
+    return without_infinities(Image(plain(pixels, WHAT), modality, known, notes=notes, affine=affine), WHAT, not_finite)
 
 
 def _scaled(stored: np.ndarray, header: Header) -> np.ndarray:

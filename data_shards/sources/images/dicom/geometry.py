@@ -17,6 +17,7 @@ from data_shards.support.errors import DataError
 # Two slices are at one place when they lie closer than a fifth of the largest gap, within these bounds: the upper one
 # is what rounding to one digit can part, the lower one what no scanner resolves.
 _SAME_PLACE_MM = (1e-3, 0.11)
+_TO_RAS = np.array([-1.0, -1.0, 1.0])  # DICOM counts to left and posterior
 # Resampled slices are as far apart as the closest tenth of the gaps: a single tiny gap does not decide.
 _FINE = 0.1
 
@@ -146,6 +147,22 @@ def _check_shift(positions: np.ndarray, found: np.ndarray, rules: SliceRules) ->
             f"slice {worst + 1} of {len(positions)} is shifted by {off[worst] / max(1 - pull, 1e-9):.3f} mm within its "
             f"plane in a way the others are not: the slices do not form a volume"
         )
+
+
+def placed_affine(first: Plane, last: Plane, count: int) -> np.ndarray:
+    """Affine of a stack ``D,H,W`` of ``count`` slices, in the axes of NIfTI.
+
+    Args:
+        first: the lowest slice, placed in the patient and of known spacing.
+        last: the highest, likewise.
+        count: how many there are from one to the other.
+    """
+    assert first.spacing is not None
+    ends = [np.array(plane.position, dtype=float) * _TO_RAS for plane in (first, last)]
+    affine = affine_of(first, (1.0, *first.spacing))
+    affine[:3, 0] = (ends[1] - ends[0]) / max(1, count - 1)
+    affine[:3, 3] = ends[0]
+    return affine
 
 
 def affine_of(plane: Plane, spacing: Sequence[float]) -> np.ndarray:

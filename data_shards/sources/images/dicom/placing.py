@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from data_shards.sources.images.dicom import describe
 from data_shards.sources.images.dicom.frames import frame_of
-from data_shards.sources.images.dicom.geometry import affine_of
+from data_shards.sources.images.dicom.geometry import placed_affine
 from data_shards.sources.images.dicom.layout import layout_of
 from data_shards.sources.images.dicom.parsing import parse
 from data_shards.sources.images.dicom.plane import Plane, plane_of
 from data_shards.sources.images.dicom.series import Series
 from data_shards.sources.images.orientation import Grid, canonical_grid
 from data_shards.sources.images.quiet import silent_libraries
-
-_TO_RAS = np.array([-1.0, -1.0, 1.0])  # DICOM counts to left and posterior
 
 
 def grid_of(series: Series) -> Grid | None:
@@ -30,11 +26,7 @@ def grid_of(series: Series) -> Grid | None:
     if not (first.placed and last.placed and first.spacing):
         return None
     count = len(series.frames) or len(series.paths)
-    ends = [np.array(plane.position, dtype=float) * _TO_RAS for plane in (first, last)]
-    affine = affine_of(first, (1.0, *first.spacing))
-    affine[:3, 0] = (ends[1] - ends[0]) / max(1, count - 1)
-    affine[:3, 3] = ends[0]
-    return canonical_grid((count, *size), affine)
+    return canonical_grid((count, *size), placed_affine(first, last, count))
 
 
 def _end(series: Series, end: int) -> tuple[Plane, tuple[int, int]]:

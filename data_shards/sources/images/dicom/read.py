@@ -23,7 +23,7 @@ from data_shards.sources.images.dicom.rules import SliceRules
 from data_shards.sources.images.dicom.series import Series
 from data_shards.sources.images.dicom.spread import resampled
 from data_shards.sources.images.dicom.tables import Table, palette
-from data_shards.sources.images.orientation import check_spacing, to_canonical
+from data_shards.sources.images.orientation import canonical_grid, check_spacing, to_canonical
 from data_shards.sources.images.quiet import silent_libraries
 from data_shards.support.errors import DataError
 from data_shards.support.limits import check_size
@@ -108,11 +108,16 @@ def _assemble(slices: Sequence[_Slice], series: Series, rules: SliceRules, *, vo
         pixels = resampled(pixels, grid)
         measured = None if measured is None else resampled(measured[None].astype(np.float32), grid)[0] == 1
     spacing = (gap, *spacing) if gap and spacing else ()
+    affine: np.ndarray | None = None
     if planes[0].placed:
+        if planes[-1].placed and gap and planes[0].spacing:
+            shape = pixels.shape[1:]
+            affine = canonical_grid(shape, geometry.placed_affine(planes[0], planes[-1], shape[0])).affine
         whole = pixels if measured is None else np.concatenate([pixels, measured[None].astype(pixels.dtype)])
         whole, spacing = _turned(whole, planes[0], spacing)
         pixels, measured = (whole, None) if measured is None else (whole[:-1], whole[-1] == 1)
-    image = Image(np.ascontiguousarray(pixels), series.modality, spacing, notes=() if grid is None else (SPREAD,))
+    notes = () if grid is None else (SPREAD,)
+    image = Image(np.ascontiguousarray(pixels), series.modality, spacing, notes=notes, affine=affine)
     return image if measured is None else _set_aside(image, measured)
 
 

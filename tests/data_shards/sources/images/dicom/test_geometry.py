@@ -10,9 +10,10 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from data_shards.sample import Image
 from data_shards.sources.images.dicom import find_series, read_series
 from data_shards.support.errors import DataError
-from tests.data_shards.sources.images.dicom.make import SPACING, canonical, header, read, save, stack
+from tests.data_shards.sources.images.dicom.make import SPACING, anatomy, canonical, header, read, save, stack
 from tests.data_shards.sources.images.make import images, nifti, table
 
 AXES = [np.eye(3)[axis] * sign for axis in range(3) for sign in (1, -1)]
@@ -21,6 +22,13 @@ DIRECTIONS = [(row, column) for row, column in itertools.product(AXES, AXES) if 
 
 def moved(dataset: Dataset, step: Any) -> None:
     dataset.ImagePositionPatient = [a + b for a, b in zip(dataset.ImagePositionPatient, step, strict=True)]
+
+
+def in_the_patient(image: Image) -> np.ndarray:
+    """Where its voxels ``D,H,W`` lie, ``D,H,W,3``, in mm to the left, the back and the head."""
+    assert image.affine is not None
+    places = np.stack(np.meshgrid(*map(np.arange, image.pixels.shape[1:]), indexing="ij"), axis=-1)
+    return (places @ image.affine[:3, :3].T + image.affine[:3, 3]) * (-1, -1, 1)
 
 
 @pytest.mark.parametrize("number", range(len(DIRECTIONS)))
@@ -33,6 +41,7 @@ def test_every_way_to_lay_slices_gives_the_same_array_with_axes_superior_posteri
     image = read(paths)
     assert image.spacing_mm == pytest.approx(SPACING)
     assert np.array_equal(image.pixels[0], canonical()) and image.pixels.flags.c_contiguous
+    assert np.array_equal(anatomy(in_the_patient(image)), image.pixels[0])
 
 
 def test_instance_numbers_and_file_names_do_not_order_slices_of_known_place(tmp_path: Path) -> None:
@@ -55,6 +64,7 @@ def test_oblique_volume_is_turned_to_its_closest_axes_and_not_resampled(tmp_path
     image = read(stack(tmp_path, (0, -1, 0), (0, 0, -1), change=tilt))
     assert image.spacing_mm == pytest.approx(SPACING, rel=1e-5)
     assert np.array_equal(image.pixels[0], canonical())
+    assert np.array_equal(anatomy(in_the_patient(image) @ turn), image.pixels[0])
 
 
 @pytest.mark.parametrize("row, column", [((1, 0, 0), (0, 1, 0)), ((0, 1, 0), (0, 0, -1))])
