@@ -21,6 +21,7 @@ from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, Few
 from finetune.classifier.record import FitRecord
 from finetune.classifier.unlabelled import apart, check_unlabelled
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
+from finetune.heads import check_head
 from finetune.predictions import rows_of
 from finetune.progress import counted
 from finetune.readers import read_cases, read_new
@@ -82,6 +83,7 @@ def finetune(
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
+    check_head(config.head, config.head_options, Task[config.task])
     check_unlabelled(config.stepper, given=config.unlabelled is not None)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     open_backbone(source, config.seed)  # what is no model is refused before images are read, which may take long

@@ -25,6 +25,8 @@ from finetune.classifier.record import FitRecord
 from finetune.classifier.seen import Seen
 from finetune.classifier.settings import Settings, check_parameters
 from finetune.classifier.unlabelled import apart, check_mixable, check_unlabelled
+from finetune.heads import check_head
+from finetune.readers.recipe import Recipe
 from finetune.steppers import stepper_named
 from finetune.targets import Target
 from pretrain.backbone import Medformer
@@ -210,6 +212,7 @@ class FewLabelModel(BaseEstimator):
         if len(labels) != len(cases) or (groups is not None and len(groups) != len(cases)):
             counted = "no" if groups is None else len(groups)
             raise DataError(f"{len(cases)} images, {len(labels)} labels, {counted} groups")
+        check_head(self.head, self.head_options, target.task)
         target = target.fitted_to(labels)
         check_unlabelled(self.stepper, given=unlabelled is not None, target=target)
         subjects_N = None if groups is None else distinct(groups, "groups")[1]
@@ -221,6 +224,8 @@ class FewLabelModel(BaseEstimator):
         if further is not None and stepper_named(self.stepper).mixes:
             check_mixable(self.stepper, given.shown)
         opened = open_backbone(self.backbone, self.seed)
+        if opened.module.voxel_mm is None:  # else sizes are those at its spacing
+            check_head(self.head, self.head_options, target.task, one_grid=_one_grid(cases))
         opened.module.to(self.device)
         settings = Settings(opened.pretrained, self.get_params(deep=False))
         adapted, selection = settings.adapt(opened.module, given)
@@ -397,3 +402,11 @@ class FewLabelModel(BaseEstimator):
     def _labels(self, cases: Cases, y: Any) -> tuple[np.ndarray | None, np.ndarray, Target]:
         """The classes, if there are any, the labels ``(N, L)``, and the target."""
         raise NotImplementedError
+
+
+def _one_grid(cases: Cases) -> bool:
+    """Whether each study has one image, all of one size, as far as it is known."""
+    if cases.recipe is None:
+        return True
+    images = Recipe.of(cases.recipe).images
+    return len(images) == 1 and all(image.size is not None for image in images.values())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
+from data_shards.vocabulary import Task
 from finetune.heads.features import CaseFeatures
 from finetune.heads.instances import InstanceKind, Instances
 
@@ -33,6 +34,19 @@ class Head(nn.Module):
     def __init__(self, dim: int, outputs: int, config: Any) -> None:
         super().__init__()
         self.dim, self.outputs, self.config = dim, outputs, config
+
+    @classmethod
+    def check(cls, config: Any, task: Task, *, one_grid: bool) -> None:
+        """Refuse what the head cannot learn from, before anything is computed.
+
+        Args:
+            config: of the head.
+            task: how labels are to be read; unknown where that is not known yet.
+            one_grid: whether each study has one image, all of one size.
+
+        Raises:
+            ConfigError: says what it is for.
+        """
 
     @property
     def needs_tokens(self) -> bool:
@@ -117,6 +131,15 @@ def head_config(name: str, options: Mapping[str, Any] | None) -> Any:
         ConfigError: there is no such head or option; the nearest name is given.
     """
     return parse(_heads[known_head(name)].Config, dict(options or {}), f"head {name}")
+
+
+def check_head(name: str, options: Mapping[str, Any] | None, task: Task, *, one_grid: bool = True) -> None:
+    """Refuse a head that cannot learn from such cases, see :meth:`Head.check`.
+
+    Raises:
+        ConfigError: says what it is for.
+    """
+    _heads[known_head(name)].check(head_config(name, options), task, one_grid=one_grid)
 
 
 def create_head(name: str, dim: int, outputs: int, options: Mapping[str, Any] | None = None) -> Head:

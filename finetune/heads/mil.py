@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
+from data_shards.vocabulary import Task
 from finetune.heads.base import Head, register_head
 from finetune.heads.features import CaseFeatures
 from finetune.heads.instances import InstanceKind, Instances
@@ -152,6 +153,14 @@ class MilHead(Head):
         self.scorers = nn.ModuleList(Scorer(dim, outputs, config) for _ in config.scales)
         self.scale_logits = nn.Parameter(torch.zeros(len(config.scales))) if len(config.scales) > 1 else None
 
+    @classmethod
+    def check(cls, config: Any, task: Task, *, one_grid: bool) -> None:
+        """Terms are for classes and labels, scales for images of one size."""
+        if penalties.asked_for(config) and task in (Task.ordinal, Task.regression):
+            raise ConfigError(penalties.NOT_FOR)
+        if config.scales != (1,) and not one_grid:
+            raise ConfigError(_no_grid(config.scales))
+
     @property
     def needs_tokens(self) -> bool:
         """Studies are read by their embeddings."""
@@ -194,7 +203,7 @@ class MilHead(Head):
     @property
     def penalises(self) -> bool:
         """Whether one of the terms has a weight."""
-        return bool(self.config.area or self.config.sparsity or self.config.ranking)
+        return penalties.asked_for(self.config)
 
     def penalty(self, features: CaseFeatures, values: Tensor) -> Tensor | None:
         """The terms of :mod:`finetune.mil.penalties` with their weights, ``(B,)``.
@@ -233,10 +242,7 @@ class MilHead(Head):
         if scales == (1,):
             return [self.scorers[0](instances_BHD, mask_BH)]
         if grid is None:
-            raise ConfigError(
-                f"head mil: scales {', '.join(map(str, scales))} need one grid of tokens; these cases have images of "
-                "different sizes, or several in a study"
-            )
+            raise ConfigError(_no_grid(scales))
         found = []
         for scorer, factor in zip(self.scorers, scales, strict=True):
             cells_BCD = averaged(instances_BHD, grid, factor)
@@ -254,6 +260,13 @@ class MilHead(Head):
         cells = spread(weights_BC[..., None], grid, factor)
         counts = spread(cells.new_tensor(_tokens_in(grid, factor))[None, :, None], grid, factor)
         return (cells / counts.repeat(1, cells.shape[1] // counts.shape[1], 1))[..., 0]
+
+
+def _no_grid(scales: tuple[int, ...]) -> str:
+    return (
+        f"head mil: scales {', '.join(map(str, scales))} need one grid of tokens; these cases have images of different "
+        "sizes, or several in a study"
+    )
 
 
 def _tokens_in(grid: tuple[int, ...], factor: int) -> list[float]:

@@ -5,12 +5,21 @@ Only what a label says of a bag is used: an output is present in it or not. ``po
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from data_shards.support.errors import ConfigError
 from finetune.mil.masks import checked, masked_max, masked_mean, masked_min
+
+NOT_FOR = "head mil: area, sparsity and ranking are for classes and labels, not for numbers and grades"
+
+
+def asked_for(config: Any) -> bool:
+    """Whether one of the terms has a weight in the options of a head."""
+    return bool(config.area or config.sparsity or config.ranking)
 
 
 def presence(values: Tensor, outputs: int) -> Tensor:
@@ -28,7 +37,7 @@ def presence(values: Tensor, outputs: int) -> Tensor:
         return F.one_hot(values, outputs) if outputs > 1 else values[:, None]
     if values.ndim == 2 and values.shape[1] == outputs and bool(((values == 0) | (values == 1)).all()):
         return values
-    raise ConfigError("head mil: area, sparsity and ranking are for classes and labels, not for numbers and grades")
+    raise ConfigError(NOT_FOR)
 
 
 def instance_probabilities(scores_BHO: Tensor, *, exclusive: bool) -> Tensor:

@@ -197,10 +197,12 @@ def test_terms_are_refused_with_mixtures_and_for_numbers() -> None:
     head = mil("max", 1, **TERMS)
     with pytest.raises(ConfigError, match="^mixup: what head mil adds to the loss is of cases that are not mixed"):
         learner_of(head, tokens_of(4, 6)).mixed(np.arange(4), 0, 0.5)
-    cases = of_target("regression", 16)
-    model = FewLabelRegressor(tiny_backbone(), head="mil", head_options={"area": 1.0}, max_steps=2)
+    model = FewLabelRegressor("no such network", head="mil", head_options={"area": 1.0}, max_steps=2)
     with pytest.raises(ConfigError, match="are for classes and labels, not for numbers and grades"):
-        model.fit(cases)
+        model.fit(of_target("regression", 16))
+    grades = FewLabelClassifier("no such network", head="mil", head_options={"sparsity": 1.0}, max_steps=2)
+    with pytest.raises(ConfigError, match="are for classes and labels, not for numbers and grades"):
+        grades.fit(of_target("ordinal", 16))
 
 
 @pytest.mark.parametrize("strategy", ["frozen", "full"])
