@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.studies.draws import network
 from benchmarks.studies.paired import interval
 from benchmarks.studies.runs import PLANES, VOLUMES, shards, source
 from benchmarks.table import Table

@@ -176,7 +176,7 @@ def tables(folder: Path, whole: Mapping[str, Splits], bagged: Mapping[str, Split
         columns=("set", "head", "test AUC, all labels", "10 %", "drop", "drop less that of the mean"),
         rows=tuple(_drops(folder, whole)),
         remarks="The last column is the difference of two drops, with a 95 % interval over test subjects; below 0 the "
-        ff"head loses less. {note}",
+        f"head loses less. {note}",
     )
     rows = []
     for name, splits in whole.items():
