@@ -1,4 +1,4 @@
-"""Volumes as bags: of slices, or of blocks, with the instances known that show a structure."""
+"""Volumes as bags of blocks, and which blocks or slices show a structure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelClassifier
 from finetune.images import Pictures, Study
 
-Cut = tuple[slice | int, ...]
-"""One entry for each spatial axis; an axis with a number is gone."""
+Cut = tuple[slice, ...]
+"""One entry for each spatial axis."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,8 @@ class CutPictures(Pictures):
         row, cut = self._parts[position]
         study = self._base.study(row)
         (name, image), = study.images.items()  # fmt: skip
-        stays = [not isinstance(each, int) for each in cut]
-        spacing = tuple(size for size, kept in zip(image.spacing_mm, stays, strict=False) if kept)
         pixels = np.ascontiguousarray(image.pixels[(slice(None), *cut)])
-        return Study({name: Image(pixels, image.modality, spacing)}, study.organ)
+        return Study({name: Image(pixels, image.modality, image.spacing_mm)}, study.organ)
 
 
 def cut_up(cases: Cases, cuts: Sequence[Sequence[Cut]], name: str) -> Cases:
@@ -75,19 +73,8 @@ def cut_up(cases: Cases, cuts: Sequence[Sequence[Cut]], name: str) -> Cases:
     )  # fmt: skip
 
 
-def slices(cases: Cases, axis: int, every: int, name: str) -> Cases:
-    """Bags of every so many-th slice across an axis."""
-    found = []
-    for case in range(len(cases)):
-        (image,) = cases.studies_of(case)[0].images.values()
-        whole = [slice(None)] * 3
-        starts = range(every // 2, image.pixels.shape[1 + axis], every)
-        found.append([(*whole[:axis], at, *whole[axis + 1 :]) for at in starts])
-    return cut_up(cases, found, name)
-
-
 def shown_in_slices(masks_NDHW: np.ndarray, axis: int, every: int, least: int = 10) -> Truth:
-    """Slices with at least so many voxels of the structure, cut as :func:`slices` does it."""
+    """Slices with at least so many voxels of the structure, cut as :mod:`finetune.slices` does it."""
     counts_NS = masks_NDHW.sum(axis=tuple(each for each in (1, 2, 3) if each != axis + 1))
     return Truth([row[every // 2 :: every] >= least for row in counts_NS])
 

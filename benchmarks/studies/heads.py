@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.studies.cut import Truth, blocks, shown_in_slices, slices
+from benchmarks.studies.cut import Truth, blocks, shown_in_slices
 from benchmarks.studies.draws import NETWORK, SEEDS, Splits, fit, found, network, real_sets, stacked
 from benchmarks.studies.runs import DATA
 from benchmarks.table import Table
@@ -28,6 +29,7 @@ from finetune.cases import Cases
 from finetune.readers import read_cases
 from finetune.scores.bootstrap import paired_difference
 from finetune.scores.metrics import auc
+from finetune.slices import sliced
 from finetune.study.arms import Arm
 
 BUDGETS = ("10", "50", "all")
@@ -110,7 +112,10 @@ def _bagged(folder: Path, whole: Mapping[str, Splits]) -> tuple[dict[str, Splits
     truths: dict[str, Truth] = {}
     for name, (axis, every) in AXES.items():
         new = f"{name}, slices"
-        sets[new] = {split: slices(cases, axis, every, new) for split, cases in whole[name].items()}
+        sets[new] = {
+            split: sliced(replace(cases, name=new), {"axis": axis, "every": every})
+            for split, cases in whole[name].items()
+        }
     masks = {split: _anterior(cases) for split, cases in _masks(folder).items()}
     truths["hippocampus, slices"] = shown_in_slices(masks["test"], *AXES["hippocampus"])
     parts = {}
