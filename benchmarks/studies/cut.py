@@ -125,13 +125,15 @@ def blocks(
 
 
 def located(estimator: FewLabelClassifier, test: Cases, truth: Truth) -> float:
-    """Mean over the positive cases with both kinds of instances of the AUC of their instances; NaN for other heads.
+    """Mean over the positive cases with both kinds of instances of the AUC of their instances; NaN for heads of other instances.
 
     Of attention the weights are taken, of other poolings the scores of the last class.
     """
     try:
         found = estimator.instances(test)
     except ConfigError:
+        return float("nan")
+    if found[0].kind != "study":
         return float("nan")
     attends = estimator.get_params()["head"] == "mil" and _pooling(estimator.get_params()) == "attention"
     each = []
