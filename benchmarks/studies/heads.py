@@ -113,7 +113,7 @@ def _bagged(folder: Path, whole: Mapping[str, Splits]) -> tuple[dict[str, Splits
     for name, (axis, every) in AXES.items():
         new = f"{name}, slices"
         sets[new] = {
-            split: sliced(replace(cases, name=new), {"axis": axis, "every": every})
+            split: sliced(replace(cases, name=new), Slices(axis=axis, every=every))
             for split, cases in whole[name].items()
         }
     masks = {split: _anterior(cases) for split, cases in _masks(folder).items()}
