@@ -29,7 +29,7 @@ from finetune.cases import Cases
 from finetune.readers import read_cases
 from finetune.scores.bootstrap import paired_difference
 from finetune.scores.metrics import auc
-from finetune.slices import sliced
+from finetune.slices import Slices, sliced
 from finetune.study.arms import Arm
 
 BUDGETS = ("10", "50", "all")
