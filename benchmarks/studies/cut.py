@@ -125,7 +125,7 @@ def blocks(
 
 
 def located(estimator: FewLabelClassifier, test: Cases, truth: Truth) -> float:
-    """Mean over the positive cases with both kinds of instances of the AUC of their instances; NaN for heads of other instances.
+    """Mean over the positive cases with both kinds of instances of the AUC of their instances; NaN for other heads.
 
     Of attention the weights are taken, of other poolings the scores of the last class.
     """
