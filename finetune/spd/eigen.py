@@ -82,6 +82,11 @@ def logarithm(matrix: Tensor, floor: float | None = None) -> Tensor:
     return eigen_function(matrix, torch.log, _log_quotient, floor)
 
 
+def exponential(matrix: Tensor) -> Tensor:
+    """The matrix exponential, of any symmetric matrix."""
+    return eigen_function(matrix, torch.exp, _exp_quotient, -torch.inf)
+
+
 def square_root(matrix: Tensor, floor: float | None = None) -> Tensor:
     """The symmetric square root."""
     return eigen_function(matrix, torch.sqrt, lambda a, b: 1 / (a.sqrt() + b.sqrt()), floor)
@@ -101,3 +106,9 @@ def _log_quotient(a: Tensor, b: Tensor) -> Tensor:
     gaps, low = (a - b).abs(), torch.minimum(a, b)
     tied = gaps == 0
     return torch.where(tied, 1 / low, torch.log1p(gaps / low) / gaps.masked_fill(tied, 1.0))
+
+
+def _exp_quotient(a: Tensor, b: Tensor) -> Tensor:
+    gaps, low = (a - b).abs(), torch.minimum(a, b)
+    tied = gaps == 0
+    return low.exp() * torch.where(tied, 1.0, torch.expm1(gaps) / gaps.masked_fill(tied, 1.0))

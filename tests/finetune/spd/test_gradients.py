@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from finetune.spd.covariance import covariance, shrunk
-from finetune.spd.eigen import inverse_square_root, logarithm, rectified, square_root
+from finetune.spd.eigen import exponential, inverse_square_root, logarithm, rectified, square_root
 from finetune.spd.newton_schulz import newton_schulz
 
 FUNCTIONS = {
@@ -87,3 +87,10 @@ def test_zeros_are_finite(name: str) -> None:
     matrix = torch.zeros(4, 4, requires_grad=True)
     FUNCTIONS[name](matrix).sum().backward()
     assert matrix.grad is not None and not matrix.grad.any()
+
+
+@pytest.mark.parametrize("values", [[-3.0, -3.0, 0.0, 2.0], [-1.0, -1.0 + 1e-7, 1.0, 1.0]])
+def test_the_exponential_is_that_of_torch_and_has_its_gradient(values: list[float]) -> None:
+    matrix = with_values(values).requires_grad_()
+    torch.testing.assert_close(exponential(matrix), torch.linalg.matrix_exp(matrix), rtol=1e-10, atol=1e-10)
+    assert gradcheck(lambda x: exponential((x + x.mT) / 2), matrix)
