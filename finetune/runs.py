@@ -193,8 +193,8 @@ def evaluate_bundle(
     if config.budgets:
         check_seeds(config.seeds)
     models = {}
-    for name, folder in zip(short_names(list(bundles)), bundles.values(), strict=True):
-        bundle = load_pretrained(folder, name)
+    for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
+        bundle = load_pretrained(folder, called)
         models[name] = Pretrained(bundle.backbone.to(config.device), fresh_twin(bundle))
     arms = arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
     rows: list[EvaluationRow] = []
