@@ -89,8 +89,8 @@ def predict(
     model = open_classifier(classifier, config.device)
     if instances is not None:
         refuse_existing(instances, overwrite=overwrite)
-        table, folder = out.absolute(), instances.absolute()
-        if table == folder or table in folder.parents or folder in table.parents:
+        file, folder = out.absolute(), instances.absolute()
+        if file == folder or file in folder.parents or folder in file.parents:
             raise ConfigError(f"{instances}: the folder of the instances and the table {out} need places of their own")
         model.predictor_.check_instances()
     recipe = model.record_.recipe
@@ -119,8 +119,8 @@ def predict(
     if instances is None:
         write_atomic(out, table)
     else:
-        with new_folder(instances, overwrite=overwrite) as folder:
-            write_instances(folder, cases, predictor.target, predictor.instances(cases))
+        with new_folder(instances, overwrite=overwrite) as partial:
+            write_instances(partial, cases, predictor.target, predictor.instances(cases))
             write_atomic(out, table)  # in here, so that no folder is left where there can be no table
     coverage = "" if predictor.conformal is None else predictor.conformal.told
     return PredictResult(cases, prediction, coverage, scores, dict(model.estimate_), predictor.seen.among(cases))
