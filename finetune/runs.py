@@ -83,6 +83,8 @@ def finetune(
     """
     refuse_existing(out, overwrite=overwrite)
     check_unlabelled(config.stepper, given=config.unlabelled is not None)
+    if config.unlabelled is not None and not config.unlabelled.exists():
+        raise DataError(f"{config.unlabelled}: no such file or folder")  # labelled images may take long to read
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     open_backbone(source, config.seed)  # what is no model is refused before images are read, which may take long
     splits = read(config.data, config)
