@@ -14,6 +14,7 @@ from data_shards.support.errors import ConfigError, DataError
 from finetune.classifier.given import Given, Plan, scattered
 from finetune.classifier.head_first import HeadFirst
 from finetune.classifier.member import Member, reads_of_cases
+from finetune.classifier.seen import Seen
 from finetune.fit.features import features_of
 from finetune.fit.learners import CachedLearner, ImageLearner
 from finetune.fit.linear import RAW, VOTE, select_linear
@@ -64,7 +65,8 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
     if plan.ensemble in ("seeds", "snapshots"):
         raise ConfigError(f"a linear head on frozen features is the same for all {plan.ensemble}; ensemble folds")
     backbone.eval()
-    wanted = head_config(plan.head, plan.head_options).reads
+    options = head_config(plan.head, plan.head_options)
+    wanted = options.reads
     candidates = (*SINGLE_READS, "vote") if wanted == "auto" else (wanted,)
     # Cases that have no raw pixels in common vote without them.
     sides = raw_sides(given.cases) if {"vote", RAW} & set(candidates) else None
@@ -82,6 +84,7 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
         balanced=plan.balanced or plan.evenly,
         candidates=candidates,
         default=DEFAULT_READS if wanted == "auto" else wanted,
+        channels=options.channels,
     )
     fits = [selected.fit]
     if plan.ensemble == "folds":
@@ -95,6 +98,7 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
                 candidates=[selected.reads],
                 refit=train,
                 strengths=selected.strengths,
+                channels=options.channels,
             ).fit
             for train, _ in required(folds)
         ]
@@ -187,10 +191,26 @@ def new_readout(
         seed: of the weights.
         options: of the head; those of the plan when left out.
     """
-    options = plan.head_options if options is None else options
+    options = joining(plan.head, plan.head_options if options is None else options, given)
     with seeded(seed):
         head = create_head(plan.head, int(backbone.embed_dim), given.target.outputs, options)
     return Readout.of(head, given.target)
+
+
+def joining(head: str, options: Mapping[str, Any], given: Given) -> Mapping[str, Any]:
+    """The options, with the names of the images where the head joins modalities.
+
+    Raises:
+        ConfigError: names are given and no case has an image called so, or cases have others.
+    """
+    config = head_config(head, options)
+    if getattr(config, "fusion", "pooled") == "pooled":
+        return options
+    known = sorted(Seen.of(given.cases).images)
+    if config.images and sorted(config.images) != known:
+        named, there = ", ".join(config.images), ", ".join(known)
+        raise ConfigError(f"head {head}: images {named}; those of the given cases are {there}")
+    return {**options, "images": config.images or known}
 
 
 Build = Callable[[Schedule, np.ndarray, int], Staged]

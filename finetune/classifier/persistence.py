@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
 from data_shards.support.files import finite, new_folder, read_json, write_atomic, write_json
 from finetune.backbones import CLASSIFIER_FILE, BundleReference
@@ -27,11 +28,13 @@ from finetune.classifier.member import Member
 from finetune.classifier.predictor import Predictor
 from finetune.classifier.record import FitRecord
 from finetune.classifier.seen import Seen
-from finetune.fit.linear import RAW, LinearModel, LinearVote, Standardiser
+from finetune.fit.linear import RAW, TANGENT, LinearModel, LinearVote, Scaling, Standardiser
 from finetune.fit.network import Readout
+from finetune.fit.tangent import TangentSpace
 from finetune.heads import create_head
 from finetune.heads.features import SUMMARIES, width_of
 from finetune.random_state import seeded
+from finetune.slices import Slices
 from finetune.targets import Affine, Target, target_from_state
 from pretrain.backbone import Medformer
 from pretrain.bundle import Bundle, load_bundle, save_bundle
@@ -177,6 +180,7 @@ def _fitted(document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], fo
         Seen.from_state(document["seen"]),
         int(params["mc_dropout"]),
         int(params["seed"]),
+        None if params.get("slices") is None else parse(Slices, params["slices"], "slices"),
     )
     config = bundles[str(document["members"][0]["backbone"])].config
     return Fitted(
@@ -233,12 +237,8 @@ def _tensors(head: LinearVote | Readout) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
     arrays: dict[str, np.ndarray] = {}
     for number, model in enumerate(head.models):
-        arrays |= {
-            f"{number}.mean": model.standardiser.mean_D,
-            f"{number}.scale": model.standardiser.scale_D,
-            f"{number}.weight": model.affine.weight_KD,
-            f"{number}.bias": model.affine.bias_K,
-        }
+        named = {**model.scaling.arrays(), "weight": model.affine.weight_KD, "bias": model.affine.bias_K}
+        arrays |= {f"{number}.{name}": array for name, array in named.items()}
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
@@ -265,24 +265,39 @@ def _member(
     sides = None if sides is None else {str(name): tuple(map(int, each)) for name, each in sides.items()}
     models = []
     for number, model in enumerate(described["models"]):
-        reads = str(model["reads"])
-        if reads not in (*SUMMARIES, RAW) or (reads == RAW and sides is None):
-            raise ValueError(f"reads {reads!r}, which nothing gives")
-        arrays = {name: tensors[f"{number}.{name}"].numpy() for name in ("mean", "scale", "weight", "bias")}
-        width = arrays["mean"].size
-        shapes = {"mean": (width,), "scale": (width,), "weight": (target.logits, width), "bias": (target.logits,)}
-        if reads != RAW:
-            shapes["mean"] = (width_of(reads, dim),)
-        for name, shape in shapes.items():
-            _checked(name, arrays[name], shape)
-        if not (arrays["scale"] > 0).all() or not float(model["strength"]) > 0:
-            raise ValueError("scale and strength: expected values above 0")
-        standardiser = Standardiser(arrays["mean"], arrays["scale"])
-        affine = Affine(arrays["weight"], arrays["bias"])
-        models.append(LinearModel(reads, standardiser, affine, float(model["strength"])))
-    if not models or len(tensors) != 4 * len(models):
-        raise ValueError(f"{len(tensors)} tensors for {len(models)} linear models, which have 4 each")
+        arrays = {}
+        for name in [name for name in tensors if name.startswith(f"{number}.")]:
+            arrays[name.partition(".")[2]] = tensors.pop(name).numpy()
+        models.append(_linear_model(model, arrays, target, dim, pixels=sides is not None))
+    if not models or tensors:
+        raise ValueError(f"{len(models)} linear models, and {len(tensors)} tensors of none of them")
     return Member(backbone, LinearVote(tuple(models), target, offset), target, sides=sides)
+
+
+def _linear_model(
+    described: Mapping[str, Any], arrays: dict[str, np.ndarray], target: Target, dim: int, *, pixels: bool
+) -> LinearModel:
+    """A linear model of one read.
+
+    Raises:
+        KeyError: something is missing.
+        ValueError: another shape, or a value that no fit gives.
+    """
+    reads, strength = str(described["reads"]), float(described["strength"])
+    if reads not in (*SUMMARIES, TANGENT, RAW) or (reads == RAW and not pixels):
+        raise ValueError(f"reads {reads!r}, which nothing gives")
+    if not strength > 0:
+        raise ValueError(f"strength {strength}: expected a number above 0")
+    weight, bias = arrays.pop("weight"), arrays.pop("bias")
+    if reads == TANGENT:
+        scaling: Scaling = TangentSpace.from_arrays(arrays, dim * (dim + 1) // 2)
+    else:
+        scaling = Standardiser.from_arrays(arrays, arrays["mean"].size if reads == RAW else width_of(reads, dim))
+    if set(arrays) != set(scaling.arrays()):
+        raise ValueError(f"tensors {', '.join(sorted(arrays))} for reads {reads!r}")
+    _checked("weight", weight, (target.logits, scaling.width))
+    _checked("bias", bias, (target.logits,))
+    return LinearModel(reads, scaling, Affine(weight, bias), strength)
 
 
 def _classes_of(names: list[Any] | None, target: Target) -> np.ndarray | None:

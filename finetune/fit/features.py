@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,22 @@ from torch import Tensor
 from data_shards.support.errors import DataError
 from data_shards.support.memory import available_bytes, in_words
 from finetune.cases import Cases
-from finetune.fit.encoding import encode
-from finetune.fit.room import batches, blocks
+from finetune.fit.encoding import StudyFeatures, encode, encode_studies, together
+from finetune.fit.room import BATCH_SIZE, batches, blocks
 from finetune.heads import CaseFeatures
 from finetune.images import Pictures
 from finetune.memory import words_of
 from finetune.progress import progress
+from finetune.spd.covariance import covariance
+from finetune.spd.vector import vectorised
 from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
 
+_MOST_WITH_TOKENS = 2
+"""Of so many backbones all features of studies are kept."""
+_LEFT_FREE = 1 << 30
+_TIMES_FREE = 64
+"""The features of a case are kept if so many like it, and a GiB beside them, would fit into the memory that is free."""
 _MOST_BACKBONES = 4
 """Of so many backbones summaries are kept with the images, those that were asked last."""
 
@@ -79,10 +86,78 @@ def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summa
     Raises:
         DataError: an image cannot be read, or is too large for the memory that is there.
     """
+
+    def read(features: CaseFeatures) -> Tensor:
+        found = [features.embedding_BD]
+        if dense:
+            found += [features.mean(), features.spread()]
+        return torch.cat(found, dim=1)
+
+    kinds = 3 if dense else 1
+    rows_MV = by_study(backbone, cases, "summaries", kinds * int(backbone.embed_dim), read, dense=dense)
+    rows_MKD = rows_MV.reshape(len(rows_MV), kinds, -1)
+    if cases.bags is None:
+        return Summaries(*np.moveaxis(rows_MKD, 1, 0))
+    return _pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
+
+
+def covariances(backbone: Medformer, cases: Cases) -> np.ndarray:
+    """The covariance of all tokens of each case, frozen as for :func:`summaries`; kept with the images likewise.
+
+    Returns:
+        float32 ``(N, D (D + 1) / 2)``, see :func:`~finetune.spd.vector.vectorised`.
+
+    Raises:
+        DataError: as :func:`summaries`; or a case has one token, or the covariances are larger than the memory.
+    """
+    dim = int(backbone.embed_dim)
+
+    def read(features: CaseFeatures) -> Tensor:
+        if features.tokens.shape[1] < 2:
+            raise DataError(f"{cases.name}: an image of one token; a covariance needs two at least")
+        return torch.cat([features.mean(), vectorised(covariance(features.tokens, features.weight_BT))], dim=1)
+
+    rows_MV = by_study(backbone, cases, "covariances", dim + dim * (dim + 1) // 2, read, dense=True)
+    if cases.bags is None:
+        return rows_MV[:, dim:]
+    mean_MD, within_MV = torch.from_numpy(rows_MV.astype(np.float64)).split([dim, rows_MV.shape[1] - dim], dim=1)
+
+    def square(mean_D: Tensor) -> Tensor:
+        return vectorised(mean_D[..., :, None] * mean_D[..., None, :])
+
+    # Of all tokens of the case together: what varies within its studies and between them.
+    bags, count = cases.bags, len(cases)
+    between_NV = square(torch.from_numpy(mean_over(mean_MD.numpy(), bags, count)))
+    all_NV = mean_over((within_MV + square(mean_MD)).numpy(), bags, count) - between_NV.numpy()
+    return all_NV.astype(np.float32)
+
+
+def by_study(
+    backbone: Medformer, cases: Cases, kind: str, width: int, read: Callable[[CaseFeatures], Tensor], *, dense: bool
+) -> np.ndarray:
+    """A vector for each study of the cases, computed once as long as the images are there.
+
+    Args:
+        backbone: in evaluation mode and without gradient, whatever mode it is in.
+        cases: whose studies.
+        kind: under which vectors are kept, beside the weights of the backbone.
+        width: of a vector.
+        read: vectors ``(B, width)`` of the features of studies.
+        dense: whether it needs tokens.
+
+    Returns:
+        float32 ``(M, width)``, in the order of ``cases.rows``.
+
+    Raises:
+        DataError: an image cannot be read, or memory has no room.
+    """
     assert cases.rows is not None
     pictures, rows = cases.pictures.home(cases.rows)
-    done_P, kept_PKD = _kept(pictures, ("summaries", fingerprint(backbone), dense), 3 if dense else 1, backbone)
+    done_P, kept_PV = _kept(pictures, (kind, fingerprint(backbone), dense), width)
     todo = np.unique(rows[~done_P[rows]])
+    need, free = len(todo) * width * kept_PV.itemsize, available_bytes()
+    if need > free:
+        raise DataError(f"{kind} of {len(todo)} images take {in_words(need)}, {in_words(free)} are free")
     with (
         evaluating(backbone),
         torch.no_grad(),
@@ -90,47 +165,42 @@ def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summa
     ):
         for places, studies in batches(backbone, pictures, todo.tolist(), dense=dense):
             features = encode(backbone, [[study] for study in studies], dense=dense)
-            found = [features.embedding_BD]
-            if dense:
-                found += [features.mean(), features.spread()]
-            kept_PKD[todo[places]] = torch.stack(found, dim=1).float().cpu().numpy()
+            kept_PV[todo[places]] = read(features).float().cpu().numpy()
             done_P[todo[places]] = True
             shown.advance(len(places))
             del studies  # before the next ones are read
-    rows_MKD = kept_PKD[rows]
-    if cases.bags is None:
-        return Summaries(*np.moveaxis(rows_MKD, 1, 0))
-    return _pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
+    found_MV: np.ndarray = kept_PV[rows]
+    return found_MV
 
 
-def _kept(pictures: Pictures, key: Any, kinds: int, backbone: Medformer) -> tuple[np.ndarray, np.ndarray]:
-    """Which studies are there, ``(P,)``, and their vectors ``(P, kinds, D)``; of the last few backbones."""
-    memo: dict[Any, Any] = pictures.memo.setdefault("summaries", {})
+def _kept(pictures: Pictures, key: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which studies are there, ``(P,)``, and their vectors ``(P, width)``; of the last few backbones."""
+    memo: dict[Any, Any] = pictures.memo.setdefault(key[0], {})
     if key in memo:
         memo[key] = memo.pop(key)  # the last one in the order
     else:
         while len(memo) >= _MOST_BACKBONES:
             del memo[next(iter(memo))]
         count = len(pictures)
-        memo[key] = (np.zeros(count, bool), np.zeros((count, kinds, int(backbone.embed_dim)), np.float32))
+        memo[key] = (np.zeros(count, bool), np.zeros((count, width), np.float32))
     found: tuple[np.ndarray, np.ndarray] = memo[key]
+    return found
+
+
+def mean_over(values_MD: np.ndarray, bags: np.ndarray, count: int) -> np.ndarray:
+    """The mean over the studies of each case, ``(N, D)`` float64."""
+    found = np.zeros((count, values_MD.shape[1]))
+    np.add.at(found, bags, values_MD / np.bincount(bags, minlength=count)[bags][:, None])
     return found
 
 
 def _pooled(rows_MKD: np.ndarray, bags: np.ndarray, count: int) -> Summaries:
     """Over the studies of a case, each of equal weight; the spread is that of all their tokens together."""
-    share_M = 1 / np.bincount(bags, minlength=count)[bags]
-
-    def mean(values_MD: np.ndarray) -> np.ndarray:
-        found = np.zeros((count, values_MD.shape[1]))
-        np.add.at(found, bags, values_MD * share_M[:, None])
-        return found
-
-    embedding = mean(rows_MKD[:, 0]).astype(np.float32)
+    embedding = mean_over(rows_MKD[:, 0], bags, count).astype(np.float32)
     if rows_MKD.shape[1] == 1:
         return Summaries(embedding)
-    center = mean(rows_MKD[:, 1])
-    second = mean(rows_MKD[:, 1] ** 2 + rows_MKD[:, 2] ** 2)
+    center = mean_over(rows_MKD[:, 1], bags, count)
+    second = mean_over(rows_MKD[:, 1] ** 2 + rows_MKD[:, 2] ** 2, bags, count)
     spread = np.sqrt(np.maximum(second - center**2, 0))
     return Summaries(embedding, center.astype(np.float32), spread.astype(np.float32))
 
@@ -142,19 +212,65 @@ def features_of(backbone: Medformer, cases: Cases, *, dense: bool) -> CaseFeatur
         DataError: the tokens of all cases are larger than the memory that is there.
     """
     found: list[CaseFeatures] = []
-    with (
-        evaluating(backbone),
-        torch.no_grad(),
-        progress(len(cases), "cases", "features") as shown,
-    ):
-        for block, studies in blocks(backbone, cases, dense=dense):
-            features = encode(backbone, studies, dense=dense).to(torch.device("cpu"))
+    with progress(len(cases), "cases", "features") as shown:
+        for block, features in frozen(backbone, cases, dense=dense):
             if not found and dense:
                 _check_room(features, len(cases), len(block))
             found.append(features)
             shown.advance(len(block))
-            del studies  # before the next ones are read
     return joined(found)
+
+
+def frozen(backbone: Medformer, cases: Cases, *, dense: bool) -> Iterator[tuple[list[int], CaseFeatures]]:
+    """Features of runs of cases, one after the other, on the CPU; evaluation mode, without gradient.
+
+    Those of a study are kept with the images as long as they take but a part of the memory that is free, so that the
+    folds of a cross-validation, and heads that are compared, find them.
+
+    Raises:
+        DataError: an image cannot be read, or is too large for the memory that is there.
+    """
+    assert cases.rows is not None
+    pictures, rows = cases.pictures.home(cases.rows)
+    bags = np.arange(len(cases)) if cases.bags is None else cases.bags
+    places = np.split(rows, np.flatnonzero(np.diff(bags)) + 1)
+    kept = _kept_studies(pictures, (fingerprint(backbone), dense))
+    known = np.array([all(row in kept for row in mine.tolist()) for mine in places])
+    for run in np.split(np.arange(len(cases)), np.flatnonzero(np.diff(known)) + 1):
+        if known[run[0]]:
+            for start in range(0, len(run), BATCH_SIZE):
+                block = run[start : start + BATCH_SIZE].tolist()
+                yield block, together([[kept[row] for row in places[case].tolist()] for case in block])
+            continue
+        for within, studies in blocks(backbone, cases[run], dense=dense):
+            block = run[within].tolist()
+            with evaluating(backbone), torch.no_grad():
+                flat = encode_studies(backbone, [study for case in studies for study in case], dense)
+            del studies  # before the next ones are read
+            made = iter([each.to("cpu") for each in flat])
+            found = [[next(made) for _ in places[case]] for case in block]
+            _keep(
+                kept,
+                [row for case in block for row in places[case].tolist()],
+                [each for case in found for each in case],
+            )
+            yield block, together(found)
+
+
+def _kept_studies(pictures: Pictures, key: Any) -> dict[int, StudyFeatures]:
+    """What is kept of the studies by their position, of the last few backbones."""
+    memo: dict[Any, dict[int, StudyFeatures]] = pictures.memo.setdefault("studies", {})
+    memo[key] = memo.pop(key, {})  # the last one in the order
+    while len(memo) > _MOST_WITH_TOKENS:
+        del memo[next(iter(memo))]
+    return memo[key]
+
+
+def _keep(kept: dict[int, StudyFeatures], rows: Sequence[int], found: Sequence[StudyFeatures]) -> None:
+    need = sum(each.embedding_D.nbytes + (0 if each.tokens_TD is None else each.tokens_TD.nbytes) for each in found)
+    # What is kept leaves free a multiple of what a case takes, and of what the work beside it does.
+    if need * _TIMES_FREE < available_bytes() - _LEFT_FREE:
+        kept.update(zip(rows, found, strict=True))
 
 
 def _check_room(features: CaseFeatures, cases: int, counted: int) -> None:
@@ -184,6 +300,16 @@ def joined(parts: Sequence[CaseFeatures]) -> CaseFeatures:
     tokens = [part.tokens_BTD for part in parts if part.tokens_BTD is not None]
     ragged = len({value.shape[1] for value in tokens}) > 1 or any(part.weight_BT is not None for part in parts)
     grids = {part.grid for part in parts}
+    names = tuple(sorted({name for part in parts for name in part.images}))
+
+    def images(part: CaseFeatures) -> Tensor:
+        """As all parts together count them."""
+        places = torch.tensor([names.index(name) for name in part.images])
+        own_BT = torch.zeros(part.tokens.shape[:2], dtype=torch.int64) if part.image_BT is None else part.image_BT
+        return places[own_BT]
+
+    if len(names) > 1 and all(part.images for part in parts):
+        parts = [replace(part, image_BT=images(part)) for part in parts]
     return CaseFeatures(
         torch.cat([part.embedding_BD for part in parts]),
         along("tokens_BTD", lambda part: part.tokens) if tokens else None,
@@ -192,6 +318,8 @@ def joined(parts: Sequence[CaseFeatures]) -> CaseFeatures:
         along("studies_BSD", lambda part: part.embedding_BD[:, None]),
         along("present_BS", lambda part: torch.ones(len(part), 1, dtype=torch.bool)),
         grids.pop() if len(grids) == 1 else None,
+        along("image_BT", images),
+        names,
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from finetune.fit.tangent import TangentSpace
 from finetune.splits import Folds
 from finetune.targets import Affine, Target
 from finetune.targets.logistic import finite
@@ -27,6 +28,12 @@ DEFAULT_STRENGTH = 1e-2
 
 RAW = "raw"
 """The read that is raw pixels."""
+
+TANGENT = "tangent"
+"""The read that is the tangent space of covariances, see :mod:`finetune.fit.tangent`."""
+
+CHANNELS = 32
+"""To so many are the channels of covariances reduced."""
 
 VOTE = ("embedding", "mean_spread", RAW)
 """The reads that vote."""
@@ -54,24 +61,66 @@ class Standardiser:
         standard_ND: np.ndarray = (features_ND - self.mean_D) / self.scale_D
         return standard_ND
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All there is to it, by name."""
+        return {"mean": self.mean_D, "scale": self.scale_D}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], width: int) -> Standardiser:
+        """Read back what :meth:`arrays` gave.
+
+        Args:
+            arrays: by name.
+            width: of the features.
+
+        Raises:
+            KeyError: one is missing.
+            ValueError: one has another shape, or a value that no fit gives.
+        """
+        mean_D, scale_D = arrays["mean"], arrays["scale"]
+        if not mean_D.shape == scale_D.shape == (width,):
+            raise ValueError(f"mean and scale of {mean_D.shape} and {scale_D.shape} for features of {width}")
+        if not np.isfinite(mean_D).all() or not np.isfinite(scale_D).all() or not (scale_D > 0).all():
+            raise ValueError("mean and scale: expected finite numbers, scales above 0")
+        return cls(mean_D, scale_D)
+
+    @property
+    def width(self) -> int:
+        """Of what it gives."""
+        return len(self.mean_D)
+
+
+Scaling = Standardiser | TangentSpace
+"""What features of one read go through before the linear model, fitted to training cases."""
+
+
+def scaling_of(read: str, features_ND: np.ndarray, channels: int = CHANNELS) -> Scaling:
+    """The scaling of a read.
+
+    Raises:
+        DataError: the features are not finite, or there is nothing in them.
+    """
+    return TangentSpace.of(features_ND, channels) if read == TANGENT else Standardiser.of(features_ND)
+
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A standardiser and a linear model of one read."""
+    """A scaling and a linear model of one read."""
 
     reads: str
-    standardiser: Standardiser
+    scaling: Scaling
     affine: Affine
     strength: float
 
     def logits(self, features_ND: np.ndarray) -> Tensor:
         """Logits ``(N, K)`` of raw features."""
-        return self.affine(self.standardiser(features_ND))
+        return self.affine(self.scaling(features_ND))
 
     def unstandardised(self) -> Affine:
-        """The same model as one of raw features."""
-        weight_KD = self.affine.weight_KD / self.standardiser.scale_D
-        return Affine(weight_KD, self.affine.bias_K - weight_KD @ self.standardiser.mean_D)
+        """The same model as one of raw features, of which it must be linear."""
+        assert isinstance(self.scaling, Standardiser), f"a model that reads {self.reads} is not linear in it"
+        weight_KD = self.affine.weight_KD / self.scaling.scale_D
+        return Affine(weight_KD, self.affine.bias_K - weight_KD @ self.scaling.mean_D)
 
 
 @dataclass(frozen=True)
@@ -143,6 +192,7 @@ def select_linear(
     refit: np.ndarray | None = None,
     default: str | None = None,
     strengths: Mapping[str, float] | None = None,
+    channels: int = CHANNELS,
 ) -> Selected:
     """Choose what is read and the penalty on held-out labels, then fit once more on all of them.
 
@@ -159,6 +209,7 @@ def select_linear(
         refit: positions of the final fit; all of them when left out.
         default: the candidate where nothing can be held out; the first when left out.
         strengths: the inverse penalty of each read there; :data:`DEFAULT_STRENGTH` when left out.
+        channels: of covariances, for the tangent space.
 
     Raises:
         DataError: the features are not finite, or a class has no case to fit to.
@@ -167,12 +218,12 @@ def select_linear(
     needed = dict.fromkeys(read for candidate in candidates for read in reads_of(candidate, features))
 
     def fits(read: str, rows: np.ndarray, strengths: Sequence[float]) -> list[LinearModel]:
-        standardiser = Standardiser.of(features[read][rows])
+        scaling = scaling_of(read, features[read][rows], channels)
         weights = target.weights(labels[rows]) if balanced else None
         rough = len(strengths) > 1  # what is chosen is fitted again
-        path = target.linear_path(standardiser(features[read][rows]), labels[rows], strengths, weights, rough=rough)
+        path = target.linear_path(scaling(features[read][rows]), labels[rows], strengths, weights, rough=rough)
         pairs = zip(path, strengths, strict=True)
-        return [LinearModel(read, standardiser, affine, strength) for affine, strength in pairs]
+        return [LinearModel(read, scaling, affine, strength) for affine, strength in pairs]
 
     def log_scores(model: LinearModel, rows: np.ndarray, train: np.ndarray) -> np.ndarray:
         offset = target.offset(labels[train]) if balanced else None

@@ -22,7 +22,10 @@ SINGLE_READS = ("embedding", "mean_spread", "embedding_mean_spread")
 DEFAULT_READS = "embedding_mean_spread"
 """Read where nothing can be held out to choose."""
 
-Reads = Literal["auto", "embedding", "mean", "mean_spread", "embedding_mean_spread", "vote", "raw"]
+FROZEN_READS = ("vote", "raw", "tangent")
+"""Solved on frozen features, never trained."""
+
+Reads = Literal["auto", "embedding", "mean", "mean_spread", "embedding_mean_spread", "vote", "raw", "tangent"]
 
 
 @register_head("linear")
@@ -42,14 +45,16 @@ class LinearHead(Head):
             "auto",
             description="embedding, mean (of the tokens), mean_spread, embedding_mean_spread; vote: the mean of the "
             "probabilities of embedding, mean_spread and raw pixels; raw: pixels alone, the network is not asked, to "
-            "compare with; both on frozen features only; auto: by cross-validation",
+            "compare with; tangent: the covariance of the tokens, in the tangent space at the mean of the training "
+            "cases; these three on frozen features only; auto: by cross-validation",
         )
+        channels: int = Field(32, ge=2, description="of tangent: to how many channels covariances are reduced")
         dropout: float = Field(0.0, ge=0, lt=1, description="share of what is read that is dropped in a training step")
 
     def __init__(self, dim: int, outputs: int, config: Any) -> None:
         super().__init__(dim, outputs, config)
         # Trained by gradient, what is read is settled before; the embedding where nothing was settled.
-        self.reads = "embedding" if config.reads in ("auto", "vote", "raw") else config.reads
+        self.reads = "embedding" if config.reads in ("auto", *FROZEN_READS) else config.reads
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(width_of(self.reads, dim), outputs)
         trunc_normal_(self.linear.weight, std=0.02)

@@ -165,13 +165,13 @@ def test_a_bundle_is_no_classifier_and_a_classifier_no_bundle(saved: dict[str, P
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("0.0.mean", lambda mean_D: mean_D[:1], "mean: expected finite numbers of shape (32,), found shape (1,)"),
+        ("0.0.mean", lambda mean_D: mean_D[:1], "mean and scale of (1,) and (32,) for features of 32"),
         ("0.0.bias", lambda bias_K: bias_K[:1], "bias: expected finite numbers of shape (3,), found shape (1,)"),
         ("0.0.weight", lambda weight_KD: weight_KD * np.nan, "weight: expected finite numbers"),
         ("0.0.weight", lambda weight: weight[:, :7].contiguous(), "weight: expected finite numbers of shape (3, 32)"),
         ("0.0.weight", lambda weight_KD: weight_KD[:2], "weight: expected finite numbers of shape (3, 32)"),
-        ("0.0.scale", lambda scale_D: scale_D * 0, "scale and strength: expected values above 0"),
-        ("0.0.bias", lambda bias_K: None, "'0.bias'"),
+        ("0.0.scale", lambda scale_D: scale_D * 0, "mean and scale: expected finite numbers, scales above 0"),
+        ("0.0.bias", lambda bias_K: None, "'bias'"),
     ],
 )
 def test_a_linear_model_whose_numbers_do_not_fit_is_refused(
