@@ -9,9 +9,8 @@ from finetune.cases import Cases
 
 def describe(splits: Mapping[str, Cases]) -> Iterator[str]:
     """Lines for whoever is about to use the data: one per class or label, or per number with its range."""
+    yield from warnings_of(splits)
     first = next(iter(splits.values()))
-    for warning in dict.fromkeys(warning for part in splits.values() for warning in part.warnings):
-        yield f"{first.name}: warning: {warning}"
     unlabelled = {split: len(part) for split, part in splits.items() if part.labels is None}
     labelled = {split: part for split, part in splits.items() if part.labels is not None}
     if labelled:
@@ -24,6 +23,13 @@ def describe(splits: Mapping[str, Cases]) -> Iterator[str]:
             yield f"{first.name}: {name:<{width}}  {told}"
     for split, count in unlabelled.items():
         yield f"{first.name}: {count} {split} without a label"
+
+
+def warnings_of(splits: Mapping[str, Cases]) -> Iterator[str]:
+    """Lines on how the images were read, such as that some were left out; each once."""
+    first = next(iter(splits.values()))
+    for warning in dict.fromkeys(warning for part in splits.values() for warning in part.warnings):
+        yield f"{first.name}: warning: {warning}"
 
 
 def _told(part: Cases, index: int, split: str) -> str:

@@ -156,7 +156,7 @@ class FinetuneConfig(ImagesConfig, FitConfig):
         if self.per_class is not None and self.fraction is not None:
             raise ValueError("give per_class or fraction, not both")
         if self.folds == 1:
-            raise ValueError("a cross-validation has two folds or more; 0 leaves the estimate out")
+            raise ValueError("folds: 1; a cross-validation has two or more, 0 leaves the estimate out")
         return self
 
 

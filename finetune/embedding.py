@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import refuse_existing, write_atomic
 from finetune.backbones import BundleReference, open_backbone
 from finetune.cases import Cases
+from finetune.census import warnings_of
 from finetune.config import EmbedConfig
 from finetune.fit.features import summaries
 from finetune.runs import read
@@ -20,7 +22,14 @@ from finetune.runs import read
 SUFFIXES = (".npz", ".parquet")
 
 
-def embed_to(config: EmbedConfig, backbone: str | Path, out: Path, *, overwrite: bool = False) -> tuple[int, int]:
+def embed_to(
+    config: EmbedConfig,
+    backbone: str | Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[int, int]:
     """Write one vector per case.
 
     Args:
@@ -30,6 +39,7 @@ def embed_to(config: EmbedConfig, backbone: str | Path, out: Path, *, overwrite:
             empty strings where there are none) and ``features`` float32 ``(N, D)``; or a Parquet file with these
             columns and one per feature, for which pyarrow is needed.
         overwrite: replace it.
+        say: is told what is to be known of how the images were read.
 
     Returns:
         Number of cases and of features.
@@ -48,6 +58,8 @@ def embed_to(config: EmbedConfig, backbone: str | Path, out: Path, *, overwrite:
     if config.csv is not None and config.label == "auto" and not named and not has_columns(config.csv, ["label"]):
         config = config.model_copy(update={"label": "none"})
     splits = read(config.data, config)
+    for line in warnings_of(splits):
+        say(line)
     if config.split is not None:
         if config.split not in splits:
             raise DataError(f"{config.data}: no split {config.split!r}{nearest(config.split, splits)}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.support.errors import CheckpointError, DataError
+from data_shards.support.errors import CheckpointError, ConfigError, DataError
 from data_shards.support.files import new_folder, refuse_existing, write_atomic
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
@@ -52,6 +52,7 @@ class PredictResult:
         coverage: stated coverage of its sets or intervals, in words; empty where there are none.
         scores: where the cases had labels.
         estimate: how good the classifier was said to be when it was made.
+        fitted_on: how many of the cases have images that the classifier was fitted on.
     """
 
     cases: Cases
@@ -59,6 +60,7 @@ class PredictResult:
     coverage: str
     scores: Scores | None
     estimate: dict[str, Any]
+    fitted_on: int = 0
 
     @property
     def estimated(self) -> list[str]:
@@ -87,6 +89,9 @@ def predict(
     model = open_classifier(classifier, config.device)
     if instances is not None:
         refuse_existing(instances, overwrite=overwrite)
+        file, folder = out.absolute(), instances.absolute()
+        if file == folder or file in folder.parents or folder in file.parents:
+            raise ConfigError(f"{instances}: the folder of the instances and the table {out} need places of their own")
         model.predictor_.check_instances()
     recipe = model.record_.recipe
     if recipe is None:
@@ -110,12 +115,15 @@ def predict(
     scores = None
     if cases.labels is not None and cases.task is predictor.target.task:
         scores = Scores.of(cases, prediction.probabilities)
-    if instances is not None:
-        with new_folder(instances, overwrite=overwrite) as folder:
-            write_instances(folder, cases, predictor.target, predictor.instances(cases))
-    write_atomic(out, as_csv(rows_of(cases, prediction.probabilities, prediction=prediction, target=predictor.target)))
+    table = as_csv(rows_of(cases, prediction.probabilities, prediction=prediction, target=predictor.target))
+    if instances is None:
+        write_atomic(out, table)
+    else:
+        with new_folder(instances, overwrite=overwrite) as partial:
+            write_instances(partial, cases, predictor.target, predictor.instances(cases))
+            write_atomic(out, table)  # in here, so that no folder is left where there can be no table
     coverage = "" if predictor.conformal is None else predictor.conformal.told
-    return PredictResult(cases, prediction, coverage, scores, dict(model.estimate_))
+    return PredictResult(cases, prediction, coverage, scores, dict(model.estimate_), predictor.seen.among(cases))
 
 
 def rows_of(

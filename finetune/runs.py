@@ -85,6 +85,8 @@ def finetune(
     refuse_existing(out, overwrite=overwrite)
     check_head(config.head, config.head_options, Task[config.task])
     check_unlabelled(config.stepper, given=config.unlabelled is not None)
+    if config.unlabelled is not None and not config.unlabelled.exists():
+        raise DataError(f"{config.unlabelled}: no such file or folder")  # labelled images may take long to read
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     open_backbone(source, config.seed)  # what is no model is refused before images are read, which may take long
     splits = read(config.data, config)
@@ -195,8 +197,8 @@ def evaluate_bundle(
     if config.budgets:
         check_seeds(config.seeds)
     models = {}
-    for name, folder in zip(short_names(list(bundles)), bundles.values(), strict=True):
-        bundle = load_pretrained(folder, name)
+    for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
+        bundle = load_pretrained(folder, called)
         models[name] = Pretrained(bundle.backbone.to(config.device), fresh_twin(bundle))
     arms = arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
     rows: list[EvaluationRow] = []

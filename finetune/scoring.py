@@ -67,7 +67,7 @@ class Scores:
                     seed=seed,
                     subjects=cases.subjects,
                     replicates=replicates,
-                    bounded=kind.bounded,
+                    limits=kind.limits,
                 )
                 for kind in target.metrics
             },

@@ -33,13 +33,14 @@ class SlicedPictures(Pictures):
 
     Attributes:
         starts: position of the first slice of each study of ``base``, and after the last one.
+        without: why studies of ``base`` have none, by position: they cannot be read, or are no volumes.
     """
 
     def __init__(self, base: Pictures, slices: Slices) -> None:
         super().__init__()
         self._base, self._slices = base, slices
-        counts = [len(slices.places(self._length(base.study(row)))) for row in range(len(base))]
-        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.without: dict[int, DataError] = {}
+        self.starts = np.concatenate([[0], np.cumsum([self._count(row) for row in range(len(base))])])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -55,6 +56,13 @@ class SlicedPictures(Pictures):
             spacing = tuple(size for each, size in enumerate(image.spacing_mm) if each != axis)
             images[name] = replace(image, pixels=pixels, spacing_mm=spacing, affine=None)
         return Study(images, study.organ, f"{study.name}, slice {place + 1}")
+
+    def _count(self, row: int) -> int:
+        try:
+            return len(self._slices.places(self._length(self._base.study(row))))
+        except DataError as error:  # no fault as long as no case needs it, such as one that was left out when reading
+            self.without[row] = error
+            return 0
 
     def _length(self, study: Study) -> int:
         shapes = {image.pixels.shape[1:] for image in study.images.values()}
@@ -82,11 +90,11 @@ def sliced(cases: Cases, slices: Slices | None) -> Cases:
     kept = base.memo.setdefault("slices", {})
     key = (slices.axis, slices.every)
     if key not in kept:
-        try:
-            kept[key] = SlicedPictures(base, slices)
-        except DataError as error:
-            raise DataError(f"{cases.name}: {error}") from None
+        kept[key] = SlicedPictures(base, slices)
     pictures: SlicedPictures = kept[key]
+    for row in rows.tolist():
+        if row in pictures.without:
+            raise DataError(f"{cases.name}: {pictures.without[row]}")
     bags = np.arange(len(cases)) if cases.bags is None else cases.bags
     parts = [np.arange(pictures.starts[row], pictures.starts[row + 1]) for row in rows]
     return replace(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_shards.storage.scratch import scratch_folder
-from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.errors import ConfigError, MedformerError, nearest
 
 
 @contextlib.contextmanager
@@ -34,7 +34,12 @@ def local_model(reference: str, tracking_uri: str | None = None, *, networks: Se
     from cluster.registry import Registry  # only here: a local folder needs no registry software
 
     with scratch_folder("medformer-model-") as folder:
-        yield str(Registry(tracking_uri).pull(reference, folder / "model"))
+        pulled = Registry(tracking_uri).pull(reference, folder / "model")
+        try:
+            yield str(pulled)
+        except MedformerError as error:  # its place says nothing to whoever gave a name, and is gone
+            error.args = tuple(str(word).replace(str(pulled), reference) for word in error.args)
+            raise
 
 
 def _unknown(name: str, tracking_uri: str | None, networks: Sequence[str]) -> Exception:

@@ -155,7 +155,10 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
         field = model.model_fields.get(key)  # deeper ones stand below a key that is there, and so explains them
         return f"{origin}: key {key!r} is missing" + (f": {field.description}" if field and field.description else "")
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{origin}: {key or 'document'}: {message}; found {problem['input']!r}"[:1000]
+    said = f"{origin}: {key}: {message}" if key else f"{origin}: {message}"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        return said  # of several keys together: the message names them, and all of the document is no value to look at
+    return f"{said}; found {problem['input']!r}"[:1000]
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

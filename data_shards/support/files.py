@@ -147,6 +147,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     refuse_existing(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     lock = None
+    missing = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -155,14 +156,22 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield partial
         put_in_place(partial, path)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial, missing)
         raise MedformerError(f"cannot write {path}: {error.strerror or error}") from error
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial, missing)
         raise
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _remove(partial: Path, parents: list[Path]) -> None:
+    """Remove a folder with all that is in it, and those above it that were made for it, unless others use them."""
+    shutil.rmtree(partial, ignore_errors=True)
+    for parent in parents:
+        with contextlib.suppress(OSError):  # not empty, or never made
+            parent.rmdir()
 
 
 def _locked(folder: Path) -> int | None:

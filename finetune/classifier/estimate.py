@@ -10,7 +10,7 @@ making it does on a little fewer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn.base import clone
 from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelModel
+from finetune.classifier.seen import Seen
 from finetune.classifier.threshold import OperatingPoint, operating_point, sensitivity_specificity
 from finetune.classifier.unlabelled import apart
 from finetune.progress import progress, unwatched
@@ -130,7 +131,8 @@ def cross_validated(
     """Repeated, stratified cross-validation by subjects; every choice is made anew within each fold.
 
     Args:
-        model: fitted on all cases, for the threshold it will be used with; its clones are fitted.
+        model: fitted on all cases, for the threshold it will be used with and what images it knows; its clones are
+            fitted.
         cases: labelled.
         folds: of each repeat; fewer where a class has fewer subjects.
         repeats: how often the cases are cut anew.
@@ -158,7 +160,7 @@ def cross_validated(
                 train, held = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
                 with unwatched():
                     fitted = clone(model).set_params(seed=model.seed + repeat).fit(cases[train], unlabelled=unlabelled)
-                    said[repeat, held] = _columns(fitted, cases, held, len(target.classes))
+                    said[repeat, held] = _columns(fitted, cases, held, len(target.classes), model.predictor_.seen)
                 point = chosen_point(fitted) if repeat == 0 else None
                 if point is not None:
                     points.decided[held] = said[0, held, 1] > point.threshold
@@ -191,8 +193,10 @@ def chosen_point(model: FewLabelModel) -> OperatingPoint | None:
     return operating_point(labels, held_out[known])
 
 
-def _columns(fitted: FewLabelModel, cases: Cases, held: np.ndarray, count: int) -> np.ndarray:
-    said = fitted.predictor_.predict_proba(cases[held])
+def _columns(fitted: FewLabelModel, cases: Cases, held: np.ndarray, count: int, seen: Seen) -> np.ndarray:
+    # A fold without the one black image there is would refuse it as unlike all; the final classifier knows it.
+    predictor = replace(fitted.predictor_, seen=seen)
+    said = predictor.predict_proba(cases[held])
     if said.shape[1] != count:
         raise DataError(f"{cases.name}: a fold lacks a class; give more cases of it, or leave it out")
     return said

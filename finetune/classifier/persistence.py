@@ -40,7 +40,7 @@ from pretrain.backbone import Medformer
 from pretrain.bundle import Bundle, load_bundle, save_bundle
 
 FORMAT = "medformer-classifier"
-VERSION = 3
+VERSION = 4
 """Version 2 had one linear model or head, and knew neither how images were prepared nor calibration."""
 
 

@@ -17,6 +17,9 @@ from finetune.progress import progress
 _DARK = 2
 """Images whose largest value is below this are black but for noise: values 0 to 1 that were never scaled to 255."""
 
+_MARK = 16
+"""Hexadecimal digits of a digest that are kept: among millions of images no two different ones agree in them."""
+
 
 @dataclass(frozen=True)
 class SeenImage:
@@ -44,10 +47,12 @@ class Seen:
     Attributes:
         images: of each name.
         always: the names that every case had.
+        studies: the start of the SHA-256 of the pixels of each, to know them again.
     """
 
     images: Mapping[str, SeenImage]
     always: tuple[str, ...]
+    studies: frozenset[str]
 
     @classmethod
     def of(cls, cases: Cases) -> Seen:
@@ -74,7 +79,8 @@ class Seen:
                     constant=other.constant or mine.constant,
                 )
                 counts[name] = counts.get(name, 0) + 1
-        return cls(found, tuple(sorted(name for name, count in counts.items() if count == len(looks))))
+        always = tuple(sorted(name for name, count in counts.items() if count == len(looks)))
+        return cls(found, always, frozenset(_marks(cases).values()))
 
     def fitting(self, cases: Cases) -> Cases:
         """The cases with every image checked, and grey ones brought to three channels where those were seen.
@@ -82,6 +88,16 @@ class Seen:
         An image that does not fit is found when it is read.
         """
         return replace(cases, images=_Fitting(cases, self), spacing_mm=None, rows=cases.rows)
+
+    def among(self, cases: Cases) -> int:
+        """How many of the cases have a study that was seen, by its pixels.
+
+        Raises:
+            DataError: an image cannot be read, or does not fit.
+        """
+        fitting = self.fitting(cases)
+        marks = _marks(fitting)
+        return sum(any(marks[int(row)] in self.studies for row in fitting.rows_of(case)) for case in range(len(cases)))
 
     def check(self, look: Mapping[str, SeenImage], name: str) -> bool:
         """Whether a study is as those that were seen just as it is; not where grey has to be brought to colour.
@@ -124,7 +140,11 @@ class Seen:
 
     def state(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {"images": {name: asdict(image) for name, image in self.images.items()}, "always": list(self.always)}
+        return {
+            "images": {name: asdict(image) for name, image in self.images.items()},
+            "always": list(self.always),
+            "studies": sorted(self.studies),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Seen:
@@ -140,7 +160,20 @@ class Seen:
         always = tuple(state["always"])
         if not images or not set(always) <= set(images):
             raise ValueError(f"seen images {', '.join(images)}, of them always {always}")
-        return cls(images, always)
+        studies = frozenset(map(str, state["studies"]))
+        if not studies or any(len(mark) != _MARK for mark in studies):
+            raise ValueError(f"seen studies: expected {_MARK} digits of the digest of each")
+        return cls(images, always, studies)
+
+
+def _marks(cases: Cases) -> dict[int, str]:
+    """The start of the digest of each study, by its row."""
+    assert cases.rows is not None
+    found = {}
+    for row in np.unique(cases.rows).tolist():
+        pictures, places = cases.pictures.home(np.array([row]))
+        found[row] = pictures.digest(int(places[0])).hex()[:_MARK]
+    return found
 
 
 def looks_at(cases: Cases) -> list[Mapping[str, SeenImage]]:

@@ -220,7 +220,8 @@ class ImageLearner:
 def _check_unpenalised(readout: Readout) -> None:
     if readout.head.penalises:
         raise ConfigError(
-            f"mixup: what head {readout.head.name} adds to the loss is of cases that are not mixed; leave one out"
+            f"head {readout.head.name}: what its options add to the loss is of cases that are not mixed, and mixup and "
+            "stepper mixmatch mix them; leave one out"
         )
 
 

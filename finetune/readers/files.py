@@ -145,7 +145,8 @@ def _check_labels(listed: Listed, *, of_folders: bool = False) -> None:
     """
     labels, classes = listed.labels()
     if len(np.unique(labels, axis=0)) < 2:
-        raise DataError("all labels are the same; expected at least two classes")
+        expected = "two different numbers" if labels.dtype.kind == "f" else "two classes"
+        raise DataError(f"all labels are the same; expected at least {expected}")
     if None not in (splits := listed.splits()) and "train" not in splits:
         raise DataError("no image is in the train split")
     if not of_folders:

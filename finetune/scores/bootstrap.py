@@ -15,7 +15,8 @@ cover 89 to 93 % where 95 % is meant). Three things put that right:
 - Student's t takes the place of the normal quantile. For a difference of means over classes its degrees of freedom are
   those of the scarcest class (the conservative rule for two samples, ``min(n, m) - 1``), else those of all subjects;
 - a score that lies in [0, 1] has an interval symmetric in its logit (Pepe, The Statistical Evaluation of Medical Tests,
-  2003, chapter 5); that of any other score, and of a difference of scores, is symmetric as it is.
+  2003, chapter 5); that of any other score is symmetric and cut at what
+  the score can be, and that of a difference of scores is symmetric.
 
 Numbers have no classes: their subjects are drawn among all.
 
@@ -35,7 +36,7 @@ from scipy.special import expit, logit
 from scipy.stats import t
 
 from data_shards.vocabulary import Task
-from finetune.scores.metrics import Score, accuracy
+from finetune.scores.metrics import SHARE, Score, accuracy
 from finetune.scores.numbers import absolute_error, absolute_error_of_classes
 from finetune.splits import strata
 
@@ -72,7 +73,7 @@ def interval(
     subjects: np.ndarray | None = None,
     replicates: int = REPLICATES,
     level: float = LEVEL,
-    bounded: bool = True,
+    limits: tuple[float, float] = SHARE,
 ) -> Interval:
     """The interval of one score.
 
@@ -91,16 +92,16 @@ def interval(
         subjects: the subject of each image; each image is its own when left out.
         replicates: number of bootstrap replicates.
         level: coverage aimed at.
-        bounded: the score lies in [0, 1]. The interval of one that does not is symmetric, so it may reach beyond what
-            the score can be.
+        limits: what the score can be at least and at most. Other than of a share, the interval is symmetric and cut
+            there: beyond them the score cannot be, so no coverage is lost.
     """
     estimate = float(_value(score, labels, scores, task, None))
     sampling = Resampling(labels, task, subjects)
     draws_R = sampling.draws(lambda counts_RN: _value(score, labels, scores, task, counts_RN), seed, replicates)
     error = _standard_error(draws_R, estimate if score in _ERRORS else 1.0)
-    if not bounded:
+    if limits != SHARE:
         half = sampling.quantile(level, score, paired=False) * error
-        low, high = estimate - half, estimate + half
+        low, high = (float(np.clip(estimate + sign * half, *limits)) for sign in (-1, 1))
     elif min(estimate, 1 - estimate) < _ROUNDING:
         bound = ((1 - level) / 2) ** (1 / sampling.trials(score))
         low, high = (bound, 1.0) if estimate > 0.5 else (0.0, 1 - bound)

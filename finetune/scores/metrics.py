@@ -17,6 +17,9 @@ import sklearn.metrics
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 
+SHARE = (0.0, 1.0)
+"""What a score can be at least and at most that is a share, such as AUC and accuracy."""
+
 Score = Callable[[np.ndarray, np.ndarray, Task, np.ndarray | None], np.ndarray]
 """``(labels, scores, task, counts)``."""
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.vocabulary import Task
-from finetune.scores.metrics import Score
+from finetune.scores.metrics import SHARE, Score
 
 SOFTPLUS_LINEAR = 40.0
 """Above this, softplus(x) = x to the last bit of a float64."""
@@ -42,7 +42,7 @@ class Metric:
         score: computes it.
         words: as sentences say it.
         chance: what guessing without the image gives in the mean; None where there is no such number.
-        bounded: it lies in [0, 1].
+        limits: what it can be at least and at most.
         rises: higher is better; so it is of the metric that decides.
     """
 
@@ -50,8 +50,13 @@ class Metric:
     score: Score
     words: str
     chance: float | None = None
-    bounded: bool = True
+    limits: tuple[float, float] = SHARE
     rises: bool = True
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is a share, in [0, 1]."""
+        return self.limits == SHARE
 
 
 @dataclass(frozen=True)

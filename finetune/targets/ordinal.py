@@ -7,6 +7,7 @@ odds, one fewer than there are classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -122,6 +123,6 @@ class OrdinalTarget(ClassTarget):
             Metric("auc", auc, "AUC", 0.5),
             Metric("acc", accuracy, "ACC"),
             Metric("balanced_acc", balanced_accuracy, "balanced ACC", 1 / len(self.classes)),
-            Metric("kappa", quadratic_kappa, "weighted kappa", 0.0, bounded=False),
-            Metric("mae", absolute_error_of_classes, "mean distance in classes", None, bounded=False, rises=False),
+            Metric("kappa", quadratic_kappa, "weighted kappa", 0.0, (-1.0, 1.0)),
+            Metric("mae", absolute_error_of_classes, "mean distance in classes", None, (0.0, math.inf), rises=False),
         )

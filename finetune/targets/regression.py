@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -137,11 +138,11 @@ class RegressionTarget(Target):
     def metrics(self) -> tuple[Metric, ...]:
         """Share of variance, mean absolute error, rank correlation."""
         return (
-            Metric("r2", r_squared, "R2", 0.0, bounded=False),
+            Metric("r2", r_squared, "R2", 0.0, (-math.inf, 1.0)),
             Metric(
-                "mae", absolute_error, "mean absolute error in units of the label", None, bounded=False, rises=False
+                "mae", absolute_error, "mean absolute error in units of the label", None, (0.0, math.inf), rises=False
             ),
-            Metric("spearman", spearman, "rank correlation", 0.0, bounded=False),
+            Metric("spearman", spearman, "rank correlation", 0.0, (-1.0, 1.0)),
         )
 
     def state(self) -> dict[str, Any]:

@@ -45,6 +45,6 @@ def run_embed(arguments: argparse.Namespace) -> int:
     with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone, watched():
         if backbone in network_names():
             print(f"note: {backbone} is a fresh network: its features are random, nothing was pretrained")
-        shape = embed_to(config, backbone, arguments.out, overwrite=arguments.overwrite)
+        shape = embed_to(config, backbone, arguments.out, overwrite=arguments.overwrite, say=print)
     print(f"{shape[0]} cases, {shape[1]} numbers each\n{arguments.out}")
     return 0

@@ -98,7 +98,8 @@ def told(result: FinetuneResult) -> list[str]:
     record, train = result.record, result.train
     count = f"{record.distinct_labelled_images} different labelled cases of {len(train)}"
     if train.subjects is not None:
-        count += f", {len(set(train.subjects.tolist()))} subjects"
+        subjects = len(set(train.subjects.tolist()))
+        count += f", {subjects} subject{'s' * (subjects != 1)}"
     lines = [f"{train.name}: {count}, seed {record.seed}"]
     if record.unlabelled_images:
         left = f", {record.unlabelled_left_out} left out, which are labelled" if record.unlabelled_left_out else ""

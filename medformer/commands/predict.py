@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ def run_predict(arguments: argparse.Namespace) -> int:
     with local_model(config.classifier, arguments.tracking_uri) as folder, watched():
         result = predict(
             config, Path(folder), arguments.out, overwrite=arguments.overwrite, instances=arguments.instances
+        )
+    if result.fitted_on:
+        print(
+            f"warning: the classifier was fitted on images of {result.fitted_on} of these {len(result.cases)} cases: "
+            "what it says of those does not show how good it is",
+            file=sys.stderr,
         )
     for line in told(result):
         print(line)

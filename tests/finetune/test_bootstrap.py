@@ -13,6 +13,7 @@ from finetune.scores.bootstrap import Interval, interval, paired_difference
 from finetune.scores.metrics import Score, accuracy, auc, balanced_accuracy
 from finetune.scores.numbers import absolute_error, absolute_error_of_classes, quadratic_kappa, r_squared, spearman
 
+ANY = (-math.inf, math.inf)
 SCORES = {"auc": auc, "accuracy": accuracy, "balanced accuracy": balanced_accuracy}
 
 
@@ -231,14 +232,14 @@ def test_intervals_of_scores_of_numbers_cover_as_often_as_they_say() -> None:
         study = NumberStudy(seed)
         given = (study.labels, study.scores, Task.regression)
         for name, score in study.SCORES.items():
-            found = interval(score, *given, seed=seed, subjects=study.subjects, replicates=100, bounded=False)
+            found = interval(score, *given, seed=seed, subjects=study.subjects, replicates=100, limits=ANY)
             covered.setdefault(name, []).append(found.low <= study.TRUTH[name] <= found.high)
             paired = paired_difference(
                 score, study.labels, study.scores, study.baseline, Task.regression,
                 seed=seed, subjects=study.subjects, replicates=100,
             )  # fmt: skip
             covered.setdefault(f"difference of {name}", []).append(paired.low <= 0 <= paired.high)
-        naive = interval(spearman, *given, seed=seed, replicates=100, bounded=False)
+        naive = interval(spearman, *given, seed=seed, replicates=100, limits=ANY)
         by_image.append(naive.low <= study.TRUTH["spearman"] <= naive.high)
     shares = {name: float(np.mean(hits)) for name, hits in covered.items()}
     assert all(0.90 <= share <= 0.98 for share in shares.values()), shares
@@ -252,7 +253,7 @@ def test_the_interval_of_a_mean_error_is_that_of_student_whatever_its_unit() -> 
     half = t.ppf(0.975, 199) * error.std(ddof=1) / math.sqrt(200)
     for unit in (1e-12, 1.0, 1e12):
         found = interval(
-            absolute_error, unit * labels, unit * scores, Task.regression, seed=0, replicates=4000, bounded=False
+            absolute_error, unit * labels, unit * scores, Task.regression, seed=0, replicates=4000, limits=ANY
         )
         assert found.estimate == pytest.approx(unit * error.mean())
         assert (found.low, found.high) == pytest.approx(unit * (error.mean() + np.array([-half, half])), rel=1e-2)
@@ -260,16 +261,34 @@ def test_the_interval_of_a_mean_error_is_that_of_student_whatever_its_unit() -> 
 
 def test_a_score_that_is_not_a_share_has_no_exact_interval_and_may_be_negative() -> None:
     labels = np.arange(10.0)
-    perfect = interval(r_squared, labels, labels, Task.regression, seed=0, bounded=False)
+    perfect = interval(r_squared, labels, labels, Task.regression, seed=0, limits=ANY)
     assert perfect.estimate == 1.0 and _undefined(perfect)
-    off = interval(absolute_error, labels, labels + 0.1, Task.regression, seed=0, bounded=False)
+    off = interval(absolute_error, labels, labels + 0.1, Task.regression, seed=0, limits=ANY)
     assert off.estimate == pytest.approx(0.1) and _undefined(off)
-    worse = interval(r_squared, labels, labels[::-1], Task.regression, seed=0, bounded=False)
+    worse = interval(r_squared, labels, labels[::-1], Task.regression, seed=0, limits=ANY)
     assert worse.estimate < 0 and worse.low < worse.estimate < worse.high
     single = interval(
-        absolute_error, labels, labels[::-1], Task.regression, seed=0, subjects=np.zeros(10, np.int64), bounded=False
+        absolute_error, labels, labels[::-1], Task.regression, seed=0, subjects=np.zeros(10, np.int64), limits=ANY
     )
     assert _undefined(single)
+
+
+def test_no_interval_reaches_beyond_what_the_score_can_be() -> None:
+    """Cut, it is the same on the side that is not cut."""
+    generator = np.random.default_rng(0)
+    labels = np.r_[0.0, 0.0, 0.0, 8.0, 9.0]
+    close = labels + 0.6 * generator.normal(size=5)
+    ranks = np.array([0, 1, 0, 1, 2, 2, 1])
+    for score, (low, high), truth, said, task in (
+        (r_squared, (-math.inf, 1.0), labels, close + np.r_[0, 0, 0, 0, 2.5], Task.regression),
+        (spearman, (-1.0, 1.0), np.arange(5.0), np.r_[0.0, 2, 1, 3, 4], Task.regression),
+        (absolute_error, (0.0, math.inf), labels, labels + np.r_[0, 0, 0, 0, 1.0], Task.regression),
+        (quadratic_kappa, (-1.0, 1.0), ranks, np.eye(3)[np.r_[0, 1, 0, 1, 2, 1, 1]], Task.ordinal),
+    ):
+        whole = interval(score, truth, said, task, seed=0, limits=ANY)
+        found = interval(score, truth, said, task, seed=0, limits=(low, high))
+        assert whole.low < low or whole.high > high, (score.__name__, whole)
+        assert (found.low, found.high) == (max(whole.low, low), min(whole.high, high)), score.__name__
 
 
 def test_agreement_of_ordered_classes_has_a_symmetric_interval() -> None:
@@ -277,7 +296,7 @@ def test_agreement_of_ordered_classes_has_a_symmetric_interval() -> None:
     labels = np.arange(60) % 3
     scores = np.eye(3)[np.clip(labels + generator.integers(-1, 2, size=60), 0, 2)]
     for score in (quadratic_kappa, absolute_error_of_classes):
-        found = interval(score, labels, scores, Task.ordinal, seed=0, bounded=False)
+        found = interval(score, labels, scores, Task.ordinal, seed=0, limits=ANY)
         assert found.high - found.estimate == pytest.approx(found.estimate - found.low) and found.low < found.high
 
 

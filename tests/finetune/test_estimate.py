@@ -118,3 +118,14 @@ def test_a_split_that_was_set_aside_is_scored_once_at_the_chosen_threshold() -> 
     positive = test.known_labels[:, 0] == 1
     assert found.sensitivity.estimate == np.mean(said[positive, 1] > found.point.threshold)
     assert found.specificity.estimate == np.mean(said[~positive, 1] <= found.point.threshold)
+
+
+def test_one_black_image_does_not_cost_the_estimate() -> None:
+    """The fold that holds it out has seen none like it; the classifier that is estimated has."""
+    cases = spots(24, 0, shown=100)
+    cases.images[0] = 0
+    model = FewLabelClassifier("medformer_nano", **RAW).fit(cases)
+    estimate = cross_validated(model, cases, folds=3, repeats=1)
+    assert np.isfinite(estimate.probabilities).all()
+    with pytest.raises(DataError, match="every value is 0"):  # of one that has not
+        FewLabelClassifier("medformer_nano", **RAW).fit(cases[1:]).predict_proba(cases[:1])

@@ -416,7 +416,11 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_nobody(tmp_path: 
     (tmp_path / "empty").mkdir()
     refused("no image in this folder", folder=tmp_path / "empty")
     refused("all labels are the same", labelled(tmp_path, [("a",), ("a",)]))
-    refused("all labels are the same", labelled(tmp_path, [(1,), (1,)]), task=Task.regression)
+    refused(
+        "all labels are the same; expected at least two different numbers",
+        labelled(tmp_path, [(1,), (1,)]),
+        task=Task.regression,
+    )
     refused(
         "row 3 of the table: the label is not a finite number",
         labelled(tmp_path, [(1,), ("inf",)]),

@@ -127,7 +127,11 @@ def test_a_damaged_folder_is_refused(saved: dict[str, Path], tmp_path: Path) -> 
     folder = shutil.copytree(saved["linear"], tmp_path / "classifier")
     document = json.loads((folder / "classifier.json").read_text())
     (folder / "classifier.json").write_text(json.dumps({**document, "version": 1}))
-    _refused(folder, r"version 3, found medformer-classifier of version 1; fit it again")
+    _refused(folder, r"version 4, found medformer-classifier of version 1; fit it again")
+    for studies in ([], ["00"]):
+        seen = {**document["seen"], "studies": studies}
+        (folder / "classifier.json").write_text(json.dumps({**document, "seen": seen}))
+        _refused(folder, "seen studies: expected 16 digits of the digest of each")
     (folder / "classifier.json").write_text("[]")
     _refused(folder, "expected a JSON mapping")
     (folder / "classifier.json").write_text(json.dumps(document)[:100])

@@ -74,7 +74,7 @@ def test_every_metric_of_the_target_is_scored_told_and_written(task: Task) -> No
     columns = scores.as_columns()
     for kind in cases.target.metrics:
         found = interval(
-            kind.score, labels, said, task, seed=1, subjects=cases.subjects, replicates=200, bounded=kind.bounded
+            kind.score, labels, said, task, seed=1, subjects=cases.subjects, replicates=200, limits=kind.limits
         )
         assert scores.metrics[kind.name] == found and not math.isnan(found.low)
         assert written[kind.name]["estimate"] == columns[kind.name] == found.estimate

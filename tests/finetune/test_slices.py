@@ -10,6 +10,7 @@ from data_shards.support.errors import ConfigError, DataError
 from finetune.classifier.estimate import cross_validated
 from finetune.classifier.estimator import FewLabelClassifier
 from finetune.images import Study
+from finetune.readers import read_cases
 from finetune.slices import Slices, sliced
 from tests.finetune.samples import Reader, blobs, plane, solid_blobs, tiny_backbone
 
@@ -90,3 +91,15 @@ def test_what_has_no_slices_is_refused() -> None:
     studies = [Study({"t1": image(4), "t2": image(5)}) for _ in range(2)]
     with pytest.raises(DataError, match="different numbers of voxels"):
         sliced(Reader(studies).cases(blobs(2)), Slices())
+
+
+def test_a_volume_that_was_left_out_when_reading_is_not_missed(tmp_path: Path) -> None:
+    for index, pixels in enumerate(solid_blobs(8).images):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        np.save(tmp_path / "ab"[index % 2] / f"{index}.npy", pixels)
+    damaged = tmp_path / "a" / "2.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (cases,) = read_cases(tmp_path, on_error="skip").values()
+    found = sliced(cases, Slices())
+    assert len(found) == len(cases) == 7
+    assert {len(found.rows_of(case)) for case in range(7)} == {solid_blobs(8).images.shape[2]}

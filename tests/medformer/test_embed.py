@@ -64,6 +64,13 @@ def test_parquet_has_a_row_for_each_case_and_a_column_for_each_number(made: Path
         assert [list(row) for row in table["label"].to_pylist()] == arrays["label"].tolist()
 
 
+def test_rows_that_are_left_out_are_told(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("file,label\n0.npy,a\n1.npy,NaN\n2.npy,b\n")
+    assert embed(made, tmp_path / "a.npz", "--csv", str(tmp_path / "t.csv")) == 0
+    printed = capsys.readouterr().out
+    assert "t: warning: 1 of 3 rows have no label and are left out: 3\n" in printed and "2 cases, " in printed
+
+
 def test_labels_are_not_needed_and_a_split_is_picked(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -285,6 +285,16 @@ def test_evaluate_prints_a_table_and_marks_what_is_not_official(
     assert [row["representation"] for row in rows] == ["raw pixels"] * 2 + ["random network"] * 2 + ["pretrained"] * 2
 
 
+def test_evaluate_names_a_classifier_as_it_was_called(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = blobs(12)
+    FewLabelClassifier(bundle).fit(cases.images, cases.targets).save(tmp_path / "mine" / "classifier")
+    words = ["evaluate", str(tmp_path / "mine" / "classifier"), "--data", "nowhere", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert f"error: {tmp_path / 'mine' / 'classifier'}: a fitted classifier" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_evaluate_puts_models_heads_and_strategies_into_one_table(
     bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -335,11 +345,18 @@ def test_evaluate_takes_numbers_and_shares_of_them(
         (["--set", "head_options.raeds=mean"], "'raeds'; did you mean 'reads'?"),
         (["--set", "options.framez=all"], "unknown key 'framez'; did you mean 'frames'?"),
         (["--strategy", "froze"], "unknown strategy 'froze'; did you mean 'frozen'?"),
-        (["--folds", "1"], "a cross-validation has two folds or more"),
+        (
+            ["--folds", "1"],
+            "medformer finetune: folds: 1; a cross-validation has two or more, 0 leaves the estimate out\n",
+        ),
         (["--per-class", "2", "--set", "fraction=0.5"], "give per_class or fraction, not both"),
         (["--labels", "labl"], "no column 'labl'"),
         (["--labels", "label", "--set", "options.columns.label=[label]"], "label columns are named twice"),
         (["--coverage", "2"], "coverage"),
+        (
+            ["--head", "mil", "--set", "head_options.area=1", "mixup=0.5", "max_steps=1"],
+            "mixup and stepper mixmatch mix",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(

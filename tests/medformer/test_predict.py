@@ -174,3 +174,39 @@ def test_a_classifier_of_arrays_does_not_know_how_files_are_read(
         main(["predict", str(tmp_path / "files"), "--data", str(made / "new"), "--out", str(tmp_path / "p.csv")]) == 0
     )
     assert "when it was made" not in capsys.readouterr().out
+
+
+def test_images_that_it_was_fitted_on_are_counted_by_their_pixels(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(made / "new", mixed)
+    shutil.copy(made / "train" / "left" / "00.png", mixed / "another-name.png")
+    for place, said in ((made / "new", ""), (mixed, "on images of 1 of these 11 cases:"), (made / "train", "40 of")):
+        capsys.readouterr()
+        assert (
+            main(["predict", str(made / "out"), "--data", str(place), "--out", str(tmp_path / f"{len(said)}.csv")]) == 0
+        )
+        error = capsys.readouterr().err
+        assert said in error and len([line for line in error.splitlines() if "fitted on" in line]) == bool(said)
+
+
+def test_of_few_labels_only_those_that_were_given_count_and_colour_does_not(made: Path) -> None:
+    train = read_cases(made / "train")["train"]
+    model = FewLabelClassifier(made / "tiny").fit(train[::5])
+    assert model.predictor_.seen.among(train) == 8
+    assert model.predictor_.seen.among(train[1::5]) == 0
+    grey = np.stack([train.studies_of(case)[0].images["image"].pixels for case in range(len(train))])
+    model.fit(grey[::5].repeat(3, axis=1), train.targets[::5])
+    assert model.predictor_.seen.among(train) == 8  # grey ones are compared as the network is shown them
+
+
+def test_a_registered_bundle_is_refused_by_its_name(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    store = ["--tracking-uri", f"sqlite:///{tmp_path / 'store.db'}"]
+    assert main(["models", "publish", str(made / "tiny"), "--name", "plain", "--alias", "champion", *store]) == 0
+    words = ["predict", "plain@champion", "--data", str(made / "new"), "--out", str(tmp_path / "p.csv")]
+    assert main([*words, *store]) == 2
+    assert "error: plain@champion: a model bundle, not a fitted classifier" in capsys.readouterr().err

@@ -129,3 +129,19 @@ def test_a_folder_that_exists_is_refused_unless_told_otherwise(
     assert "instances" in capsys.readouterr().err and not (tmp_path / "p.csv").exists()
     assert predicted(made, out, "single.csv", tmp_path, "--overwrite") == 0
     assert len(rows_of(tmp_path / "instances" / "instances.csv")) == 48
+
+
+@pytest.mark.parametrize(
+    ("table", "folder"), [("x", "x"), ("x/p.csv", "x"), ("x", "x/maps"), ("nowhere/p.csv", "maps")]
+)
+def test_table_and_folder_appear_both_or_neither(
+    made: Path, tmp_path: Path, table: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = fitted(made, tmp_path / "out", "single.csv", head_options={"reads": "mean"})
+    words = ["predict", str(out), "--data", str(made / "images"), "--csv", str(made / "single.csv"), "--overwrite"]
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / table), "--instances", str(tmp_path / folder)]) == 2
+    expected = "cannot write" if table.startswith("nowhere") else "need places of their own"
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("medformer: error: ") and expected in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

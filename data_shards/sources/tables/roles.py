@@ -32,7 +32,7 @@ _SUBJECTS = frozenset((
     "patient", "patientid", "patientname", "subjectid", "participant", "participantid", "caseid", "person",
     "personid", "ptid", "mrn", "pid", "rid",
 ))  # fmt: skip
-_CLOSE = 0.75
+_CLOSE = 0.8
 
 
 def _listed(names: object) -> object:

@@ -195,7 +195,9 @@ def test_terms_are_added_to_the_loss_of_each_case(above: str) -> None:
 
 def test_terms_are_refused_with_mixtures_and_for_numbers() -> None:
     head = mil("max", 1, **TERMS)
-    with pytest.raises(ConfigError, match="^mixup: what head mil adds to the loss is of cases that are not mixed"):
+    with pytest.raises(
+        ConfigError, match="^head mil: what its options add to the loss is of cases that are not mixed, and mixup"
+    ):
         learner_of(head, tokens_of(4, 6)).mixed(np.arange(4), 0, 0.5)
     model = FewLabelRegressor("no such network", head="mil", head_options={"area": 1.0}, max_steps=2)
     with pytest.raises(ConfigError, match="are for classes and labels, not for numbers and grades"):

@@ -109,6 +109,9 @@ def test_the_command_leaves_out_what_a_test_split_holds_and_tells_how_many_were_
     words += ["--out", str(tmp_path / "out"), "--set", "stepper=pseudo_labels", "max_steps=20"]
     assert main(words) != 0
     assert "pseudo_labels learns from unlabelled images too, and none are given" in capsys.readouterr().err
+    assert main([*words, "--unlabelled", "nowhere"]) == 2
+    printed = capsys.readouterr()  # before the labelled images are read, which may take long
+    assert printed.out == "" and printed.err == "medformer: error: nowhere: no such file or folder\n"
     assert main([*words, "--unlabelled", str(further)]) == 0
     printed = capsys.readouterr().out
     assert "learned from 10 unlabelled cases, too, 12 left out, which are labelled\n" in printed

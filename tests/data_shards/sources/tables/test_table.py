@@ -215,6 +215,11 @@ def test_a_column_that_was_meant_for_a_role_is_pointed_out(tmp_path: Path, text:
     assert message in warning
 
 
+@pytest.mark.parametrize("column", ["age", "stage", "site", "name", "pat"])
+def test_a_column_of_another_kind_is_left_alone_without_a_word(tmp_path: Path, column: str):
+    assert read_table(written(tmp_path / "t.csv", f"path,label,{column}\na.png,1,7\n"), Columns()).warnings == ()
+
+
 @pytest.mark.parametrize(
     "column, why",
     [
