@@ -198,7 +198,8 @@ def tables(folder: Path, whole: Mapping[str, Splits], bagged: Mapping[str, Split
         columns=("set", "arm", "within", "test", "less embedding", "less the same without unlabelled images"),
         rows=tuple(rows),
         remarks="The unlabelled images are all others of the training split; within is the AUC on them, whose labels "
-        "were not seen; grades (retinamnist) are not guessed. Frozen arms are linear on the embedding; arms in two stages run 100 steps at rate 0.001. "
+        "were not seen; grades (retinamnist) are not guessed. Frozen arms are linear on the embedding; arms in two "
+        "stages run 100 steps at rate 0.001. "
         f"{note}",
     )
     return [heads, drops, unlabelled]
