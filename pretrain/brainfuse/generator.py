@@ -1,8 +1,8 @@
 """The generator of BrainFuse: the image at ``t`` between two, by displacements both ways, a mask and a small residual.
 
-Coarse to fine, each level looks at both images as they are moved so far and corrects the displacements (as RIFE does it,
-Huang et al., ECCV 2022; our own network). Three things hold by construction, whatever the weights: the image at 0 is the
-first and that at 1 is the second, and ``G(a, b, t) = G(b, a, 1 - t)``. As it is drawn it gives the weighted mean
+Coarse to fine, each level looks at both images as they are moved so far and corrects the displacements (as RIFE does,
+Huang et al., ECCV 2022; the network is our own). Three things hold by construction, whatever the weights: the image at
+0 is the first, that at 1 is the second, and ``G(a, b, t) = G(b, a, 1 - t)``. As it is drawn it gives the weighted mean
 ``(1 - t) a + t b``, so it begins where RawBrainFuse ends.
 """
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.support.documents import Document
-from pretrain.brainfuse.warp import resized, warp
+from pretrain.brainfuse.warp import warp
 
 
 class GeneratorConfig(Document):
@@ -140,7 +140,7 @@ class _Block(nn.Module):
     def __init__(self, axes: int, inputs: int, outputs: int, width: int, depth: int) -> None:
         super().__init__()
         conv = nn.Conv2d if axes == 2 else nn.Conv3d
-        self.first = conv(inputs if outputs == axes + 1 else inputs, width, 3, padding=1)
+        self.first = conv(inputs, width, 3, padding=1)
         self.convs = nn.ModuleList(conv(width, width, 3, padding=1) for _ in range(2 * depth))
         self.last = conv(width, outputs, 3, padding=1)
         nn.init.zeros_(self.last.weight)
@@ -163,6 +163,3 @@ class _Block(nn.Module):
         mode = "bilinear" if self.axes == 2 else "trilinear"
         wider: Tensor = F.interpolate(change, size=size, mode=mode, align_corners=False)
         return wider
-
-
-__all__ = ["Between", "Generator", "GeneratorConfig", "resized"]
