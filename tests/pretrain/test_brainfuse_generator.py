@@ -117,7 +117,7 @@ def test_triples_are_of_one_subject_and_pairs_of_two() -> None:
     )
     torch.testing.assert_close(target, a + given.t * (b - a))
     assert set(((b - a) / 2).tolist()) == {1.0, 2.0, 5.0} and ((given.t > 0) & (given.t < 1)).all()
-    first, second = (part[:, 0, 0, 0] for part in pairs(volumes, 300, drawing))
+    first, second = (part[:, 0, 0, 0] for part in pairs(volumes, ["p", "q", "r"], 300, drawing))
     assert (first.div(100).floor() != second.div(100).floor()).all()
     depths = torch.tensor([3.0, 7.0, 12.0])
     share = [(part % 100 + 0.5) / depths[part.div(100).floor().long()] for part in (first, second)]
