@@ -133,6 +133,8 @@ def located(estimator: FewLabelClassifier, test: Cases, truth: Truth) -> float:
         found = estimator.instances(test)
     except ConfigError:
         return float("nan")
+    if found[0].kind != "study":
+        return float("nan")
     attends = estimator.get_params()["head"] == "mil" and _pooling(estimator.get_params()) == "attention"
     each = []
     for said, shown, (label,) in zip(found, truth.shown, test.known_labels, strict=True):

@@ -29,7 +29,7 @@ from finetune.cases import Cases
 from finetune.readers import read_cases
 from finetune.scores.bootstrap import paired_difference
 from finetune.scores.metrics import auc
-from finetune.slices import sliced
+from finetune.slices import Slices, sliced
 from finetune.study.arms import Arm
 
 BUDGETS = ("10", "50", "all")
@@ -113,7 +113,7 @@ def _bagged(folder: Path, whole: Mapping[str, Splits]) -> tuple[dict[str, Splits
     for name, (axis, every) in AXES.items():
         new = f"{name}, slices"
         sets[new] = {
-            split: sliced(replace(cases, name=new), {"axis": axis, "every": every})
+            split: sliced(replace(cases, name=new), Slices(axis=axis, every=every))
             for split, cases in whole[name].items()
         }
     masks = {split: _anterior(cases) for split, cases in _masks(folder).items()}

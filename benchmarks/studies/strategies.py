@@ -57,9 +57,9 @@ def arms() -> Iterator[Arm]:
     """The cheap ones first."""
     for name, params in _CHEAP.items():
         yield Arm(name, "pretrained", params)
+    yield Arm("from scratch", "random", {"strategy": "full", **_SCHEDULE, "layer_decay": 1.0})
     for name, params in _GRADIENT.items():
         yield Arm(name, "pretrained", {**params, **_SCHEDULE})
-    yield Arm("from scratch", "random", {"strategy": "full", **_SCHEDULE, "layer_decay": 1.0})
 
 
 def run(folder: Path) -> Table:
