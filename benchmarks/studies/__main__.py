@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("transfer", "within", "latents", "spacing", "strategies", "heads", "calibration", "bags")
+NAMES = ("transfer", "within", "latents", "spacing", "strategies", "heads", "calibration", "bags", "interpolation")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``medformer pretrain``: train a backbone on shards, on Ray, and register it."""
+"""``medformer pretrain``: train a backbone on shards, on Ray, and register it; or the generator of BrainFuse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "pretrain",
         help="pretrain a backbone on shards, on a local or a remote Ray cluster",
         description="Run the pretraining that CONFIG describes, on an embedded local Ray or on the cluster named by "
-        "cluster.address. 'torchrun -m pretrain CONFIG' runs the same document without Ray.",
+        "cluster.address. 'torchrun -m pretrain CONFIG' runs the same document without Ray. A document with a section "
+        "'generator' trains the generator of BrainFuse, in this process.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="the YAML document of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values, such as seed=1")
@@ -26,9 +27,15 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 def run_pretrain(arguments: argparse.Namespace) -> int:
     """Pretrain; print where the bundle is."""
     from cluster.launch import launch
-    from data_shards.support.documents import load
+    from data_shards.support.documents import load, read_mapping
     from pretrain.config import PretrainConfig
 
+    if "generator" in read_mapping(arguments.config):
+        from pretrain.brainfuse.training import GeneratorRun, train_generator
+
+        run = load(GeneratorRun, arguments.config, arguments.overrides)
+        print(f"generator bundle: {train_generator(run, resume=arguments.resume)}")
+        return 0
     config = load(PretrainConfig, arguments.config, arguments.overrides)
     bundle = launch(config, resume=arguments.resume)
     if bundle is None:

@@ -1,0 +1,60 @@
+"""The generator on disk: a plain folder, no pickle in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from data_shards.support.documents import parse
+from data_shards.support.errors import CheckpointError, MedformerError
+from data_shards.support.files import new_folder, read_json, write_atomic, write_json
+from pretrain.brainfuse.generator import Generator, GeneratorConfig
+
+FORMAT = "medformer-brainfuse-generator"
+VERSION = 1
+
+
+def save_generator(
+    folder: Path, generator: Generator, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Path:
+    """Write a generator; it appears complete, and replaces one that stands there.
+
+    Args:
+        folder: where.
+        generator: itself.
+        provenance: what it comes from.
+        metrics: what was measured of it.
+
+    Raises:
+        MedformerError: the disk refuses; nothing is left behind.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
+    document = {"format": FORMAT, "version": VERSION, "generator": generator.config.model_dump(mode="json")}
+    with new_folder(folder, overwrite=True) as partial:
+        write_atomic(partial / "generator.safetensors", save(tensors))
+        write_json(partial / "config.json", document)
+        write_json(partial / "provenance.json", dict(provenance))
+        write_json(partial / "metrics.json", dict(metrics))
+    return folder
+
+
+def load_generator(folder: Path) -> Generator:
+    """Read a generator, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or it is no generator.
+    """
+    document = read_json(folder / "config.json", CheckpointError)
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise CheckpointError(f"{folder}: not a generator of BrainFuse of version {VERSION}")
+    path = folder / "generator.safetensors"
+    try:
+        generator = Generator(parse(GeneratorConfig, document["generator"], str(folder / "config.json")))
+        generator.load_state_dict(load_file(path), strict=True)
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, MedformerError) as error:
+        raise CheckpointError(f"{path}: not the weights of this generator: {' '.join(str(error).split())}") from None
+    return generator.eval()
