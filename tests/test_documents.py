@@ -25,7 +25,7 @@ from data_shards.sources import base as sources_base
 from data_shards.sources.medmnist.source import CONTENT
 from data_shards.sources.phantoms import Phantoms
 from data_shards.stream.sample_stream import SampleStream
-from data_shards.support.documents import Document, load, parse
+from data_shards.support.documents import Document, load, parse, read_mapping
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.writing.writer import write_dataset
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
@@ -37,6 +37,7 @@ from finetune.targets import base as targets_base
 from finetune.targets import create_target, target_from_state
 from medformer.cli import parse_words
 from pretrain import config as pretrain_config
+from pretrain.brainfuse.training import GeneratorRun
 from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule, create_backbone
@@ -104,25 +105,33 @@ def test_every_config_that_a_document_names_is_there(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_every_config_parses_and_its_header_says_the_command_and_the_result(path: Path) -> None:
-    config = load(PretrainConfig, path)
+    generator = "generator" in read_mapping(path)
+    config = load(GeneratorRun if generator else PretrainConfig, path)
     header = [line.removeprefix("#").strip() for line in path.read_text().split("\nout:")[0].splitlines()]
     commands = [shlex.split(line) for line in header if line.startswith("medformer ")]
     assert f"medformer pretrain {name_of(path)}" in header
     assert any(line.startswith("result:") for line in header)
     for words in commands:
         parse_words(words[1:])
-    assert {dataset.path for dataset in config.data.datasets} == built_by(commands)
+    read = {str(config.shards)} if generator else {dataset.path for dataset in config.data.datasets}
+    assert read == built_by(commands, "images" if generator else "medmnist")
     assert config.out == Path("runs") / config.out.name
 
 
-def built_by(commands: list[list[str]]) -> set[str]:
-    """The folders that ``shards build medmnist`` commands make."""
+def built_by(commands: list[list[str]], source: str = "medmnist") -> set[str]:
+    """The folders that ``shards build`` commands of a source make."""
     folders = set()
     for words in commands:
-        if words[1:4] == ["shards", "build", "medmnist"]:
+        if words[1:4] != ["shards", "build", source]:
+            continue
+        if source == "medmnist":
             arguments = parse_words(words[1:])
             every = "all=true" in arguments.overrides
             folders |= {str(arguments.out / name) for name in (CONTENT if every else arguments.sets)}
+        else:
+            arguments = parse_words(words[1:])
+            options = dict(override.split("=", 1) for override in arguments.overrides)
+            folders.add(str(arguments.out / options["name"]))
     return folders
 
 

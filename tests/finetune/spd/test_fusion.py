@@ -16,7 +16,7 @@ from finetune.heads import CaseFeatures, create_head
 from finetune.heads.modalities import by_image
 from finetune.images import Study
 from finetune.spd.covariance import covariance, shrunk
-from finetune.spd.eigen import eigen_function, logarithm
+from finetune.spd.eigen import logarithm
 from finetune.spd.stiefel import optimizer_of
 from finetune.spd.vector import vectorised
 from tests.finetune.samples import Reader, blobs, plane
@@ -72,7 +72,7 @@ def by_hand(head, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     }  # fmt: skip
     if head.config.fusion == "intermediate":
         mean = torch.stack(list(each.values())).mean(dim=0)
-        return vectorised(logarithm(eigen_function(mean, torch.exp, torch.exp)))
+        return vectorised(logarithm(torch.linalg.matrix_exp(mean)))
     size = next(iter(each.values()))
     return vectorised(torch.cat([each.get(name, torch.zeros_like(size)) for name in NAMES])).flatten()[None]
 
