@@ -100,12 +100,12 @@ def load_bundle(folder: Path) -> Bundle:
     """
     config = bundle_document(folder)
     provenance, metrics = (read_json(folder / name, CheckpointError) for name in FILES[2:4])
-    architecture = config["architecture"]
+    architecture = config.get("architecture")
     if architecture not in timm.list_models("medformer_*"):
         raise CheckpointError(f"{folder / 'config.json'}: unknown architecture {architecture!r}")
-    model_args = config["model_args"]
+    model_args = config.get("model_args", {})
     # Only what the network itself takes: timm's own arguments could name another file, and a pickle, to load.
-    if not set(model_args) < set(inspect.signature(Medformer).parameters):
+    if not isinstance(model_args, dict) or not set(model_args) < set(inspect.signature(Medformer).parameters):
         raise CheckpointError(f"{folder / 'config.json'}: model_args {model_args!r} are not arguments of a backbone")
     try:
         backbone = timm.create_model(architecture, num_classes=0, **model_args)
@@ -116,18 +116,16 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def bundle_document(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a bundle whose files are all there: its ``architecture`` and ``model_args``.
+    """``config.json`` of a bundle whose files are all there; it should hold ``architecture`` and ``model_args``.
 
     Raises:
-        CheckpointError: a file is missing, or the document names no architecture.
+        CheckpointError: a file is missing, or this one is no document.
     """
     for name in FILES[:-1]:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: not a model bundle: {name} is missing")
     config: dict[str, Any] = read_json(folder / "config.json", CheckpointError)
-    if not isinstance(config.get("architecture"), str) or not isinstance(config.get("model_args", {}), dict):
-        raise CheckpointError(f"{folder / 'config.json'}: names no architecture with its arguments")
-    return {"model_args": {}, **config}
+    return config
 
 
 def load_weights(backbone: Medformer, path: Path) -> None:

@@ -95,7 +95,7 @@ def create_backbone(config: ModelConfig) -> Medformer:
 
 def _go_on_from(folder: Path, config: ModelConfig, backbone: Medformer) -> None:
     found = bundle_document(folder)
-    theirs = (found["architecture"], found["model_args"])
+    theirs = (found.get("architecture"), found.get("model_args", {}))
     ours = (config.name, {name: value for name, value in config.kwargs.items() if name != "num_classes"})
     if theirs != ours:
         raise ConfigError(

@@ -65,3 +65,23 @@ def cells_of(patch_BP: Tensor, grid: Grid, cells: int) -> Tensor:
     numbers = torch.arange(math.prod(grid.cells), device=device).view(1, 1, *grid.cells)
     table_PC = cut(numbers, cells).flatten(1).view(-1, cells ** len(grid.cells))
     return table_PC[patch_BP].flatten(1)
+
+
+def within(cells_BQ: Tensor, padded: Grid, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Tokens of whole patches as tokens of the image itself.
+
+    Args:
+        cells_BQ: numbers in row-major order of ``padded``.
+        padded: of whole patches.
+        grid: tokens of the image along each axis, none more than those of ``padded``.
+
+    Returns:
+        Numbers in row-major order of ``grid``, and whether each lies in the image; the number of one that does not is
+        that of the nearest that does.
+    """
+    places = torch.unravel_index(cells_BQ, padded.cells)
+    number_BQ, inside_BQ = torch.zeros_like(cells_BQ), torch.ones_like(cells_BQ, dtype=torch.bool)
+    for place_BQ, length in zip(places, grid, strict=True):
+        inside_BQ = inside_BQ & (place_BQ < length)
+        number_BQ = number_BQ * length + place_BQ.clamp(max=length - 1)
+    return number_BQ, inside_BQ
