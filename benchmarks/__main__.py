@@ -9,7 +9,9 @@ from pathlib import Path
 
 from benchmarks.table import machine
 
-NAMES = ("readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "utilisation")
+NAMES = (
+    "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "utilisation",
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

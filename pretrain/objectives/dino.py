@@ -13,7 +13,7 @@ from pretrain.backbone.visible import within
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.collectives import all_reduce_sum
 from pretrain.objectives.masked import check_hiding
-from pretrain.objectives.precision import full_precision
+from pretrain.objectives.projector import Projector
 from pretrain.objectives.prototypes import Prototypes
 from pretrain.objectives.reduction import global_mean
 from pretrain.objectives.requests import SmallViews, ViewRequest
@@ -23,7 +23,10 @@ from pretrain.views.config import ViewConfig
 
 
 class Head(nn.Module):
-    """Three linear maps with GELU between, then cosines with prototypes (DINO, appendix C).
+    """Three linear maps, then cosines with prototypes (DINO, appendix C), with batch normalisation of the hidden layers.
+
+    The paper leaves the normalisation away for ViTs (``use_bn_in_head`` of its code). The embeddings of a new Perceiver
+    are near each other, and without it a small batch of them stays so.
 
     Args:
         dim: channels in.
@@ -34,15 +37,18 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, hidden: int, out: int, prototypes: int) -> None:
         super().__init__()
-        widths = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
-        self.maps = nn.Sequential(*widths, nn.Linear(hidden, out))
+        self.maps = Projector([dim, hidden, hidden, out])
         self.prototypes = Prototypes(out, prototypes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``..., prototypes`` of ``..., dim``, in the precision of the weights."""
-        with full_precision(x):
-            found: Tensor = self.prototypes(self.maps(x.to(self.prototypes.weight.dtype)))
-        return found
+    def forward(self, x: Tensor, total_rows: int) -> Tensor:
+        """``..., prototypes`` of ``..., dim``, in the precision of the weights.
+
+        Args:
+            x: own rows, or rows and tokens.
+            total_rows: all rows, or rows and tokens, of all ranks together.
+        """
+        found: Tensor = self.prototypes(self.maps.project(x.flatten(0, -2), total_rows))
+        return found.unflatten(0, x.shape[:-1])
 
 
 @objective("dino")
@@ -122,7 +128,7 @@ class DINO(Objective):
                 embedded = [each.embedding_BD for each in taught]
             else:
                 embedded = list(views.embeddings(self.teacher)[:2])
-            said = [self.teacher_head(each) for each in embedded]
+            said = [self.teacher_head(each, total) for each in embedded]
             targets = [self._target(each, self.centre_K, progress) for each in said]
             self._remember(self.centre_K, torch.stack(said).mean(dim=0).sum(dim=0), total)
         if not config.ibot:
@@ -131,7 +137,7 @@ class DINO(Objective):
             partial = [views.partial(backbone, view, config.share, config.cells) for view in whole]
             students = [each.embedding_BD for each in partial]
         students += views.small_embeddings(backbone, config.small)
-        predicted = [self._prediction(each) for each in students]
+        predicted = [self._prediction(each, total) for each in students]
         losses = [
             -(target * prediction).sum(dim=1)
             for one, target in enumerate(targets)
@@ -165,18 +171,18 @@ class DINO(Objective):
         stride = found.grid.stride
         grid = tuple(-(-length // stride) for length in view.images.shape[2:])
         number_BQ, inside_BQ = within(found.hidden_BQ, found.grid, grid)
+        total_tokens = total_rows * number_BQ.shape[1]
         with torch.no_grad():
-            said_BQK = self.teacher_head(
-                taught_BTD.gather(1, number_BQ[..., None].expand(-1, -1, taught_BTD.shape[-1]))
-            )
+            chosen_BQD = taught_BTD.gather(1, number_BQ[..., None].expand(-1, -1, taught_BTD.shape[-1]))
+            said_BQK = self.teacher_head(chosen_BQD, total_tokens)
             target_BQK = self._target(said_BQK, self.token_centre_K, progress)
             weights_BQ = inside_BQ / inside_BQ.sum(dim=1, keepdim=True).clamp_min(1)
             self._remember(self.token_centre_K, (said_BQK * weights_BQ[..., None]).sum(dim=(0, 1)), total_rows)
-        loss_BQ = -(target_BQK * self._prediction(found.answers_BQD)).sum(dim=-1)
+        loss_BQ = -(target_BQK * self._prediction(found.answers_BQD, total_tokens)).sum(dim=-1)
         return global_mean((loss_BQ * weights_BQ).sum(dim=1), total_rows)
 
-    def _prediction(self, x: Tensor) -> Tensor:
-        return torch.log_softmax(self.head(x) / self.config.temperature, dim=-1)
+    def _prediction(self, x: Tensor, total_rows: int) -> Tensor:
+        return torch.log_softmax(self.head(x, total_rows) / self.config.temperature, dim=-1)
 
     def _target(self, said: Tensor, centre_K: Tensor, progress: float) -> Tensor:
         config = self.config

@@ -1,7 +1,7 @@
 """Masked reconstruction: pixels of patches that the network never saw (MAE, He et al., CVPR 2022).
 
 Our reading of it for a Perceiver: hidden patches are left out before the stem, so that a step costs less, and the
-latents are asked for them by dense queries that know the place alone.
+latents are asked for them by dense queries that know the place alone. The embedding learns by telling a thumbnail.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.precision import full_precision
 from pretrain.objectives.reduction import global_mean, touched
 from pretrain.objectives.requests import ViewRequest
+from pretrain.objectives.thumbnail import Thumbnail
 from pretrain.objectives.views import Views
 from pretrain.views.config import ViewConfig
 
@@ -64,11 +65,13 @@ class Masked(Objective):
             share: of the patches that are hidden.
             cells: tokens along each side of a patch.
             normalise: whether each token's pixels are told relative to their own mean and deviation.
+            thumbnail: weight of the thumbnail that the embedding tells; 0 leaves the embedding untrained.
         """
 
         share: Annotated[float, Field(gt=0, lt=1)] = 0.75
         cells: Annotated[int, Field(gt=0)] = 2
         normalise: bool = True
+        thumbnail: Annotated[float, Field(ge=0)] = 1.0
 
     config: Config
 
@@ -86,19 +89,21 @@ class Masked(Objective):
     def __init__(self, backbone: Medformer, config: Config) -> None:
         super().__init__(backbone, config)
         self.stride, self.channels = backbone.adapter.stem.stride, backbone.in_chans
+        self.thumbnail = Thumbnail(backbone)
         self.pixels = nn.ModuleDict(
             {str(axes): nn.Linear(backbone.embed_dim, self.channels * self.stride**axes) for axes in (2, 3)}
         )
 
     def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
-        """``loss``: the mean squared error over the pixels of hidden tokens."""
+        """``loss``, and its parts: the mean squared errors of the pixels of hidden tokens and of the thumbnail."""
         view = views.clean
         assert view is not None
         found = views.partial(backbone, view, self.config.share, self.config.cells)
         axes = view.images.ndim - 2
         size = tuple(view.images.shape[2:])
         number_BQ, inside_BQ = within(found.hidden_BQ, found.grid, patch_grid(size, self.stride))
-        truth_BTP = cut(canonical(view.images, self.channels), self.stride).flatten(2)
+        images = canonical(view.images, self.channels)
+        truth_BTP = cut(images, self.stride).flatten(2)
         truth_BQP = truth_BTP.gather(1, number_BQ[..., None].expand(-1, -1, truth_BTP.shape[-1]))
         if self.config.normalise:
             variance, mean = torch.var_mean(truth_BQP, dim=-1, keepdim=True)
@@ -107,6 +112,9 @@ class Masked(Objective):
         with full_precision(truth_BQP):
             told_BQP = head(found.answers_BQD.to(truth_BQP.dtype))
             error_BQ = (told_BQP - truth_BQP).square().mean(dim=-1) * inside_BQ
-        loss_B = error_BQ.sum(dim=1) / inside_BQ.sum(dim=1).clamp_min(1)
         unused = [module for name, module in self.pixels.items() if name != str(axes)]
-        return {"loss": touched(global_mean(loss_B, views.total_rows), unused)}
+        pixels_B = touched(error_BQ.sum(dim=1) / inside_BQ.sum(dim=1).clamp_min(1), unused)
+        pixels = global_mean(pixels_B, views.total_rows)
+        thumbnail = global_mean(self.thumbnail(found.embedding_BD, images, views.total_rows), views.total_rows)
+        loss = pixels + self.config.thumbnail * thumbnail
+        return {"loss": loss, "pixels": pixels.detach(), "thumbnail": thumbnail.detach()}

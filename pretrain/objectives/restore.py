@@ -18,6 +18,7 @@ from pretrain.objectives.masked import canonical, check_channels
 from pretrain.objectives.precision import full_precision
 from pretrain.objectives.reduction import global_mean, touched
 from pretrain.objectives.requests import ViewRequest
+from pretrain.objectives.thumbnail import Thumbnail
 from pretrain.objectives.views import View, Views
 from pretrain.views.config import ViewConfig
 
@@ -29,7 +30,8 @@ class Restore(Objective):
     """Give back the image of which only a damaged one is shown.
 
     Denoising autoencoders (Vincent et al., ICML 2008), super-resolution and inpainting as in Models Genesis (Zhou et
-    al., MICCAI 2019), colourisation (Zhang et al., ECCV 2016); the loss is the absolute difference.
+    al., MICCAI 2019), colourisation (Zhang et al., ECCV 2016); the loss is the absolute difference, and the embedding
+    learns by telling a thumbnail.
     """
 
     class Config(ObjectiveConfig):
@@ -43,12 +45,14 @@ class Restore(Objective):
                 the full range. The box takes half of each side at most.
             factor: how many times as long the pixels or voxels are of which resolution is told.
             hidden: channels of the decoder at full resolution.
+            thumbnail: weight of the thumbnail that the embedding tells; 0 leaves the embedding untrained.
         """
 
         task: Task = "denoise"
         strength: Annotated[float, Field(gt=0, le=1)] = 0.3
         factor: Annotated[float, Field(gt=1, le=8)] = 2.0
         hidden: Annotated[int, Field(gt=0)] = 32
+        thumbnail: Annotated[float, Field(ge=0)] = 1.0
 
     config: Config
 
@@ -68,6 +72,7 @@ class Restore(Objective):
         super().__init__(backbone, config)
         self.channels = backbone.in_chans
         stride = backbone.adapter.stem.stride
+        self.thumbnail = Thumbnail(backbone)
         self.decoders = nn.ModuleDict(
             {
                 str(axes): RestorationDecoder(backbone.embed_dim, self.channels, stride, axes, config.hidden)
@@ -76,7 +81,7 @@ class Restore(Objective):
         )
 
     def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
-        """``loss``, and ``damaged``, the loss of giving back what was shown."""
+        """``loss``, its parts ``pixels`` and ``thumbnail``, and ``damaged``: ``pixels`` of giving back what was shown."""
         view = views.clean
         assert view is not None
         shown = replace(view, images=self._damaged(view))
@@ -91,8 +96,10 @@ class Restore(Objective):
         with torch.no_grad():
             damaged_B = (canonical(shown.images, self.channels) - truth).abs().flatten(1).mean(dim=1)
         unused = [module for name, module in self.decoders.items() if name != str(axes)]
-        loss = touched(global_mean(loss_B, views.total_rows), unused)
-        return {"loss": loss, "damaged": global_mean(damaged_B, views.total_rows)}
+        pixels, damaged = (global_mean(each, views.total_rows) for each in (touched(loss_B, unused), damaged_B))
+        thumbnail = global_mean(self.thumbnail(features.embedding_BD, truth, views.total_rows), views.total_rows)
+        loss = pixels + self.config.thumbnail * thumbnail
+        return {"loss": loss, "pixels": pixels.detach(), "damaged": damaged, "thumbnail": thumbnail.detach()}
 
     def _damaged(self, view: View) -> Tensor:
         config = self.config
