@@ -10,18 +10,9 @@ from pathlib import Path
 from benchmarks.table import machine
 
 NAMES = (
-    "readers",
-    "volumes",
-    "writing",
-    "shards",
-    "listing",
-    "scaling",
-    "gradients",
-    "perceivers",
-    "spd",
-    "mil",
+    "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "spd", "mil",
     "utilisation",
-)
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -98,10 +98,8 @@ def load_bundle(folder: Path) -> Bundle:
     Raises:
         CheckpointError: a file is missing or damaged, or the weights are not those of the architecture named.
     """
-    for name in FILES[:-1]:
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: not a model bundle: {name} is missing")
-    config, provenance, metrics = (read_json(folder / name, CheckpointError) for name in FILES[1:4])
+    config = bundle_document(folder)
+    provenance, metrics = (read_json(folder / name, CheckpointError) for name in FILES[2:4])
     architecture = config.get("architecture")
     if architecture not in timm.list_models("medformer_*"):
         raise CheckpointError(f"{folder / 'config.json'}: unknown architecture {architecture!r}")
@@ -115,6 +113,19 @@ def load_bundle(folder: Path) -> Bundle:
         raise CheckpointError(f"{folder / 'config.json'}: {architecture} cannot be made: {error}") from None
     load_weights(backbone, folder / "model.safetensors")
     return Bundle(backbone.eval(), config, provenance, metrics)
+
+
+def bundle_document(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a bundle whose files are all there; it should hold ``architecture`` and ``model_args``.
+
+    Raises:
+        CheckpointError: a file is missing, or this one is no document.
+    """
+    for name in FILES[:-1]:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: not a model bundle: {name} is missing")
+    config: dict[str, Any] = read_json(folder / "config.json", CheckpointError)
+    return config
 
 
 def load_weights(backbone: Medformer, path: Path) -> None:

@@ -108,12 +108,15 @@ class ModelConfig(Document):
         kwargs: passed to ``timm.create_model``.
         metadata_dropout: probability that organ, modality or task of a view is given as unknown, each on its own.
         grad_checkpointing: recompute activations to save memory.
+        init_from: folder of a model bundle whose weights the network begins with; name and kwargs must be those of
+            the bundle. None begins with random weights.
     """
 
     name: str = "medformer_nano"
     kwargs: dict[str, Any] = {}
     metadata_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     grad_checkpointing: bool = False
+    init_from: Path | None = None
 
 
 class OptimizerConfig(Document):

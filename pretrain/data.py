@@ -12,7 +12,9 @@ from data_shards.storage import Cache
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import home_folder
+from pretrain.backbone import Medformer
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
+from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.runtime import Runtime
 
 _GIB = 1 << 30
@@ -77,6 +79,24 @@ def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: i
             f"{dataset.folder}: {size / _GIB:.1f} GiB of shards in a cache of {limit / _GIB:.1f} GiB: with a full "
             "shuffle they would be fetched again and again; give data.locality, or a larger data.reading.cache_gib"
         )
+
+
+def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset], backbone: Medformer) -> None:
+    """See that every objective can be trained on every dataset.
+
+    Raises:
+        ConfigError: one cannot; objective and dataset are named.
+    """
+    for dataset, section in zip(datasets, config.data.datasets, strict=True):
+        shape = dataset.image_shape
+        assert shape is not None, "check_dataset has refused it"
+        for name, parameters in config.objectives.items():
+            try:
+                OBJECTIVES[name].check_data(
+                    check_parameters(name, parameters), shape, section.views or config.views, backbone
+                )
+            except ConfigError as error:
+                raise ConfigError(f"objectives.{name}: {dataset.folder}: {error}") from None
 
 
 def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -16,13 +17,14 @@ from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
+from data_shards.support.files import read_json
 from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
-from pretrain.data import open_datasets, open_stream
-from pretrain.health import HealthMonitor, embedding_spread, watched_embedding
+from pretrain.data import check_objectives, open_datasets, open_stream
+from pretrain.health import HealthMonitor, embedding_spread, watched_embeddings
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.collectives import all_gather_rows
@@ -39,7 +41,8 @@ T = TypeVar("T")
 def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Path | None:
     """Pretrain a backbone.
 
-    Writes ``config.yaml``, ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``bundle/`` into ``config.out``. The
+    Writes ``config.yaml``, ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``bundle/`` into ``config.out``; and
+    ``objectives/`` where one of them keeps something. The
     same configuration on the same number of workers gives the same weights bit for bit on a CPU, however often the run
     was interrupted. A run that is refused leaves ``config.out`` as it was.
 
@@ -67,6 +70,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     module = PretrainModule(create_backbone(config.model), config.objectives).to(runtime.device)
     datasets = open_datasets(config.data)
     stream = open_stream(config, datasets, runtime)
+    check_objectives(config, datasets, module.backbone)
     total_steps = config.schedule.epochs * stream.batches_per_epoch
     total_steps = min(total_steps, config.schedule.max_steps or total_steps)
     engine, optimizer = initialise(module, config, runtime)
@@ -96,7 +100,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             step += 1
             schedule.step_update(step)
             views = make_views(batch)
-            loss, parts = engine(views)
+            loss, parts = engine(views, (step - 1) / total_steps)
             vote.cast(runtime.stop_requested())
             engine.backward(loss)
             stop = vote.outcome()  # One rank that is asked to stop takes the others with it.
@@ -110,8 +114,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             meter.add({"loss": loss, **parts}, batch.global_size, waited_s)
 
             if observe:
-                embedding_BD = watched_embedding(views, module.backbone)
-                own = embedding_spread(all_gather_rows(embedding_BD, views.rows))
+                watched = [all_gather_rows(each, views.rows) for each in watched_embeddings(views, module.backbone)]
+                own = embedding_spread(watched)
                 own["grad_norm"] = engine.get_global_grad_norm() if norm is None else norm
                 metrics = meter.reduce(own)
                 metrics["lr"] = float(optimizer.param_groups[0]["lr"])
@@ -234,6 +238,7 @@ def _export(
             "seed": config.seed,
             "steps": step,
             "objectives": list(config.objectives),
+            **_origin(config),
             "datasets": [
                 {
                     "name": dataset.card.name,
@@ -252,8 +257,19 @@ def _export(
         lines = read_metrics(config.out / "metrics.jsonl")
         metrics = {"pretraining": lines[-1] if lines else {}}
         save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
+        module.export(config.out / "objectives")
     dist.barrier()
     return folder
+
+
+def _origin(config: PretrainConfig) -> dict[str, Any]:
+    """The bundle that the network began with, by the digest of its weights and by where those came from."""
+    folder = config.model.init_from
+    if folder is None:
+        return {}
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    provenance = read_json(folder / "provenance.json", CheckpointError)
+    return {"init_from": {"folder": str(folder), "weights_sha256": weights, "provenance": provenance}}
 
 
 def code_version() -> str:

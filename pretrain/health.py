@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,39 +15,54 @@ from pretrain.config import HealthConfig
 from pretrain.objectives import Views
 
 
-def watched_embedding(views: Views, backbone: Medformer) -> Tensor:
-    """The embeddings ``B, D`` of the first view, looked at without leaving a trace in the run.
+def watched_embeddings(views: Views, backbone: Medformer) -> tuple[Tensor, ...]:
+    """The embeddings ``B, D`` of each view of the whole size, looked at without leaving a trace in the run.
 
-    Those that an objective has trained on, where there are any. Otherwise they are made in evaluation mode, and no
-    buffer, random generator or gradient is touched: how often a run is looked at does not change what it learns.
+    Those that an objective has trained on, where there are any. Otherwise that of the first view is made in evaluation
+    mode, and no buffer, random generator or gradient is touched: how often a run is looked at does not change what it
+    learns.
     """
     trained_on = views.embedded(backbone)
     if trained_on is not None:
-        return trained_on[0].detach()
-    devices = {images.device for images in views.images if images.device.type == "cuda"}
+        return tuple(each.detach() for each in trained_on)
+    first = views.first
+    devices = {first.images.device} if first.images.device.type == "cuda" else set()
     with evaluating(backbone), torch.random.fork_rng(devices), torch.no_grad():
-        return views.embeddings(backbone)[0]
+        return (views.features(backbone, first).embedding_BD,)
 
 
-def embedding_spread(embedding_BD: Tensor) -> dict[str, float]:
-    """How far a batch of embeddings spreads.
+def embedding_spread(views: Sequence[Tensor]) -> dict[str, float]:
+    """How far the embeddings of a global batch spread, and how near those of two views of an image are.
+
+    Args:
+        views: embeddings ``B, D`` of one view, or of two with their rows in the same order.
 
     Returns:
         ``embedding_std``: mean standard deviation per channel of the unit-length embeddings, times the root of their
         width: 1 when they cover the sphere evenly, 0 when they are all the same (Chen and He, CVPR 2021, section 4.1).
         ``effective_rank``: exponential of the entropy of the normalised singular values (Garrido et al., ICML 2023,
-        RankMe). Both are NaN when the embeddings are not finite.
+        RankMe). ``uniformity``: logarithm of the mean of ``exp(-2 d^2)`` over the distances of pairs of unit-length
+        embeddings, 0 when they are all the same; of two views ``alignment``: mean squared distance of the two of an
+        image (Wang and Isola, ICML 2020, section 4.1). All but the last are of the first view, and all are NaN when
+        the embeddings are not finite.
     """
-    embedding_BD = embedding_BD.detach().float()
-    if not embedding_BD.isfinite().all():
-        return {"embedding_std": math.nan, "effective_rank": math.nan}
-    unit_BD = torch.nn.functional.normalize(embedding_BD, dim=-1)
+    views = [each.detach().float() for each in views]
+    names = ("embedding_std", "effective_rank", "uniformity", *(("alignment",) if len(views) > 1 else ()))
+    if not all(each.isfinite().all() for each in views):
+        return dict.fromkeys(names, math.nan)
+    embedding_BD = views[0]
+    unit_BD, *others = (torch.nn.functional.normalize(each, dim=-1) for each in views)
     spread = unit_BD.std(dim=0, correction=0).mean() * math.sqrt(embedding_BD.shape[1])
     centred_BD = embedding_BD - embedding_BD.mean(dim=0)
     values = torch.linalg.svdvals(centred_BD)
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     entropy = torch.special.entr(share).sum()
-    return {"embedding_std": float(spread), "effective_rank": float(entropy.exp())}
+    pairs = len(unit_BD) * (len(unit_BD) - 1) // 2
+    closeness = torch.logsumexp(-2 * torch.pdist(unit_BD).square(), dim=0) - math.log(pairs) if pairs else math.nan
+    found = {"embedding_std": float(spread), "effective_rank": float(entropy.exp()), "uniformity": float(closeness)}
+    if others:
+        found["alignment"] = float((unit_BD - others[0]).square().sum(dim=-1).mean())
+    return found
 
 
 class HealthMonitor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError, nearest
 from pretrain.backbone import Medformer
+from pretrain.bundle import bundle_document, load_weights
 from pretrain.config import ModelConfig
 from pretrain.objectives import Objective, Views, create_objective
 
@@ -30,12 +32,17 @@ class PretrainModule(nn.Module):
             {name: create_objective(name, parameters, backbone) for name, parameters in objectives.items()}
         )
 
-    def forward(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the losses, and every loss and part by its name (detached)."""
+    def forward(self, views: Views, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the losses, and every loss and part by its name (detached).
+
+        Args:
+            views: those that the objectives have asked for.
+            progress: the fraction of the run that is done.
+        """
         parts: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         for name, objective in self._objectives():
-            outcome: dict[str, Tensor] = objective(self.backbone, views)
+            outcome: dict[str, Tensor] = objective(self.backbone, views, progress)
             losses.append(objective.config.weight * outcome["loss"])
             parts |= {f"{name}/{part}": value.detach() for part, value in outcome.items()}
         return torch.stack(losses).sum(), parts
@@ -44,6 +51,15 @@ class PretrainModule(nn.Module):
         """Let every objective do what it does after an optimizer step."""
         for _, objective in self._objectives():
             objective.after_step(self.backbone, progress)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameters that an objective wants trained in another way than the rest."""
+        return [group for _, objective in self._objectives() for group in objective.param_groups()]
+
+    def export(self, folder: Path) -> None:
+        """Let every objective keep what it wants to, in a folder of its name."""
+        for name, objective in self._objectives():
+            objective.export(folder / name)
 
     def _objectives(self) -> Iterator[tuple[str, Objective]]:
         for name, objective in self.objectives.items():
@@ -59,7 +75,9 @@ def create_backbone(config: ModelConfig) -> Medformer:
     """The backbone that a configuration names, without a classifier.
 
     Raises:
-        ConfigError: timm does not know the name, or the model does not take an argument.
+        ConfigError: timm does not know the name, or the model does not take an argument, or is not that of the bundle
+            that it is to go on from.
+        CheckpointError: that is no bundle, or a damaged one.
     """
     ours = timm.list_models("medformer_*")
     if config.name not in ours:
@@ -68,6 +86,21 @@ def create_backbone(config: ModelConfig) -> Medformer:
         backbone: Medformer = timm.create_model(config.name, num_classes=0, **config.kwargs)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"model.kwargs: {config.name} cannot be made: {error}") from None
+    if config.init_from is not None:
+        _go_on_from(config.init_from, config, backbone)
     if config.grad_checkpointing:
         backbone.set_grad_checkpointing(True)
     return backbone
+
+
+def _go_on_from(folder: Path, config: ModelConfig, backbone: Medformer) -> None:
+    found = bundle_document(folder)
+    theirs = (found.get("architecture"), found.get("model_args", {}))
+    ours = (config.name, {name: value for name, value in config.kwargs.items() if name != "num_classes"})
+    if theirs != ours:
+        raise ConfigError(
+            f"model.init_from: {folder} holds {theirs[0]} with {theirs[1]}, model.name and model.kwargs say {ours[0]} "
+            f"with {ours[1]}; they must agree"
+        )
+    if not any(parameter.is_meta for parameter in backbone.parameters()):
+        load_weights(backbone, folder / "model.safetensors")

@@ -34,6 +34,11 @@ def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage
             f"slices; use stage 0 or an elementwise optimizer{nearest(config.name, ELEMENTWISE)}"
         )
     groups = param_groups_weight_decay(module, config.weight_decay, no_weight_decay_list=module.no_weight_decay())
+    apart = module.param_groups()
+    taken = {id(parameter) for group in apart for parameter in group["params"]}
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
+    groups = [group for group in [*groups, *apart] if group["params"]]
     arguments: dict[str, Any] = dict(config.kwargs)
     if config.betas is not None:
         arguments["betas"] = config.betas

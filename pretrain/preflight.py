@@ -6,7 +6,7 @@ import torch
 
 from data_shards.support.errors import ConfigError
 from pretrain.config import PretrainConfig
-from pretrain.data import check_dataset, open_datasets
+from pretrain.data import check_dataset, check_objectives, open_datasets
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.optim import create_optimizer
 from pretrain.resumption import check_resumption
@@ -31,11 +31,13 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
     stage = zero_stage(config)
     if resume:
         check_resumption(config, world_size)
-    for dataset in open_datasets(config.data):
+    datasets = open_datasets(config.data)
+    for dataset in datasets:
         check_dataset(dataset, config, world_size)
     try:
         with torch.device("meta"):  # shapes only
             module = PretrainModule(create_backbone(config.model), config.objectives)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
+    check_objectives(config, datasets, module.backbone)
     create_optimizer(module, config.optimizer, stage)

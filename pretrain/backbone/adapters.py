@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pretrain.backbone.plain import is_plain
 from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid, Spacing
 from pretrain.backbone.stems import create_stem, with_gradient
+from pretrain.backbone.visible import Visible, cells_of, cut_visible, padded_grid
 
 
 class ImageAdapter(nn.Module):
@@ -33,17 +34,36 @@ class ImageAdapter(nn.Module):
         self.proj = nn.Linear(dim + self.position.channels, dim)
         self.proj_depth = nn.Parameter(torch.zeros(dim, self.depth.channels))
 
-    def forward(self, images: Tensor, spacing_mm: Spacing = None) -> tuple[Tensor, Grid]:
+    def forward(
+        self, images: Tensor, spacing_mm: Spacing = None, visible: Visible | None = None
+    ) -> tuple[Tensor, Grid]:
         """Tokens ``B, T, dim`` in row-major order, and their grid.
 
         Args:
             images: normalised, ``B,C,H,W`` or ``B,C,D,H,W``, of any size of at least one pixel.
             spacing_mm: distance between slices, rows and columns; None when unknown.
+            visible: the patches that are read; their tokens come patch by patch, and the grid is that of all patches.
+                None reads the whole image.
         """
+        if visible is not None:
+            return self._visible(images, spacing_mm, visible)
         features = self.stem(images)
         grid = Grid(tuple(features.shape[2:]), tuple(images.shape[2:]), self.stem.stride, self.stem.offset)
         content_BTC = features.flatten(2).transpose(1, 2)
         return self._tokens(content_BTC, grid.coordinates(spacing_mm, images.device)), grid
+
+    def _visible(self, images: Tensor, spacing_mm: Spacing, visible: Visible) -> tuple[Tensor, Grid]:
+        stride = self.stem.stride
+        features = self.stem(cut_visible(images, visible, stride))
+        content_BTC = features.flatten(2).transpose(1, 2).reshape(len(images), -1, features.shape[1])
+        grid = padded_grid(tuple(images.shape[2:]), stride, self.stem.offset, visible.cells)
+        coordinates = grid.coordinates(spacing_mm, images.device)
+        chosen_BT = cells_of(visible.patch_BP, grid, visible.cells)
+        if coordinates.ndim == 2:
+            coordinates = coordinates[chosen_BT]
+        else:
+            coordinates = coordinates.gather(1, chosen_BT[..., None].expand(-1, -1, coordinates.shape[-1]))
+        return self._tokens(content_BTC, coordinates), grid
 
     def at(self, points_mm: Tensor) -> Tensor:
         """What tokens at these places would be without content: queries for anywhere.

@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
-from pretrain.backbone.position import Spacing
+from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
 from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
 from pretrain.backbone.timm_model import TimmModel
+from pretrain.backbone.visible import Visible
 from pretrain.metadata import Metadata
 
 
@@ -171,6 +172,7 @@ class Medformer(TimmModel):
         *,
         stages: Sequence[int] = (),
         stop_early: bool = False,
+        visible: Visible | None = None,
     ) -> Encoded:
         """Let the latents read the images of a study.
 
@@ -179,16 +181,19 @@ class Medformer(TimmModel):
             metadata: see :meth:`study`.
             stages: layers, counted from 0, after which the latents are kept.
             stop_early: leave out the layers after the last of the stages.
+            visible: of the one image of the study, the patches that are read; None reads all of it.
 
         Raises:
             ValueError: see :func:`~pretrain.backbone.study.check_study`, or see
-                :func:`~pretrain.backbone.resampling.at_spacing`.
+                :func:`~pretrain.backbone.resampling.at_spacing`; or patches of a study of several images.
         """
+        if visible is not None and len(images) != 1:
+            raise ValueError(f"visible patches of a study of {len(images)} images; of one they can be told")
         metadata = _checked(images, metadata, self.query.dtype)
         if self.voxel_mm is not None:
             images = [at_spacing(image, self.voxel_mm) for image in images]
         kinds = [image.kind for image in images]
-        pairs = [self.adapter(image.images, image.spacing_mm) for image in images]
+        pairs = [self.adapter(image.images, image.spacing_mm, visible) for image in images]
         tokens = tuple(
             tokens_BTD + self.tags[kind.modality_B][:, None].to(tokens_BTD.dtype)
             for (tokens_BTD, _), kind in zip(pairs, kinds, strict=True)
@@ -218,6 +223,17 @@ class Medformer(TimmModel):
         """
         answers_BQD: Tensor = self.decoder(queries_BQD, latents_BND)
         return self.norm(answers_BQD) if norm else answers_BQD
+
+    def place_queries(self, grid: Grid, modality_B: Tensor, spacing_mm: Spacing = None) -> Tensor:
+        """Queries ``B, T, D`` for the cells of a grid that say where a cell is and nothing of what it shows.
+
+        Args:
+            grid: of :meth:`encode`.
+            modality_B: ids of :class:`~data_shards.vocabulary.Modality`.
+            spacing_mm: of the image, see :data:`~pretrain.backbone.position.Spacing`.
+        """
+        coordinates = grid.coordinates(spacing_mm, modality_B.device)
+        return self.adapter.at(coordinates * (REFERENCE_MM / 2)) + self.tags[modality_B][:, None]
 
     def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.grad_checkpointing and self.training:

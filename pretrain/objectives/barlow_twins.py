@@ -65,7 +65,7 @@ class BarlowTwins(Objective):
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.hidden, config.out], last_bias=False)
 
-    def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss`` and its parts ``invariance`` and ``redundancy``."""
         za, zb = (self.projector.project(e, views.total_rows) for e in views.embeddings(backbone))
         invariance, redundancy = barlow_twins_loss(za, zb, self.config.redundancy, views.total_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -10,7 +11,9 @@ from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.plugins import load_plugins
 from pretrain.backbone import Medformer
+from pretrain.objectives.requests import ViewRequest
 from pretrain.objectives.views import Views
+from pretrain.views.config import ViewConfig
 
 OBJECTIVES: dict[str, type[Objective]] = {}
 PLUGINS = "medformer.objectives"
@@ -45,12 +48,58 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
-        """``loss``, and named parts worth watching (detached)."""
+    @classmethod
+    def asks(cls, config: Any) -> ViewRequest:
+        """Which views it needs; two of the whole size unless it says otherwise.
+
+        Args:
+            config: its parameters.
+        """
+        return ViewRequest()
+
+    @classmethod
+    def check_data(cls, config: Any, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+        """Refuse data that it cannot be trained on; called before training, for every dataset.
+
+        Args:
+            config: its parameters.
+            shape: of each image, ``C,H,W`` or ``C,D,H,W``.
+            views: augmentation of the dataset.
+            model: the network, perhaps without values.
+
+        Raises:
+            ConfigError: it cannot; what was found and what is expected.
+        """
+
+    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+        """``loss``, and named parts worth watching (detached).
+
+        Args:
+            backbone: the network that is trained.
+            views: those that were asked for; features of them come through :class:`Views` alone.
+            progress: the fraction of the run that is done, from 0 to below 1.
+        """
         raise NotImplementedError
 
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of its parameters that are to be trained in another way than the rest.
+
+        Each has ``params`` and whatever differs: ``weight_decay``, or ``lr_scale``, a factor of the learning rate.
+        """
+        return []
+
     def after_step(self, backbone: Medformer, progress: float) -> None:
-        """Called after every optimizer step with the fraction of the run that is done, from 0 to 1."""
+        """Called after every optimizer step with the fraction of the run that is done, from 0 to 1.
+
+        For moving averages. A trained weight is never edited here: what must stay normalised is so in ``forward``.
+        """
+
+    def export(self, folder: Path) -> None:
+        """Called on rank 0 at the end, to keep what belongs beside the backbone; by default nothing.
+
+        Args:
+            folder: does not exist yet; an objective that keeps something makes it.
+        """
 
 
 T = TypeVar("T", bound=type[Objective])
@@ -107,3 +156,12 @@ def check_parameters(name: str, parameters: dict[str, Any]) -> ObjectiveConfig:
         ConfigError: the name or a parameter is unknown or of the wrong type.
     """
     return parse(OBJECTIVES[known(name)].Config, parameters, f"objectives.{name}")
+
+
+def requested(name: str, parameters: dict[str, Any]) -> ViewRequest:
+    """The views that the objective called ``name`` asks for.
+
+    Raises:
+        ConfigError: the name or a parameter is unknown or of the wrong type.
+    """
+    return OBJECTIVES[known(name)].asks(check_parameters(name, parameters))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from typing import Annotated
 
 import torch
@@ -13,9 +11,9 @@ from torch import Tensor
 
 from pretrain.backbone import Medformer
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
-from pretrain.objectives.batchnorm import GlobalBatchNorm1d
 from pretrain.objectives.collectives import world_size
 from pretrain.objectives.projector import Projector
+from pretrain.objectives.teacher import follow, follower, rate_at
 from pretrain.objectives.views import Views
 
 
@@ -58,13 +56,10 @@ class BYOL(Objective):
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.out])
         self.predictor = Projector([config.out, config.hidden, config.out])
-        self.target_backbone = copy.deepcopy(backbone).requires_grad_(False)
-        self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        for module in self.target_projector:
-            if isinstance(module, GlobalBatchNorm1d):
-                module.momentum = 0.0  # Its buffers follow the online ones, not its own batches.
+        self.target_backbone = follower(backbone)
+        self.target_projector = follower(self.projector)
 
-    def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, summed over the two directions as in the paper."""
         rows = views.total_rows
         with torch.no_grad():
@@ -73,15 +68,8 @@ class BYOL(Objective):
         pa, pb = (self.predictor.project(z, rows) for z in projections)
         return {"loss": byol_loss(pa, targets[1], rows) + byol_loss(pb, targets[0], rows)}
 
-    @torch.no_grad()
     def after_step(self, backbone: Medformer, progress: float) -> None:
         """Move the target: ``tau_k = 1 - (1 - tau) (cos(pi k / K) + 1) / 2``."""
-        tau = 1 - (1 - self.config.tau) * (math.cos(math.pi * progress) + 1) / 2
-        for target, online in ((self.target_backbone, backbone), (self.target_projector, self.projector)):
-            for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
-                slow.lerp_(fast.to(slow.dtype), 1 - tau)
-            for kept, current in zip(target.buffers(), online.buffers(), strict=True):
-                if kept.is_floating_point():
-                    kept.lerp_(current, 1 - tau)
-                else:
-                    kept.copy_(current)
+        tau = rate_at(self.config.tau, progress)
+        follow(self.target_backbone, backbone, tau)
+        follow(self.target_projector, self.projector, tau)

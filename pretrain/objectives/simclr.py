@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from data_shards.support.errors import TrainingError
 from pretrain.backbone import Medformer
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.collectives import all_gather_rows, rank, world_size
@@ -28,7 +29,12 @@ def nt_xent(za_BD: Tensor, zb_BD: Tensor, temperature: float, rows: tuple[int, .
         zb_BD: projections of the second view, own rows.
         temperature: ``t``.
         rows: images per rank; their sum is ``N``.
+
+    Raises:
+        TrainingError: the global batch is one image, which has nothing to be told from.
     """
+    if sum(rows) < 2:
+        raise TrainingError("simclr: a batch of one image, which has no other to be told from; 2 at least are needed")
     local = [F.normalize(z, dim=-1) for z in (za_BD, zb_BD)]
     everything = torch.cat([all_gather_rows(z, rows) for z in local])
     total, start = sum(rows), sum(rows[: rank()])
@@ -64,7 +70,7 @@ class SimCLR(Objective):
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.out])
 
-    def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``."""
         za, zb = (self.projector.project(e, views.total_rows) for e in views.embeddings(backbone))
         return {"loss": nt_xent(za, zb, self.config.temperature, views.rows)}

@@ -1,70 +1,220 @@
-"""The augmented views of one batch, as objectives receive them."""
+"""The augmented views of one batch, as objectives receive them, and what networks make of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbone import Medformer
-from pretrain.backbone.position import Spacing
+from pretrain.backbone import Features, Medformer, StudyImage
+from pretrain.backbone.position import Grid, Spacing
+from pretrain.backbone.visible import Visible, cells_of, padded_grid, patch_grid
 from pretrain.metadata import Metadata
+from pretrain.objectives.draws import derived_keys, uniforms_of
+from pretrain.objectives.requests import SmallViews, kind_of
+
+T = TypeVar("T")
+_HIDING = 1
+"""The purpose for which keys are derived where patches are hidden; see :func:`derived_keys`."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One view of each image of the batch; what networks make of it is kept under its identity.
+
+    Attributes:
+        images: normalised, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only.
+        metadata: what the network is told of each.
+        spacing_mm: see :class:`Views`.
+        keys_B: 64 random bits for each image and view, of which an objective may draw whatever it needs (see
+            :func:`~pretrain.objectives.draws.derived_keys`): the same on any number of ranks.
+    """
+
+    images: Tensor
+    metadata: Metadata
+    spacing_mm: Spacing
+    keys_B: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images that views were made of.
+
+    Attributes:
+        images: normalised, not augmented.
+        sample_B: index of each in its dataset.
+        dataset: position of that in the mixture.
+        subject_B: index of the subject of each; None where the batch does not say.
+        metadata: what is known of each, nothing dropped.
+        spacing_mm: distance of voxels.
+    """
+
+    images: Tensor
+    sample_B: Tensor
+    dataset: int
+    subject_B: Tensor | None
+    metadata: Metadata
+    spacing_mm: Spacing
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What a network makes of images some patches of which it did not see.
+
+    Attributes:
+        embedding_BD: one vector per image.
+        answers_BQD: what it expects at the tokens of the hidden patches.
+        hidden_BQ: which tokens these are, in row-major order of ``grid``.
+        grid: tokens of all patches; it may reach beyond the image.
+    """
+
+    embedding_BD: Tensor
+    answers_BQD: Tensor
+    hidden_BQ: Tensor
+    grid: Grid
 
 
 @dataclass
 class Views:
-    """Two or more views of the same images.
+    """The views of a batch that its objectives have asked for.
 
     Attributes:
-        images: one tensor of normalised images per view, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only. A coarser view
-            has fewer pixels than the others.
+        images: one tensor of normalised images per view of the whole size, ``B,C,H,W`` or ``B,C,D,H,W``, own rows
+            only. A coarser view has fewer pixels than the others.
         metadata: one per view, since metadata dropout differs between views.
         rows: how many images of the global batch each rank holds.
         spacing_mm: one per view: distance of the voxels of its image, times how much coarser the view is; see
             :data:`~pretrain.backbone.position.Spacing`. The crop of a view changes its scale too, along each axis by
             another factor, and when it is rotated no spacing along its axes describes it: so that is not counted.
+        keys: one array of keys per view, see :class:`View`.
+        small: the small views of each kind.
+        clean: the first view with its intensities as they are; None when no objective asks for it.
+        source: what the views were made of.
     """
 
     images: tuple[Tensor, ...]
     metadata: tuple[Metadata, ...]
     rows: tuple[int, ...]
     spacing_mm: tuple[Spacing, ...]
-    _embeddings: dict[tuple[nn.Module, bool, bool], tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    keys: tuple[np.ndarray, ...] = ()
+    small: Mapping[SmallViews, tuple[View, ...]] = field(default_factory=dict)
+    clean: View | None = None
+    source: Source | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def total_rows(self) -> int:
         """Images in the global batch."""
         return sum(self.rows)
 
+    @cached_property
+    def full(self) -> tuple[View, ...]:
+        """The views of the whole size, each by itself."""
+        keys = self.keys or tuple(np.zeros(len(images), dtype=np.uint64) for images in self.images)
+        return tuple(
+            View(*view) for view in zip(self.images, self.metadata, self.spacing_mm, keys, strict=True)
+        )
+
+    @property
+    def first(self) -> View:
+        """The view that is looked at when a run is watched."""
+        found = self.full[0] if self.full else self.clean
+        assert found is not None, "every objective asks for a view"
+        return found
+
     def embeddings(self, backbone: Medformer) -> tuple[Tensor, ...]:
-        """The embedding ``B, D`` of each view.
+        """The embedding ``B, D`` of each view of the whole size.
 
         Computed once per network, gradient mode and training mode, so that objectives that share views share the
         cost, and none gets what another has made without gradient or in evaluation.
         """
-        key = (backbone, torch.is_grad_enabled(), backbone.training)
-        if key not in self._embeddings:
-            embed = self._together if len({images.shape for images in self.images}) == 1 else self._one_by_one
-            self._embeddings[key] = embed(backbone)
-        return self._embeddings[key]
+        return self._once("full", backbone, lambda: _embeddings(backbone, self.full))
+
+    def small_embeddings(self, backbone: Medformer, small: SmallViews) -> tuple[Tensor, ...]:
+        """The embedding ``B, D`` of each of the small views that were asked for as ``small``; likewise only once."""
+        if not small.count:
+            return ()
+        kind = kind_of(small)
+        found = self._once(("small", kind), backbone, lambda: _embeddings(backbone, self.small[kind]))
+        return found[: small.count]
+
+    def features(self, backbone: Medformer, view: View, *, dense: bool = False) -> Features:
+        """What ``backbone`` makes of one view, of those here or of one that an objective has changed; only once."""
+        return self._once(
+            (view, dense),
+            backbone,
+            lambda: backbone.features(view.images, view.metadata, view.spacing_mm, dense=dense),
+        )
+
+    def partial(self, backbone: Medformer, view: View, share: float, cells: int) -> Partial:
+        """What ``backbone`` makes of a view when it does not see a share of its patches; only once.
+
+        Which patches are hidden is a function of the keys of the view.
+
+        Args:
+            backbone: the network.
+            view: one of those here.
+            share: of the patches that are hidden; one at least is hidden, and one seen.
+            cells: tokens along each side of a patch.
+
+        Raises:
+            ValueError: the image is a single patch.
+        """
+        return self._once((view, share, cells), backbone, lambda: _partial(backbone, view, share, cells))
 
     def embedded(self, backbone: Medformer) -> tuple[Tensor, ...] | None:
         """What :meth:`embeddings` has given an objective that trains ``backbone``; None when none has asked."""
-        return self._embeddings.get((backbone, True, True))
+        return self._made.get(("full", backbone, True, True))
 
-    def _together(self, backbone: Medformer) -> tuple[Tensor, ...]:
-        metadata = Metadata(
-            torch.cat([m.organ_B for m in self.metadata]),
-            torch.cat([m.modality_B for m in self.metadata]),
-            torch.cat([m.task_B for m in self.metadata]),
-        )
-        # Views of one shape are of one resolution, so they have the same spacing.
-        spacing_mm = self.spacing_mm[0]
-        if isinstance(spacing_mm, Tensor):
-            spacing_mm = spacing_mm.repeat(len(self.images), 1)
-        return backbone.features(torch.cat(self.images), metadata, spacing_mm).embedding_BD.chunk(len(self.images))
+    def _once(self, what: Any, backbone: Medformer, make: Callable[[], T]) -> T:
+        key = (what, backbone, torch.is_grad_enabled(), backbone.training)
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
-    def _one_by_one(self, backbone: Medformer) -> tuple[Tensor, ...]:
-        views = zip(self.images, self.metadata, self.spacing_mm, strict=True)
-        return tuple(backbone.features(*view).embedding_BD for view in views)
+
+def _embeddings(backbone: nn.Module, views: Sequence[View]) -> tuple[Tensor, ...]:
+    if len({view.images.shape for view in views}) > 1:
+        return tuple(backbone.features(view.images, view.metadata, view.spacing_mm).embedding_BD for view in views)
+    metadata = Metadata(
+        torch.cat([view.metadata.organ_B for view in views]),
+        torch.cat([view.metadata.modality_B for view in views]),
+        torch.cat([view.metadata.task_B for view in views]),
+    )
+    # Views of one shape are of one resolution, so they have the same spacing.
+    spacing_mm = views[0].spacing_mm
+    if isinstance(spacing_mm, Tensor):
+        spacing_mm = spacing_mm.repeat(len(views), 1)
+    images = torch.cat([view.images for view in views])
+    found: tuple[Tensor, ...] = backbone.features(images, metadata, spacing_mm).embedding_BD.chunk(len(views))
+    return found
+
+
+def _partial(backbone: Medformer, view: View, share: float, cells: int) -> Partial:
+    stem = backbone.adapter.stem
+    size = tuple(view.images.shape[2:])
+    count = int(np.prod(patch_grid(size, stem.stride * cells)))
+    if count < 2:
+        raise ValueError(f"images of {size} voxels are a single patch of {stem.stride * cells}; none can be hidden")
+    hidden = min(max(round(share * count), 1), count - 1)
+    order_BP = np.argsort(uniforms_of(derived_keys(view.keys_B, _HIDING), count), axis=1)
+    device = view.images.device
+    hidden_BP, seen_BP = (
+        torch.from_numpy(np.sort(part, axis=1)).to(device) for part in (order_BP[:, :hidden], order_BP[:, hidden:])
+    )
+    study = StudyImage(view.images, view.metadata.modality_B, view.spacing_mm)
+    encoded = backbone.encode([study], view.metadata, visible=Visible(seen_BP, cells))
+    grid = padded_grid(size, stem.stride, stem.offset, cells)
+    hidden_BQ = cells_of(hidden_BP, grid, cells)
+    places_BTD = backbone.place_queries(grid, view.metadata.modality_B, view.spacing_mm)
+    asked_BQD = places_BTD.gather(1, hidden_BQ[..., None].expand(-1, -1, places_BTD.shape[-1]))
+    query_B1D = backbone.query.expand(len(asked_BQD), -1, -1)
+    queries_BQD = torch.cat([query_B1D, asked_BQD], dim=1).to(encoded.latents_BND.dtype)
+    answers_BQD = backbone.decode(encoded.latents_BND, queries_BQD)
+    return Partial(answers_BQD[:, 0], answers_BQD[:, 1:], hidden_BQ, grid)

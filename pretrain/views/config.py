@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_shards.support.documents import Document
 
@@ -18,6 +18,7 @@ class ViewConfig(Document):
     Attributes:
         crop_scale_min: smallest area of the random resized crop, as a fraction of the image. Of a volume the area
             within the slices; its depth is cropped to the same share of its length as their sides.
+        crop_scale_max: its largest area.
         crop_aspect: the crop's aspect ratio is drawn log-uniformly from ``1 / crop_aspect`` to ``crop_aspect``.
         rotation_deg: largest rotation either way, of a volume within its slices.
         tilt_deg: largest tilt of a volume either way, about each of the two axes of its slices.
@@ -43,6 +44,7 @@ class ViewConfig(Document):
     """
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.4
+    crop_scale_max: Annotated[float, Field(gt=0, le=1)] = 1.0
     crop_aspect: Annotated[float, Field(ge=1, le=4)] = 1.25
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
     tilt_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
@@ -61,6 +63,12 @@ class ViewConfig(Document):
     padding: Literal["border", "reflection"] = "reflection"
     coarser: tuple[Factor, Factor] = (1.0, 1.0)
     slices: tuple[bool, bool] = (False, False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ViewConfig:
+        if self.crop_scale_min > self.crop_scale_max:
+            raise ValueError(f"crop_scale_min {self.crop_scale_min} is above crop_scale_max {self.crop_scale_max}")
+        return self
 
     def is_identity(self, axes: int) -> bool:
         """Whether an image of 2 or 3 spatial axes is only made coarser, or a volume is cut.

@@ -50,7 +50,7 @@ def place(u_BK: np.ndarray, config: ViewConfig) -> Placement:
         u_BK: uniform numbers, at least :data:`DRAWS` per image.
         config: ranges.
     """
-    area = config.crop_scale_min + (1 - config.crop_scale_min) * u_BK[:, 0]
+    area = config.crop_scale_min + (config.crop_scale_max - config.crop_scale_min) * u_BK[:, 0]
     log_aspect = (2 * u_BK[:, 1] - 1) * math.log(config.crop_aspect)
     half_x = np.minimum(np.sqrt(area * np.exp(log_aspect)), 1.0)
     half_y = np.minimum(np.sqrt(area * np.exp(-log_aspect)), 1.0)

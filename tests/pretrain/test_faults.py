@@ -252,7 +252,7 @@ def brittle() -> Iterator[None]:
 
     @objective("brittle")
     class Brittle(OBJECTIVES["simclr"]):
-        def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+        def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
             outcome = super().forward(backbone, views)
             return {"loss": outcome["loss"] * (math.nan if self.training_progress >= 0.5 else 1.0)}
 

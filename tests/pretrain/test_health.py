@@ -16,17 +16,26 @@ GOOD = {"loss": 1.0, "simclr/loss": 1.0, "grad_norm": 1.0, "embedding_std": 0.5}
 
 def test_spread_of_a_collapsed_batch_is_zero_and_of_a_sphere_one() -> None:
     torch.manual_seed(0)
-    point = embedding_spread(torch.ones(64, 16) + 1e-7)
+    point = embedding_spread([torch.ones(64, 16) + 1e-7])
     assert point["embedding_std"] == pytest.approx(0, abs=1e-6)
-    sphere = embedding_spread(torch.randn(4000, 16))
+    sphere = embedding_spread([torch.randn(4000, 16)])
     assert sphere["embedding_std"] == pytest.approx(1, abs=0.02)
     assert sphere["effective_rank"] == pytest.approx(16, abs=0.2)
-    line = embedding_spread(torch.randn(400, 1) * torch.randn(1, 16))
+    line = embedding_spread([torch.randn(400, 1) * torch.randn(1, 16)])
     assert line["effective_rank"] == pytest.approx(1, abs=0.01)
 
 
+def test_uniformity_and_alignment_by_hand() -> None:
+    first = torch.tensor([[2.0, 0.0], [-3.0, 0.0]])  # opposite, at distance 2
+    second = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # one turned by a right angle, the other the same
+    found = embedding_spread([first, second])
+    assert found["uniformity"] == pytest.approx(-8) and found["alignment"] == pytest.approx(1)
+    same = embedding_spread([torch.ones(8, 4)])
+    assert same["uniformity"] == pytest.approx(0) and "alignment" not in same
+
+
 def test_spread_of_embeddings_that_are_not_finite_is_not_a_number() -> None:
-    assert all(math.isnan(value) for value in embedding_spread(torch.full((4, 3), math.nan)).values())
+    assert all(math.isnan(value) for value in embedding_spread([torch.full((4, 3), math.nan)]).values())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -2,71 +2,76 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import Tensor
 
-from pretrain.metadata import Metadata
-from pretrain.objectives import OBJECTIVES, Views, create_objective
+from pretrain.module import PretrainModule, create_backbone
+from pretrain.objectives import OBJECTIVES
+from tests.pretrain.objective_views import document_of, drifting_images, views_of
 from tests.pretrain.ranks import run_ranks
 
 TOTAL = 37  # Not a multiple of the ranks: they hold different numbers of rows.
+CHEAP = {"hidden": 12, "out": 8}
+CROPS = {"count": 2, "size": 0.5}
 # Smaller than their defaults, to be quick; an objective that is not named here is tested with its defaults.
-SMALL = {
-    "barlow_twins": {"hidden": 12, "out": 16},
-    "byol": {"hidden": 12, "out": 8, "tau": 0.9},
-    "simclr": {"hidden": 12, "out": 8},
+SMALL: dict[str, dict[str, Any]] = {
+    "barlow_twins": {"hidden": 12, "out": 16, "weight": 0.1},
+    "byol": {**CHEAP, "tau": 0.9},
+    "simclr": CHEAP,
+    "swav": {**CHEAP, "prototypes": 10, "small": CROPS},
+    "dino": {**CHEAP, "prototypes": 10, "small": CROPS, "ibot": 0.5, "cells": 1, "share": 0.4},
+    "masked": {"cells": 1, "weight": 2.0},
+    "restore": {"hidden": 4},
+    "jigsaw": {},
+    "rotation": {},
 }
-BACKBONE = {"embed_dim": 8, "depth": 1, "num_heads": 2, "latents": 2, "latents_per_entry": 1}
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    **{name: {name: SMALL.get(name, {})} for name in OBJECTIVES},
+    "dino alone": {"dino": {**SMALL["dino"], "ibot": 0.0}},
+    **{
+        f"restore {task}": {"restore": {"hidden": 4, "task": task}}
+        for task in ("super_resolution", "artefacts", "colour")
+    },
+    "weighted sum": {name: SMALL.get(name, {}) for name in OBJECTIVES},
+    "three": {name: SMALL[name] for name in ("barlow_twins", "swav", "masked")},
+}
+SHAPES = {"planes": (3, 18, 18), "volumes": (1, 8, 8, 8)}
 
 
-def shifted_batches() -> tuple[Tensor, Tensor]:
-    """Two views whose mean and scale drift along the batch, so that ranks see different distributions."""
-    generator = torch.Generator().manual_seed(3)
-    drift = torch.linspace(0, 3, TOTAL, dtype=torch.float64)[:, None, None, None]
-    base = torch.randn(TOTAL, 1, 8, 8, generator=generator, dtype=torch.float64) * (1 + drift) + drift
-    noise = [torch.randn(TOTAL, 1, 8, 8, generator=generator, dtype=torch.float64) * 0.3 for _ in range(2)]
-    return base + noise[0], base + noise[1]
-
-
-def gradients(rank: int, world_size: int, name: str) -> dict[str, Tensor]:
+def gradients(rank: int, world_size: int, case: str, shape: str) -> dict[str, Tensor]:
     """Own gradients and, under ``loss``, the loss; as DDP and DeepSpeed do, the caller averages them over the ranks."""
     torch.manual_seed(0)
-    backbone = timm.create_model("medformer_nano", num_classes=0, **BACKBONE).double()
-    objective = create_objective(name, SMALL.get(name, {}), backbone).double()
-    bounds = [TOTAL * part // world_size for part in range(world_size + 1)]
-    rows = tuple(last - first for first, last in pairwise(bounds))
-    own = slice(bounds[rank], bounds[rank + 1])
-    images = tuple(view[own] for view in shifted_batches())
-    metadata = Metadata.uniform(rows[rank])
-    outcome = objective(backbone, Views(images, (metadata, metadata), rows, (None, None)))
-    outcome["loss"].backward()
-    found = {"loss": outcome["loss"].detach()}
-    for prefix, module in (("backbone", backbone), ("objective", objective)):
-        trained = {key: p for key, p in module.named_parameters() if p.requires_grad}
-        found |= {f"{prefix}.{key}": torch.zeros_like(p) if p.grad is None else p.grad for key, p in trained.items()}
-        found |= {f"{prefix}.{key}": b.double() for key, b in module.named_buffers()}
-    return found
+    config = document_of(CASES[case])
+    module = PretrainModule(create_backbone(config.model), config.objectives).double()
+    views = views_of(config, drifting_images(TOTAL, SHAPES[shape]), rank, world_size)
+    loss, parts = module(views, 0.05)
+    loss.backward()
+    module.after_step(0.1)  # It moves what is computed over the global batch, such as centres.
+    found = {"loss": loss.detach(), **{f"part {name}": value for name, value in parts.items()}}
+    trained = {key: p for key, p in module.named_parameters() if p.requires_grad}
+    found |= {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in trained.items()}
+    return found | {f"buffer {key}": b.double() for key, b in module.named_buffers()}
 
 
-def all_gradients(rank: int, world_size: int) -> dict[str, dict[str, Tensor]]:
-    return {name: gradients(rank, world_size, name) for name in OBJECTIVES}
+def all_gradients(rank: int, world_size: int, cases: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Tensor]]:
+    return {case: gradients(rank, world_size, *case) for case in cases}
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_mean_over_ranks_is_the_gradient_of_one_process(world_size: int) -> None:
-    ranks = run_ranks(all_gradients, world_size)
-    assert set(ranks[0]) == set(OBJECTIVES) >= set(SMALL)
-    for name in ranks[0]:
-        expected = gradients(0, 1, name)
+@pytest.mark.parametrize(("world_size", "shape"), [(2, "planes"), (4, "planes"), (2, "volumes")])
+def test_mean_over_ranks_is_the_gradient_of_one_process(world_size: int, shape: str) -> None:
+    cases = [(case, shape) for case in CASES if shape == "planes" or "colour" not in case]
+    ranks = run_ranks(all_gradients, world_size, cases)
+    assert {name for case, _ in cases for name in CASES[case]} == set(OBJECTIVES) >= set(SMALL)
+    for case in cases:
+        expected = gradients(0, 1, *case)
         # A bias before a batch norm has gradient zero but for rounding: errors are relative to the largest tensor then.
         floor = 1e-6 * max(float(truth.norm()) for truth in expected.values())
         for key, truth in expected.items():
-            mean = torch.stack([found[name][key] for found in ranks]).mean(dim=0)
+            mean = torch.stack([found[case][key] for found in ranks]).mean(dim=0)
             error = float((mean - truth).norm()) / max(float(truth.norm()), floor)
-            assert error < 1e-6, f"{name} {key}: relative error {error:.2e}"
-        first, second = (torch.cat([found[name][key].flatten() for key in expected]) for found in ranks[:2])
+            assert error < 1e-6, f"{case} {key}: relative error {error:.2e}"
+        first, second = (torch.cat([found[case][key].flatten() for key in expected]) for found in ranks[:2])
         assert not torch.allclose(first, second), "ranks must differ for the test to mean anything"

@@ -28,7 +28,7 @@ class Pull(Objective):
     class Config(ObjectiveConfig):
         strength: float = 1.0
 
-    def forward(self, backbone, views):
+    def forward(self, backbone, views, progress):
         za, zb = views.embeddings(backbone)
         distance = (za - zb).square().mean(dim=1).sum() * (world_size() / views.total_rows)
         return {"loss": self.config.strength * distance}

@@ -39,7 +39,7 @@ def toy() -> Iterator[type[Objective]]:
             super().__init__(backbone, config)
             self.head = nn.Linear(backbone.embed_dim, config.width)
 
-        def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+        def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
             za, zb = (self.head(e) for e in views.embeddings(backbone))
             loss = (1 - nn.functional.cosine_similarity(za, zb)).sum() * (world_size() / views.total_rows)
             return {"loss": loss, "size": za.detach().norm()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pretrain.backbone import Medformer
 from pretrain.config import PretrainConfig
 from pretrain.engine import run
-from pretrain.health import watched_embedding
+from pretrain.health import watched_embeddings
 from pretrain.metadata import Metadata
 from pretrain.meter import read_metrics
 from pretrain.objectives import OBJECTIVES, Objective, Views
@@ -46,7 +46,7 @@ def tokens_only() -> Iterator[str]:
             super().__init__(backbone, config)
             backbone.norm = Unsteady(backbone.norm, backbone.embed_dim)
 
-        def forward(self, backbone: Medformer, views: Views) -> dict[str, Tensor]:
+        def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
             means = []
             for view in zip(views.images, views.metadata, views.spacing_mm, strict=True):
                 tokens_BTD = backbone.features(*view, dense=True).tokens_BTD
@@ -104,18 +104,18 @@ def test_a_look_leaves_buffers_modes_generators_and_gradients_as_they_were() -> 
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     generator = torch.get_rng_state()
-    embedding_BD = watched_embedding(given, model)
+    embedding_BD = watched_embeddings(given, model)[0]
     assert not embedding_BD.requires_grad
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), generator)
-    assert torch.equal(watched_embedding(given, model), embedding_BD)
+    assert torch.equal(watched_embeddings(given, model)[0], embedding_BD)
 
 
 def test_a_look_takes_what_was_trained_on() -> None:
     model, given = backbone(), views()
     trained_on = given.embeddings(model)
-    found = watched_embedding(given, model)
+    found = watched_embeddings(given, model)[0]
     assert torch.equal(found, trained_on[0]) and not found.requires_grad
 
 

@@ -1,0 +1,83 @@
+"""Which views objectives ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from data_shards.support.documents import Document
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class SmallViews(Document):
+    """Further views of a small part of each image, at fewer pixels (multi-crop; Caron et al., NeurIPS 2020).
+
+    Attributes:
+        count: how many; 0 for none.
+        size: their side as a fraction of that of the image.
+        scale: the smallest and the largest area of the crop, as a fraction of the image.
+    """
+
+    count: Annotated[int, Field(ge=0, le=32)] = 0
+    size: Annotated[float, Field(ge=0.125, le=1)] = 0.5
+    scale: tuple[Share, Share] = (0.05, 0.25)
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError(f"{scale[0]} is above {scale[1]}; the smallest area comes first")
+        return scale
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """What one objective asks for.
+
+    Attributes:
+        full: augmented views of the whole size; 2 is the most.
+        small: further small ones; None for none.
+        clean: whether it also asks for a view that is cropped, turned and mirrored as the first one is, with its
+            intensities as they are.
+    """
+
+    full: int = 2
+    small: SmallViews | None = None
+    clean: bool = False
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """What is drawn for several objectives; where they ask for the same they get the same.
+
+    Attributes:
+        full: augmented views of the whole size.
+        small: of each kind of small views, under size and scale, the largest number that is asked for.
+        clean: whether the clean view is drawn.
+    """
+
+    full: int
+    small: tuple[SmallViews, ...]
+    clean: bool
+
+    @classmethod
+    def of(cls, requests: Iterable[ViewRequest]) -> ViewPlan:
+        """All that is asked for, each thing once."""
+        requests = list(requests)
+        counts: dict[SmallViews, int] = {}
+        for small in (request.small for request in requests if request.small is not None and request.small.count):
+            counts[kind_of(small)] = max(counts.get(kind_of(small), 0), small.count)
+        return cls(
+            max((request.full for request in requests), default=0),
+            tuple(kind.model_copy(update={"count": count}) for kind, count in counts.items()),
+            any(request.clean for request in requests),
+        )
+
+
+def kind_of(small: SmallViews) -> SmallViews:
+    """What small views of the same kind have in common: all but their number."""
+    return small.model_copy(update={"count": 0})
