@@ -116,9 +116,7 @@ class Views:
     def full(self) -> tuple[View, ...]:
         """The views of the whole size, each by itself."""
         keys = self.keys or tuple(np.zeros(len(images), dtype=np.uint64) for images in self.images)
-        return tuple(
-            View(*view) for view in zip(self.images, self.metadata, self.spacing_mm, keys, strict=True)
-        )
+        return tuple(View(*view) for view in zip(self.images, self.metadata, self.spacing_mm, keys, strict=True))
 
     @property
     def first(self) -> View:

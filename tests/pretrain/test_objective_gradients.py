@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "restore": {"hidden": 4},
     "jigsaw": {},
     "rotation": {},
+    "brainfuse": CHEAP,
 }
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     **{name: {name: SMALL.get(name, {})} for name in OBJECTIVES},
@@ -35,6 +36,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         f"restore {task}": {"restore": {"hidden": 4, "task": task}}
         for task in ("super_resolution", "artefacts", "colour")
     },
+    "brainfuse simclr": {"brainfuse": {**CHEAP, "joint": "simclr", "parents": 4}},
     "weighted sum": {name: SMALL.get(name, {}) for name in OBJECTIVES},
     "three": {name: SMALL[name] for name in ("barlow_twins", "swav", "masked")},
 }

@@ -1,0 +1,88 @@
+"""BrainFuse as an objective: parents of different subjects on any ranks, its terms by hand, what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_shards.support.errors import ConfigError, TrainingError
+from pretrain.brainfuse.bundle import save_generator
+from pretrain.brainfuse.fusion import fused
+from pretrain.brainfuse.generator import Generator, GeneratorConfig
+from pretrain.module import PretrainModule, create_backbone
+from pretrain.objectives.base import check_parameters
+from pretrain.objectives.brainfuse import BrainFuse, _chosen
+from tests.pretrain.objective_views import document_of, drifting_images, views_of
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    generator = Generator(GeneratorConfig(width=4, depth=1, scales=(2, 1)))
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return save_generator(tmp_path_factory.mktemp("generator") / "bundle", generator, {}, {})
+
+
+def test_parents_are_of_different_subjects_whatever_the_order_of_the_batch() -> None:
+    generator = np.random.default_rng(0)
+    sample_G = generator.permutation(200)[:40]
+    subject_G = sample_G // 5
+    found, partners = {}, []
+    for row in range(40):
+        chosen = _chosen(np.uint64(1000 + sample_G[row]), int(sample_G[row]), sample_G, subject_G, 4)
+        assert chosen[0] == row and len(set(subject_G[chosen].tolist())) == 4
+        found[int(sample_G[row])] = sample_G[chosen].tolist()
+        partners += sample_G[chosen[1:]].tolist()
+    assert len(set(partners)) > 30  # not always the same ones
+    order = generator.permutation(40)
+    for row in range(40):
+        sample = int(sample_G[order][row])
+        again = _chosen(np.uint64(1000 + sample), sample, sample_G[order], subject_G[order], 4)
+        assert sample_G[order][again].tolist() == found[sample]
+
+
+def test_the_consistency_is_that_of_its_equation(bundle: Path) -> None:
+    config = document_of({"brainfuse": {"generator": str(bundle), "joint": "none", "consistency": 0.5, "axis": 0}})
+    torch.manual_seed(0)
+    module = PretrainModule(create_backbone(config.model), config.objectives).double()
+    views = views_of(config, drifting_images(6, (1, 8, 8, 8)), 0, 1)
+    objective = module.objectives["brainfuse"]
+    assert isinstance(objective, BrainFuse)
+    outcome = objective(module.backbone, views)
+    parents = objective._parents(views.source, views.full[0].keys_B, views.rows)
+    assert parents.shape == (2, 6, 1, 8, 8)
+    for row in range(6):
+        slices = [views.source.images[sample, :, height] for sample in range(6) for height in range(8)]
+        assert any(torch.equal(parents[0, row], each) for each in slices[8 * row : 8 * row + 8])
+        assert any(torch.equal(parents[1, row], each) for each in slices[: 8 * row] + slices[8 * row + 8 :])
+    with torch.no_grad():
+        parents = parents.double()
+        one = fused(objective.generator, parents)
+        metadata = views.source.metadata
+        metadata = type(metadata)(metadata.organ_B, metadata.modality_B, views.metadata[0].task_B.clone())
+        made, *others = (module.backbone.features(each, metadata).embedding_BD for each in (one, *parents))
+        expected = 0.5 * (made - torch.stack(others).mean(0)).square().mean()
+    torch.testing.assert_close(outcome["loss"], expected, rtol=1e-9, atol=1e-12)
+    outcome["loss"].backward()
+    assert all(parameter.grad is None for parameter in objective.generator.parameters())
+
+
+def test_what_cannot_be_fused_is_refused(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="3 subjects cannot be paired up"):
+        check_parameters("brainfuse", {"parents": 3})
+    config = document_of({"brainfuse": {"parents": 8}})
+    module = PretrainModule(create_backbone(config.model), config.objectives).double()
+    with pytest.raises(TrainingError, match="8 subjects are to be fused, there are 5 in a batch"):
+        module(views_of(config, drifting_images(5, (1, 8, 8)), 0, 1))
+    backbone = create_backbone(config.model)
+    with pytest.raises(ConfigError, match="leave nothing to learn from"):
+        BrainFuse(backbone, check_parameters("brainfuse", {"joint": "none", "consistency": 0}))
+    given = check_parameters("brainfuse", {"generator": str(bundle)})
+    with pytest.raises(ConfigError, match="2 axes and 1 channels, those that are fused have 2 axes and 3 channels"):
+        BrainFuse.check_data(given, (3, 28, 28), given.views, backbone)
+    with pytest.raises(ConfigError, match="those that are fused have 3 axes"):
+        BrainFuse.check_data(given, (1, 8, 28, 28), given.views, backbone)
+    with pytest.raises(ConfigError, match="the images are planes"):
+        BrainFuse.check_data(check_parameters("brainfuse", {"axis": 0}), (1, 28, 28), given.views, backbone)
