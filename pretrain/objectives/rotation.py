@@ -49,6 +49,7 @@ class Rotation(Objective):
     """Tell by how many right angles the first view was turned; a volume within its slices."""
 
     config: ObjectiveConfig
+    can_collapse = False
 
     @classmethod
     def asks(cls, config: ObjectiveConfig) -> ViewRequest:
@@ -73,9 +74,7 @@ class Rotation(Objective):
         """``loss``, and ``accuracy``."""
         view = views.full[0]
         turns_B = np.floor(4 * uniforms_of(derived_keys(view.keys_B, _TURNS), 1)[:, 0]).astype(np.int64)
-        shown = replace(
-            view, images=turned(view.images, turns_B), spacing_mm=turned_spacing(view.spacing_mm, turns_B)
-        )
+        shown = replace(view, images=turned(view.images, turns_B), spacing_mm=turned_spacing(view.spacing_mm, turns_B))
         embedding_BD = views.features(backbone, shown).embedding_BD
         truth_B = torch.from_numpy(turns_B).to(embedding_BD.device)
         with full_precision(embedding_BD):
