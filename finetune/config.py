@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from data_shards.prepare.document import Preparation
 from data_shards.sources.images.channels import Channels
 from data_shards.sources.tables.cells import Spellings
-from data_shards.support.documents import Document
+from data_shards.support.documents import Document, parse
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.subsets import Budget
 
@@ -94,6 +94,7 @@ class FitConfig(Document):
     coverage: float = Field(default=0.9, gt=0, lt=1)
     sets_by_class: bool | None = None
     mc_dropout: int = Field(default=0, ge=0)
+    slices: dict[str, Any] | None = None
 
     @field_validator("head")
     @classmethod
@@ -111,6 +112,10 @@ class FitConfig(Document):
         head_config(self.head, self.head_options)
         create_strategy(self.strategy, self.strategy_options)
         stepper_config(self.stepper, self.stepper_options)
+        if self.slices is not None:
+            from finetune.slices import Slices
+
+            parse(Slices, self.slices, "slices")
         return self
 
     @property

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("transfer", "within", "latents", "spacing", "strategies", "calibration", "bags")
+NAMES = ("transfer", "within", "latents", "spacing", "strategies", "heads", "calibration", "bags")
 
 
 def main(arguments: list[str]) -> int:
@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = Path(arguments[1]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    print(import_module(f"benchmarks.studies.{arguments[0]}").run(folder).markdown())
+    made = import_module(f"benchmarks.studies.{arguments[0]}").run(folder)
+    for table in made if isinstance(made, list) else [made]:
+        print(table.markdown())
     return 0
 
 

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.studies.draws import network
 from benchmarks.studies.paired import interval
-from benchmarks.studies.runs import PLANES, VOLUMES, document, pretrained, shards, source
-from benchmarks.studies.strategies import STEPS
+from benchmarks.studies.runs import PLANES, VOLUMES, shards, source
 from benchmarks.table import Table
 from finetune.classifier.estimator import FewLabelClassifier
 from finetune.readers import read_cases
 from finetune.scores.calibration import brier, expected_calibration_error
 from finetune.subsets import Budget, draw
-from pretrain.bundle import load_bundle
 
 SEEDS = range(5)
 PER_CLASS = 50
@@ -39,8 +38,7 @@ ARMS: Mapping[str, dict[str, Any]] = {
 
 def run(folder: Path) -> Table:
     """Fit every draw and predict what it left."""
-    planes = [shards(folder / "shards", source(name)) for name in PLANES]
-    backbone = load_bundle(pretrained(document(folder / "model", planes, 0, STEPS, 128, {}))).backbone
+    backbone = network(folder).backbone
     rows = []
     for name in (*PLANES, *VOLUMES):
         pool = read_cases(shards(folder / "shards", source(name)))["train"]

@@ -10,36 +10,22 @@ the folder, a file for each fit, and a run that was stopped goes on. What is not
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
+from benchmarks.studies.draws import NETWORK, SEEDS, Splits, fit, found, network, real_sets, stacked
 from benchmarks.studies.paired import interval
-from benchmarks.studies.runs import DATA, PLANES, VOLUMES, document, hippocampus, pretrained, shards, source
 from benchmarks.table import Table
-from data_shards.prepare.document import Intensity, Preparation
-from data_shards.support.files import write_atomic
-from data_shards.vocabulary import Modality, Organ
-from finetune.backbones import fresh_twin
 from finetune.cases import Cases
-from finetune.classifier.estimate import cross_validated
-from finetune.classifier.estimator import FewLabelClassifier
-from finetune.readers import read_cases
 from finetune.scores.bootstrap import paired_difference
 from finetune.scores.metrics import auc
 from finetune.study.arms import Arm
-from finetune.study.compare import Pretrained, read_or_draw
-from finetune.subsets import Budget
-from pretrain.bundle import load_bundle
 
-SEEDS = range(5)
-BUDGETS: Mapping[str, int | None] = {"10": 10, "50": 50, "all": None}
-STEPS = 600
+BUDGETS = ("10", "50", "all")
 BASELINE = "embedding"
 _CHEAP: Mapping[str, dict[str, Any]] = {
     BASELINE: {"head_options": {"reads": "embedding"}},
@@ -71,97 +57,23 @@ def arms() -> Iterator[Arm]:
     """The cheap ones first."""
     for name, params in _CHEAP.items():
         yield Arm(name, "pretrained", params)
+    yield Arm("from scratch", "random", {"strategy": "full", **_SCHEDULE, "layer_decay": 1.0})
     for name, params in _GRADIENT.items():
         yield Arm(name, "pretrained", {**params, **_SCHEDULE})
-    yield Arm("from scratch", "random", {"strategy": "full", **_SCHEDULE, "layer_decay": 1.0})
 
 
 def run(folder: Path) -> Table:
     """Pretrain what is missing, fit what is missing, and put it together."""
-    sets = dict(_sets(folder))
-    planes = [shards(folder / "shards", source(name)) for name in PLANES]
-    bundle = load_bundle(pretrained(document(folder / "model", planes, 0, STEPS, 128, {})))
-    model = Pretrained(bundle.backbone, fresh_twin(bundle))
+    sets, model = dict(real_sets(folder)), network(folder)
     # All labels last: their cross-validations take the most time.
     for budgets in (("10", "50"), ("all",)):
         for arm in arms():
             for budget, (name, splits), seed in itertools.product(budgets, sets.items(), SEEDS):
-                _fit(folder, name, splits, budget, seed, arm, model)
+                fit(folder, name, splits, budget, seed, arm, model)
     return table(folder, sets)
 
 
-def _sets(folder: Path) -> Iterator[tuple[str, dict[str, Cases]]]:
-    """Training (with validation where there is some) and test split of each set."""
-    for name in (*PLANES, *VOLUMES):
-        splits = read_cases(shards(folder / "shards", source(name)))
-        yield name, {split: splits[split] for split in ("train", "test")}
-    yield "hippocampus", _hippocampus(folder)
-
-
-def _hippocampus(folder: Path) -> dict[str, Cases]:
-    """Is the anterior part more than the median share of the hippocampus? Told by masks, which the network never sees.
-
-    The median is that of the training subjects; which subjects are held out follows from a hash of the file's name.
-    """
-    _, held = hippocampus(folder)
-    root = DATA / "hippocampus"
-    share = {}
-    for path in sorted((root / "images").glob("*.nii.gz")):
-        mask = np.asarray(nib.load(root / "labels" / path.name).dataobj)
-        share[path.name] = float((mask == 1).sum() / (mask > 0).sum())
-    names = {path.name for path in held}
-    median = float(np.median([value for name, value in share.items() if name not in names]))
-    rows = ["file,label,split"]
-    for name, value in share.items():
-        label = "large" if value > median else "small"
-        rows.append(f"{name},{label},{'test' if name in names else 'train'}")
-    csv = folder / "hippocampus-anterior.csv"
-    write_atomic(csv, "\n".join(rows) + "\n")
-    preparation = Preparation(spacing_mm=1.0, size=(32, 48, 32), intensity=Intensity(percentile=(1, 99)))
-    splits = read_cases(root / "images", csv=csv, prepare=preparation, organ=Organ.brain, modality=Modality.mri)
-    return {split: splits[split] for split in ("train", "test")}
-
-
-def _place(folder: Path, name: str, budget: str, seed: int, arm: str) -> Path:
-    return folder / "fits" / name / budget / f"{arm.replace(' ', '-').replace(',', '')}-{seed}.npz"
-
-
-def _fit(
-    folder: Path, name: str, splits: Mapping[str, Cases], budget: str, seed: int, arm: Arm, model: Pretrained
-) -> None:
-    """One arm on one draw, unless it is there: score on what the draw left, predictions of the test split."""
-    place = _place(folder, name, budget, seed, arm.name)
-    if place.is_file():
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    pool, test = splits["train"].shared(), splits["test"].shared()
-    count = BUDGETS[budget]
-    network = model.backbone if arm.weights == "pretrained" else model.fresh(seed)
-    estimator = FewLabelClassifier(network, seed=seed, **arm.params)
-    given, index = pool, ""
-    if count is not None:
-        subset = read_or_draw(splits["train"], Budget(per_class=count), seed, folder / "subsets")
-        given, index = pool[subset.positions], subset.indices_sha256
-    estimator.fit(given, index_sha256=index)
-    if count is None:
-        trains = arm.params.get("strategy") is not None
-        within = np.nan
-        if not trains:
-            within = cross_validated(estimator, given, repeats=1, seed=seed).by_repeat[0]
-    else:
-        rest = pool[np.setdiff1d(np.arange(len(pool)), subset.positions)]
-        within = float(auc(rest.known_labels, estimator.predict_proba(rest), rest.task))
-    said = estimator.predict_proba(test)
-    record = {"index_sha256": index, "labelled": len(given), "chosen": estimator.record_.chosen}
-    with place.with_suffix(".partial").open("wb") as file:
-        np.savez(file, test=said, within=within, record=json.dumps(record, default=str))
-    place.with_suffix(".partial").rename(place)
-    for pictures in {id(part): part for part in (pool.pictures, test.pictures)}.values():
-        if arm.weights == "random":
-            pictures.memo.clear()
-
-
-def table(folder: Path, sets: Mapping[str, Mapping[str, Cases]]) -> Table:
+def table(folder: Path, sets: Mapping[str, Splits]) -> Table:
     """Differences from the plain arm, of what is there."""
     rows = []
     for arm in arms():
@@ -178,33 +90,24 @@ def table(folder: Path, sets: Mapping[str, Mapping[str, Cases]]) -> Table:
         remarks=f"AUC, mean of {len(SEEDS)} draws of labels (seeds 0 to {SEEDS[-1]}). Within: on the training images "
         "that the draw left, with all labels by 5-fold cross-validation; its gain over the linear head on the frozen "
         "embedding has a 95 % t interval over draws. Test: each arm and draw predicted it once; the gain has a 95 % "
-        "interval over test subjects of the mean difference over draws. medformer_nano with a stem of 8 channels, "
-        f"SimCLR, {STEPS} steps of 128 training images of {', '.join(PLANES)}; it has seen no volume, and no image of "
-        "a test split. Arms that train the backbone: 100 steps, rate 0.001. hippocampus: is the share of the anterior "
+        f"interval over test subjects of the mean difference over draws. {NETWORK}. "
+        "Arms that train the backbone: 100 steps, rate 0.001. hippocampus: is the share of the anterior "
         "part above the training subjects' median? pneumoniamnist is not the official file. "
         f"torch {torch.__version__}.",
     )
 
 
 def _row(folder: Path, name: str, test: Cases, budget: str, arm: str) -> tuple[str, str, str, str] | None:
-    mine, plain = ([_read(_place(folder, name, budget, seed, each)) for seed in SEEDS] for each in (arm, BASELINE))
-    if any(each is None for each in (*mine, *plain)):
+    mine, plain = found(folder, name, budget, arm), found(folder, name, budget, BASELINE)
+    if mine is None or plain is None:
         return None
-    within = [each["within"] for each in mine if each is not None]
-    base = [each["within"] for each in plain if each is not None]
-    differences = [a - b for a, b in zip(within, base, strict=True)]
+    within = [each["within"] for each in mine]
+    differences = [one["within"] - other["within"] for one, other in zip(mine, plain, strict=True)]
     gain = "-" if arm == BASELINE or np.isnan(differences).any() else interval(differences)
-    stacks = [np.stack([each["test"] for each in found if each is not None]) for found in (mine, plain)]
+    stacks = stacked(mine), stacked(plain)
     labels = test.known_labels
     mean = float(np.mean([auc(labels, said, test.task) for said in stacks[0]]))
     over = paired_difference(auc, labels, stacks[0], stacks[1], test.task, seed=0, subjects=test.subjects)
     on_test = "-" if arm == BASELINE else f"{over.estimate:+.3f} [{over.low:+.3f}, {over.high:+.3f}]"
     written = "-" if np.isnan(within).any() else f"{np.mean(within):.3f}"
     return written, gain, f"{mean:.3f}", on_test
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    with np.load(path) as kept:
-        return {"test": kept["test"], "within": float(kept["within"])}

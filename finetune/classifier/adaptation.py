@@ -14,6 +14,7 @@ from data_shards.support.errors import ConfigError, DataError
 from finetune.classifier.given import Given, Plan, scattered
 from finetune.classifier.head_first import HeadFirst
 from finetune.classifier.member import Member, reads_of_cases
+from finetune.classifier.seen import Seen
 from finetune.fit.features import features_of
 from finetune.fit.learners import CachedLearner, ImageLearner
 from finetune.fit.linear import RAW, VOTE, select_linear
@@ -190,10 +191,26 @@ def new_readout(
         seed: of the weights.
         options: of the head; those of the plan when left out.
     """
-    options = plan.head_options if options is None else options
+    options = joining(plan.head, plan.head_options if options is None else options, given)
     with seeded(seed):
         head = create_head(plan.head, int(backbone.embed_dim), given.target.outputs, options)
     return Readout.of(head, given.target)
+
+
+def joining(head: str, options: Mapping[str, Any], given: Given) -> Mapping[str, Any]:
+    """The options, with the names of the images where the head joins modalities.
+
+    Raises:
+        ConfigError: names are given and no case has an image called so, or cases have others.
+    """
+    config = head_config(head, options)
+    if getattr(config, "fusion", "pooled") == "pooled":
+        return options
+    known = sorted(Seen.of(given.cases).images)
+    if config.images and sorted(config.images) != known:
+        named, there = ", ".join(config.images), ", ".join(known)
+        raise ConfigError(f"head {head}: images {named}; those of the given cases are {there}")
+    return {**options, "images": config.images or known}
 
 
 Build = Callable[[Schedule, np.ndarray, int], Staged]

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 
 from finetune.cases import Cases
-from finetune.fit.encoding import encode
-from finetune.fit.features import covariances, summaries
+from finetune.fit.features import covariances, frozen, summaries
 from finetune.fit.linear import RAW, TANGENT, LinearVote
 from finetune.fit.network import Readout
 from finetune.fit.raw import raw_pixels
-from finetune.fit.room import blocks
 from finetune.progress import progress
 from finetune.random_state import seeded
 from finetune.targets import Target
@@ -72,13 +70,12 @@ class Member:
                 seeded(seed, device),
                 progress(len(cases), "cases", "predicting") as shown,
             ):
-                for block, studies in blocks(self.backbone, cases, dense=dense):
-                    features = encode(self.backbone, studies, dense=dense)
-                    logits = torch.stack([readout(features) for _ in range(max(count, 1))])
+                for block, features in frozen(self.backbone, cases, dense=dense):
+                    here = features.to(device)
+                    logits = torch.stack([readout(here) for _ in range(max(count, 1))])
                     flat = self.target.log_scores(logits.flatten(0, 1).double().cpu(), offset)
                     found.append(flat.unflatten(0, logits.shape[:2]).numpy())
                     shown.advance(len(block))
-                    del studies  # before the next ones are read
         finally:
             readout.eval()
         return np.concatenate(found, axis=1)

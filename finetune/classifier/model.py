@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
+from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, ConfigError, DataError, nearest
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.backbones import BundleReference, open_backbone
@@ -25,6 +26,7 @@ from finetune.classifier.record import FitRecord
 from finetune.classifier.seen import Seen
 from finetune.classifier.settings import Settings, check_parameters
 from finetune.classifier.unlabelled import apart, check_mixable, check_unlabelled
+from finetune.slices import Slices, sliced
 from finetune.steppers import stepper_named
 from finetune.targets import Target
 from pretrain.backbone import Medformer
@@ -94,6 +96,8 @@ class FewLabelModel(BaseEstimator):
         sets_by_class: whether each class shall have that coverage by itself, or only all together, where a rare class
             may hardly ever be covered; None for each by itself where every class has ten held-out subjects or more.
         mc_dropout: draws of the head's dropout that are averaged in prediction; 0 for none.
+        slices: shows volumes as bags of their slices: options of :class:`~finetune.slices.Slices`, such as
+            ``{"axis": 0, "every": 2}``; None shows them whole.
         seed: of initial weights, splits, batches and augmentation.
         device: where the networks run.
 
@@ -140,6 +144,7 @@ class FewLabelModel(BaseEstimator):
         coverage: float = 0.9,
         sets_by_class: bool | None = None,
         mc_dropout: int = 0,
+        slices: Mapping[str, int] | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -170,6 +175,7 @@ class FewLabelModel(BaseEstimator):
         self.coverage = coverage
         self.sets_by_class = sets_by_class
         self.mc_dropout = mc_dropout
+        self.slices = slices
         self.seed = seed
         self.device = device
 
@@ -203,7 +209,8 @@ class FewLabelModel(BaseEstimator):
             ConfigError: a parameter cannot be used.
         """
         check_parameters(self.get_params(deep=False))
-        cases = self._cases(X, spacing_mm)
+        whole = self._cases(X, spacing_mm)
+        cases = sliced(whole, self._slices)
         classes, labels, target = self._labels(cases, y)
         if groups is None and isinstance(X, Cases):
             groups = X.subjects
@@ -213,7 +220,7 @@ class FewLabelModel(BaseEstimator):
         target = target.fitted_to(labels)
         check_unlabelled(self.stepper, given=unlabelled is not None, target=target)
         subjects_N = None if groups is None else distinct(groups, "groups")[1]
-        seen = Seen.of(cases)
+        seen = Seen.of(whole)
         further, left_out = None, 0
         if unlabelled is not None:
             further, left_out = self._unlabelled(unlabelled, replace(cases, subjects=groups), seen, spacing_mm)
@@ -227,7 +234,9 @@ class FewLabelModel(BaseEstimator):
         temperature, conformal = settings.calibrated(adapted, given)
         if classes is not None:
             self.classes_ = classes
-        self.predictor_ = Predictor(adapted.members, target, temperature, conformal, seen, self.mc_dropout, self.seed)
+        self.predictor_ = Predictor(
+            adapted.members, target, temperature, conformal, seen, self.mc_dropout, self.seed, self._slices
+        )
         self.labels_: np.ndarray | None = labels
         self.estimate_: dict[str, Any] = {}
         self.held_out_ = None
@@ -386,13 +395,17 @@ class FewLabelModel(BaseEstimator):
             spacing_mm=spacing_rows(spacing_mm, X, "X"),
         )
 
+    @property
+    def _slices(self) -> Slices | None:
+        return None if self.slices is None else parse(Slices, dict(self.slices), "slices")
+
     def _unlabelled(
         self, given: np.ndarray | Cases, labelled: Cases, seen: Seen, spacing_mm: Sequence[float] | np.ndarray | None
     ) -> tuple[Cases, int]:
         """The unlabelled cases, checked as new ones are, and how many are left out."""
         one = spacing_mm is not None and np.ndim(spacing_mm) == 1 and not isinstance(given, Cases)
         cases = replace(self._cases(given, spacing_mm if one else None), name="unlabelled", labels=None)
-        return apart(seen.fitting(cases), [labelled])
+        return apart(sliced(seen.fitting(cases), self._slices), [labelled])
 
     def _labels(self, cases: Cases, y: Any) -> tuple[np.ndarray | None, np.ndarray, Target]:
         """The classes, if there are any, the labels ``(N, L)``, and the target."""

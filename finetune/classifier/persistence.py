@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
 from data_shards.support.files import finite, new_folder, read_json, write_atomic, write_json
 from finetune.backbones import CLASSIFIER_FILE, BundleReference
@@ -33,6 +34,7 @@ from finetune.fit.tangent import TangentSpace
 from finetune.heads import create_head
 from finetune.heads.features import SUMMARIES, width_of
 from finetune.random_state import seeded
+from finetune.slices import Slices
 from finetune.targets import Affine, Target, target_from_state
 from pretrain.backbone import Medformer
 from pretrain.bundle import Bundle, load_bundle, save_bundle
@@ -178,6 +180,7 @@ def _fitted(document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], fo
         Seen.from_state(document["seen"]),
         int(params["mc_dropout"]),
         int(params["seed"]),
+        None if params.get("slices") is None else parse(Slices, params["slices"], "slices"),
     )
     config = bundles[str(document["members"][0]["backbone"])].config
     return Fitted(

@@ -14,6 +14,7 @@ from finetune.classifier.instances import CaseInstances, averaged, instance_read
 from finetune.classifier.member import Member
 from finetune.classifier.seen import Seen
 from finetune.classifier.uncertainty import deviation, entropy, mutual_information
+from finetune.slices import Slices, sliced
 from finetune.targets import Target
 
 
@@ -56,6 +57,7 @@ class Predictor:
         seen: what the images were like.
         mc_dropout: draws of dropout that are averaged, too; 0 for none.
         seed: of these.
+        slices: volumes are shown as these; None shows images as they are.
     """
 
     members: tuple[Member, ...]
@@ -65,6 +67,7 @@ class Predictor:
     seen: Seen
     mc_dropout: int = 0
     seed: int = 0
+    slices: Slices | None = None
 
     def each(self, cases: Cases) -> np.ndarray:
         """Probabilities by each member, and each draw of dropout, ``(S, N, C)``.
@@ -72,7 +75,7 @@ class Predictor:
         Raises:
             DataError: an image cannot be read, or does not fit.
         """
-        cases = self.seen.fitting(cases)
+        cases = sliced(self.seen.fitting(cases), self.slices)
         said: list[np.ndarray] = []
         for number, member in enumerate(self.members):
             if self.mc_dropout and member.drops:
@@ -127,7 +130,7 @@ class Predictor:
             DataError: an image cannot be read, or does not fit.
         """
         self.check_instances()
-        cases = self.seen.fitting(cases)
+        cases = sliced(self.seen.fitting(cases), self.slices)
         for said in zip(*(instances_of(member, cases, self.temperature) for member in self.members), strict=True):
             yield averaged(said)
 

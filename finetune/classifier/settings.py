@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_shards.support.documents import parse
 from data_shards.support.errors import ConfigError, nearest
 from finetune.classifier.adaptation import Adapted, adapt_head, adapt_linear, adapt_network
 from finetune.classifier.calibration import fit_temperature
@@ -16,6 +17,7 @@ from finetune.classifier.given import Given, Plan
 from finetune.fit.schedules import SCHEDULES, Schedule, candidates
 from finetune.heads import head_config
 from finetune.heads.linear import FROZEN_READS
+from finetune.slices import Slices
 from finetune.splits import carved, cross_folds, selection_folds, smallest_class
 from finetune.steppers import stepper_config, stepper_named
 from finetune.strategies import create_strategy
@@ -58,6 +60,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is 0 or above, found {params[name]}")
     if not 0 < params["coverage"] < 1:
         raise ConfigError(f"coverage is a share between 0 and 1, found {params['coverage']}")
+    if params["slices"] is not None:
+        parse(Slices, dict(params["slices"]), "slices")
     steps, members = params["max_steps"], params["members"]
     if params["ensemble"] == "snapshots" and steps is not None and steps < members:
         raise ConfigError(f"{members} snapshots need at least as many steps, found {steps}")

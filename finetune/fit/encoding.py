@@ -49,6 +49,28 @@ def parts_of(backbone: Medformer, studies: Sequence[Study]) -> list[Part]:
     return [Part(np.array(places), [studies[place] for place in places]) for places in found.values()]
 
 
+@dataclass(frozen=True)
+class StudyFeatures:
+    """What the backbone makes of one study.
+
+    Attributes:
+        embedding_D: one vector.
+        tokens_TD: one vector per cell of each of its images, one image after the other; None when not asked for.
+        grid: cells along each axis, where it is one image; None else, or when not asked for.
+        images: name and number of tokens of each image; empty when not asked for.
+    """
+
+    embedding_D: Tensor
+    tokens_TD: Tensor | None = None
+    grid: tuple[int, ...] | None = None
+    images: tuple[tuple[str, int], ...] = ()
+
+    def to(self, device: torch.device | str) -> StudyFeatures:
+        """The same on ``device``, in memory of its own."""
+        tokens = None if self.tokens_TD is None else self.tokens_TD.to(device).clone()
+        return replace(self, embedding_D=self.embedding_D.to(device).clone(), tokens_TD=tokens)
+
+
 def encode(
     backbone: Medformer,
     cases: Sequence[Sequence[Study]],
@@ -69,45 +91,69 @@ def encode(
         numbers: of each study, in order, for ``inputs``; 0, 1, ... when left out.
         inputs: makes the network's input of uint8 images; None normalises them.
     """
+    found = iter(encode_studies(backbone, [study for case in cases for study in case], dense, numbers, inputs))
+    return together([[next(found) for _ in case] for case in cases])
+
+
+def encode_studies(
+    backbone: Medformer,
+    studies: Sequence[Study],
+    dense: bool,
+    numbers: np.ndarray | None = None,
+    inputs: Inputs | None = None,
+) -> list[StudyFeatures]:
+    """What the backbone makes of each study, see :func:`encode`."""
+    numbers = np.arange(len(studies)) if numbers is None else numbers
+    found: dict[int, StudyFeatures] = {}
+    for part in parts_of(backbone, studies):
+        made = _encode_part(backbone, part.studies, dense, numbers[part.places], inputs)
+        found.update(zip(part.places.tolist(), made, strict=True))
+    return [found[place] for place in range(len(studies))]
+
+
+def together(cases: Sequence[Sequence[StudyFeatures]]) -> CaseFeatures:
+    """The features of cases, of those of their studies; at least one each."""
     studies = [study for case in cases for study in case]
     owner = np.repeat(np.arange(len(cases)), [len(case) for case in cases])
-    numbers = np.arange(len(studies)) if numbers is None else numbers
-    parts = parts_of(backbone, studies)
-    found = [_encode_part(backbone, part.studies, dense, numbers[part.places], inputs) for part in parts]
-    embedding_MD = torch.cat([embedding for embedding, _, _ in found])
-    if len(parts) > 1:
-        order = torch.from_numpy(np.argsort(np.concatenate([part.places for part in parts]), kind="stable"))
-        embedding_MD = embedding_MD[order.to(embedding_MD.device)]
-    if len(studies) == len(cases) and len(parts) == 1:
-        _, tokens, grid = found[0]
-        return CaseFeatures(embedding_MD, tokens, grid=grid)
-    features = _bagged(embedding_MD, owner, len(cases))
-    if not dense:
+    features = _bagged(torch.stack([study.embedding_D for study in studies]), owner, len(cases))
+    tokens = [study.tokens_TD for study in studies if study.tokens_TD is not None]
+    if not tokens:
         return features
-    features = _with_tokens(features, parts, [tokens for _, tokens, _ in found], owner)
-    return replace(features, grid=found[0][2]) if len(parts) == 1 else features
+    grids = {study.grid for study in studies}
+    grid = grids.pop() if len(grids) == 1 else None
+    names = sorted({name for study in studies for name, _ in study.images})
+    images = [_image_of(study, names).to(tokens[0].device) for study in studies] if len(names) > 1 else None
+    if len(studies) == len(cases) and len({len(tokens_TD) for tokens_TD in tokens}) == 1:
+        image_BT = None if images is None else torch.stack(images)
+        return replace(
+            features, tokens_BTD=torch.stack(tokens), grid=grid, image_BT=image_BT, images=tuple(names)
+        )  # fmt: skip
+    return replace(_with_tokens(features, tokens, images, owner), grid=grid, images=tuple(names))
+
+
+def _image_of(study: StudyFeatures, names: Sequence[str]) -> Tensor:
+    """The place among ``names`` of the image of each token."""
+    places, counts = zip(*((names.index(name), count) for name, count in study.images), strict=True)
+    return torch.repeat_interleave(torch.tensor(places), torch.tensor(counts))
 
 
 def _encode_part(
     backbone: Medformer, studies: Sequence[Study], dense: bool, numbers: np.ndarray, inputs: Inputs | None
-) -> tuple[Tensor, Tensor | None, tuple[int, ...] | None]:
-    """Embedding ``(M, D)``, tokens ``(M, T, D)``, and the grid where there is one image."""
+) -> list[StudyFeatures]:
+    """Of studies of one signature."""
     size = len(studies)
     if not torch.is_grad_enabled():
         size = min(size, studies_at_once(backbone, studies[0], dense=dense))
-    found = [
-        _encode_batch(backbone, studies[start : start + size], dense, numbers[start : start + size], inputs)
-        for start in range(0, len(studies), size)
-    ]
-    if len(found) == 1:
-        return found[0]
-    tokens = [tokens for _, tokens, _ in found if tokens is not None]
-    return torch.cat([embedding for embedding, _, _ in found]), torch.cat(tokens) if tokens else None, found[0][2]
+    found: list[StudyFeatures] = []
+    for start in range(0, len(studies), size):
+        part = slice(start, start + size)
+        found += _encode_batch(backbone, studies[part], dense, numbers[part], inputs)
+    return found
 
 
 def _encode_batch(
     backbone: Medformer, studies: Sequence[Study], dense: bool, numbers: np.ndarray, inputs: Inputs | None
-) -> tuple[Tensor, Tensor | None, tuple[int, ...] | None]:
+) -> list[StudyFeatures]:
     device = next(backbone.parameters()).device
     names = [name for name, _ in studies[0].sorted_images]
     images = []
@@ -124,9 +170,12 @@ def _encode_batch(
     task_M = torch.full_like(organ_M, int(Task.self_supervised))
     features = backbone.study(images, Metadata(organ_M, torch.zeros_like(organ_M), task_M), dense=dense)
     if not dense:
-        return features.embedding_BD, None, None
-    tokens = features.tokens[0] if len(names) == 1 else torch.cat(features.tokens, dim=1)
-    return features.embedding_BD, tokens, features.grids[0] if len(names) == 1 else None
+        return [StudyFeatures(embedding_D) for embedding_D in features.embedding_BD]
+    tokens_BTD = features.tokens[0] if len(names) == 1 else torch.cat(features.tokens, dim=1)
+    grid = features.grids[0] if len(names) == 1 else None
+    counts = tuple((name, each.shape[1]) for name, each in zip(names, features.tokens, strict=True))
+    pairs = zip(features.embedding_BD, tokens_BTD, strict=True)
+    return [StudyFeatures(embedding_D, tokens_TD, grid, counts) for embedding_D, tokens_TD in pairs]
 
 
 def spacing_of(images: Sequence[Image]) -> Tensor | None:
@@ -154,29 +203,26 @@ def _bagged(embedding_MD: Tensor, owner: np.ndarray, count: int) -> CaseFeatures
 
 
 def _with_tokens(
-    features: CaseFeatures, parts: Sequence[Part], tokens: Sequence[Tensor | None], owner: np.ndarray
+    features: CaseFeatures, each: Sequence[Tensor], images: Sequence[Tensor] | None, owner: np.ndarray
 ) -> CaseFeatures:
     """The tokens of each case one after the other, padded to the longest case."""
-    each: list[Tensor] = [features.embedding_BD] * len(owner)
-    for part, tokens_MTD in zip(parts, tokens, strict=True):
-        assert tokens_MTD is not None
-        for place, tokens_TD in zip(part.places.tolist(), tokens_MTD, strict=True):
-            each[place] = tokens_TD
     size_B = np.bincount(owner, minlength=len(features))
-    rows, weights, numbers = [], [], []
+    rows, weights, numbers, names = [], [], [], []
     for case in range(len(features)):
-        mine = [each[place] for place in np.flatnonzero(owner == case)]
+        places = np.flatnonzero(owner == case).tolist()
+        mine = [each[place] for place in places]
         rows.append(torch.cat(mine))
         weights.append(torch.cat([tokens_TD.new_full((len(tokens_TD),), 1 / (len(tokens_TD) * size_B[case]))
                                   for tokens_TD in mine]))  # fmt: skip
         numbers.append(torch.cat([torch.full((len(tokens_TD),), number, device=tokens_TD.device)
                                   for number, tokens_TD in enumerate(mine)]))  # fmt: skip
+        if images is not None:
+            names.append(torch.cat([images[place] for place in places]))
     pad = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
-    return CaseFeatures(
-        features.embedding_BD,
-        pad(rows),
-        pad(weights),
-        pad(numbers) if features.studies_BSD is not None else None,
-        features.studies_BSD,
-        features.present_BS,
+    return replace(
+        features,
+        tokens_BTD=pad(rows),
+        weight_BT=pad(weights),
+        study_BT=pad(numbers) if features.studies_BSD is not None else None,
+        image_BT=pad(names) if names else None,
     )

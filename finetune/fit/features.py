@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from torch import Tensor
 from data_shards.support.errors import DataError
 from data_shards.support.memory import available_bytes, in_words
 from finetune.cases import Cases
-from finetune.fit.encoding import encode
-from finetune.fit.room import batches, blocks
+from finetune.fit.encoding import StudyFeatures, encode, encode_studies, together
+from finetune.fit.room import BATCH_SIZE, batches, blocks
 from finetune.heads import CaseFeatures
 from finetune.images import Pictures
 from finetune.memory import words_of
@@ -26,6 +26,11 @@ from finetune.spd.vector import vectorised
 from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
 
+_MOST_WITH_TOKENS = 2
+"""Of so many backbones all features of studies are kept."""
+_LEFT_FREE = 1 << 30
+_TIMES_FREE = 64
+"""The features of a case are kept if so many like it, and a GiB beside them, would fit into the memory that is free."""
 _MOST_BACKBONES = 4
 """Of so many backbones summaries are kept with the images, those that were asked last."""
 
@@ -207,19 +212,65 @@ def features_of(backbone: Medformer, cases: Cases, *, dense: bool) -> CaseFeatur
         DataError: the tokens of all cases are larger than the memory that is there.
     """
     found: list[CaseFeatures] = []
-    with (
-        evaluating(backbone),
-        torch.no_grad(),
-        progress(len(cases), "cases", "features") as shown,
-    ):
-        for block, studies in blocks(backbone, cases, dense=dense):
-            features = encode(backbone, studies, dense=dense).to(torch.device("cpu"))
+    with progress(len(cases), "cases", "features") as shown:
+        for block, features in frozen(backbone, cases, dense=dense):
             if not found and dense:
                 _check_room(features, len(cases), len(block))
             found.append(features)
             shown.advance(len(block))
-            del studies  # before the next ones are read
     return joined(found)
+
+
+def frozen(backbone: Medformer, cases: Cases, *, dense: bool) -> Iterator[tuple[list[int], CaseFeatures]]:
+    """Features of runs of cases, one after the other, on the CPU; evaluation mode, without gradient.
+
+    Those of a study are kept with the images as long as they take but a part of the memory that is free, so that the
+    folds of a cross-validation, and heads that are compared, find them.
+
+    Raises:
+        DataError: an image cannot be read, or is too large for the memory that is there.
+    """
+    assert cases.rows is not None
+    pictures, rows = cases.pictures.home(cases.rows)
+    bags = np.arange(len(cases)) if cases.bags is None else cases.bags
+    places = np.split(rows, np.flatnonzero(np.diff(bags)) + 1)
+    kept = _kept_studies(pictures, (fingerprint(backbone), dense))
+    known = np.array([all(row in kept for row in mine.tolist()) for mine in places])
+    for run in np.split(np.arange(len(cases)), np.flatnonzero(np.diff(known)) + 1):
+        if known[run[0]]:
+            for start in range(0, len(run), BATCH_SIZE):
+                block = run[start : start + BATCH_SIZE].tolist()
+                yield block, together([[kept[row] for row in places[case].tolist()] for case in block])
+            continue
+        for within, studies in blocks(backbone, cases[run], dense=dense):
+            block = run[within].tolist()
+            with evaluating(backbone), torch.no_grad():
+                flat = encode_studies(backbone, [study for case in studies for study in case], dense)
+            del studies  # before the next ones are read
+            made = iter([each.to("cpu") for each in flat])
+            found = [[next(made) for _ in places[case]] for case in block]
+            _keep(
+                kept,
+                [row for case in block for row in places[case].tolist()],
+                [each for case in found for each in case],
+            )
+            yield block, together(found)
+
+
+def _kept_studies(pictures: Pictures, key: Any) -> dict[int, StudyFeatures]:
+    """What is kept of the studies by their position, of the last few backbones."""
+    memo: dict[Any, dict[int, StudyFeatures]] = pictures.memo.setdefault("studies", {})
+    memo[key] = memo.pop(key, {})  # the last one in the order
+    while len(memo) > _MOST_WITH_TOKENS:
+        del memo[next(iter(memo))]
+    return memo[key]
+
+
+def _keep(kept: dict[int, StudyFeatures], rows: Sequence[int], found: Sequence[StudyFeatures]) -> None:
+    need = sum(each.embedding_D.nbytes + (0 if each.tokens_TD is None else each.tokens_TD.nbytes) for each in found)
+    # What is kept leaves free a multiple of what a case takes, and of what the work beside it does.
+    if need * _TIMES_FREE < available_bytes() - _LEFT_FREE:
+        kept.update(zip(rows, found, strict=True))
 
 
 def _check_room(features: CaseFeatures, cases: int, counted: int) -> None:
@@ -249,6 +300,16 @@ def joined(parts: Sequence[CaseFeatures]) -> CaseFeatures:
     tokens = [part.tokens_BTD for part in parts if part.tokens_BTD is not None]
     ragged = len({value.shape[1] for value in tokens}) > 1 or any(part.weight_BT is not None for part in parts)
     grids = {part.grid for part in parts}
+    names = tuple(sorted({name for part in parts for name in part.images}))
+
+    def images(part: CaseFeatures) -> Tensor:
+        """As all parts together count them."""
+        places = torch.tensor([names.index(name) for name in part.images])
+        own_BT = torch.zeros(part.tokens.shape[:2], dtype=torch.int64) if part.image_BT is None else part.image_BT
+        return places[own_BT]
+
+    if len(names) > 1 and all(part.images for part in parts):
+        parts = [replace(part, image_BT=images(part)) for part in parts]
     return CaseFeatures(
         torch.cat([part.embedding_BD for part in parts]),
         along("tokens_BTD", lambda part: part.tokens) if tokens else None,
@@ -257,6 +318,8 @@ def joined(parts: Sequence[CaseFeatures]) -> CaseFeatures:
         along("studies_BSD", lambda part: part.embedding_BD[:, None]),
         along("present_BS", lambda part: torch.ones(len(part), 1, dtype=torch.bool)),
         grids.pop() if len(grids) == 1 else None,
+        along("image_BT", images),
+        names,
     )
 
 

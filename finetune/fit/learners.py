@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ class CachedLearner:
         if first.tokens_BTD is not None and second.tokens_BTD is not None:
             tokens = share * first.tokens_BTD + (1 - share) * second.tokens_BTD
         embedding = share * first.embedding_BD + (1 - share) * second.embedding_BD
-        logits_BK: Tensor = self.module(CaseFeatures(embedding, tokens, grid=first.grid))
+        logits_BK: Tensor = self.module(replace(first, embedding_BD=embedding, tokens_BTD=tokens))
         return logits_BK, others
 
 

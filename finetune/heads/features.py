@@ -28,6 +28,9 @@ class CaseFeatures:
         present_BS: which of those there are; None where all are.
         grid: cells along each axis, where every study of every case is one image of one shape; else None. The tokens of
             a study stand side by side in row-major order.
+        image_BT: of which image of its study a token is, int64, as ``images`` counts them; None where all are of
+            images of one name.
+        images: the names of the images, sorted; empty where it is not known.
     """
 
     embedding_BD: Tensor
@@ -37,6 +40,8 @@ class CaseFeatures:
     studies_BSD: Tensor | None = None
     present_BS: Tensor | None = None
     grid: tuple[int, ...] | None = None
+    image_BT: Tensor | None = None
+    images: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.embedding_BD)

@@ -128,6 +128,7 @@ def test_a_case_of_many_images_is_encoded_a_few_at_a_time_and_the_same(monkeypat
     handle = backbone.encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[1])))
     monkeypatch.setattr(room, "BATCH_SIZE", 6)
     assert [cases for cases, _ in blocks(backbone, cases, dense=True)] == [[0], [1], [2]]
+    cases.pictures.memo.clear()
     parts = features_of(backbone, cases, dense=True)
     handle.remove()
     assert sizes == [2, 6, 6, 6, 2, 1]
