@@ -84,7 +84,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
         step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
     _on_rank_zero(runtime, lambda: _prepare_output(config, store))
     make_views = ViewFactory(config, runtime.device)
-    meter, monitor = Meter(runtime.device), HealthMonitor(config.health)
+    meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
     progress = Progress(total_steps, "steps", "pretrain", initial=step, silent=runtime.rank != 0)
     batches: Iterator[Batch] = iter(stream)

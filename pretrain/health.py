@@ -70,10 +70,13 @@ class HealthMonitor:
 
     Args:
         config: the limits.
+        can_collapse: whether an objective may be served by a collapse. Where none is, embeddings that are near each
+            other are those of a young network.
     """
 
-    def __init__(self, config: HealthConfig) -> None:
+    def __init__(self, config: HealthConfig, can_collapse: bool = True) -> None:
         self._config = config
+        self._can_collapse = can_collapse
         self._collapsed = 0
 
     def check(self, metrics: Mapping[str, float], step: int) -> None:
@@ -91,7 +94,7 @@ class HealthMonitor:
                 f"step {step}: gradients exploded: norm {norm:.3g} is above health.max_grad_norm "
                 f"{self._config.max_grad_norm:.3g}; lower optimizer.lr"
             )
-        collapsed = metrics["embedding_std"] < self._config.min_embedding_std
+        collapsed = self._can_collapse and metrics["embedding_std"] < self._config.min_embedding_std
         self._collapsed = self._collapsed + 1 if collapsed else 0
         if self._collapsed >= self._config.patience:
             raise TrainingError(

@@ -52,6 +52,11 @@ class PretrainModule(nn.Module):
         for _, objective in self._objectives():
             objective.after_step(self.backbone, progress)
 
+    @property
+    def can_collapse(self) -> bool:
+        """Whether one of the objectives may be served by giving all images the same embedding."""
+        return any(objective.can_collapse for _, objective in self._objectives())
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameters that an objective wants trained in another way than the rest."""
         return [group for _, objective in self._objectives() for group in objective.param_groups()]

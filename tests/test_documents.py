@@ -72,6 +72,8 @@ SECTIONS: dict[str, type[Document]] = {
 
 def _as_written(default: object) -> object:
     """A default as YAML reads it."""
+    if isinstance(default, Document):
+        return default.model_dump(mode="json")
     return list(default) if isinstance(default, tuple) else default
 
 

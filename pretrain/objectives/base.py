@@ -43,6 +43,8 @@ class Objective(nn.Module):
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+    can_collapse: ClassVar[bool] = True
+    """Whether giving all images the same embedding may lower the loss, so that a run should be watched for it."""
 
     def __init__(self, backbone: Medformer, config: ObjectiveConfig) -> None:
         super().__init__()

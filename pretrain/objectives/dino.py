@@ -23,7 +23,7 @@ from pretrain.views.config import ViewConfig
 
 
 class Head(nn.Module):
-    """Three linear maps, then cosines with prototypes (DINO, appendix C), with batch normalisation of the hidden layers.
+    """Three linear maps, the hidden ones with batch normalisation, then cosines with prototypes (DINO, appendix C).
 
     The paper leaves the normalisation away for ViTs (``use_bn_in_head`` of its code). The embeddings of a new Perceiver
     are near each other, and without it a small batch of them stays so.

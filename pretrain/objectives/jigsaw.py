@@ -74,6 +74,7 @@ class Jigsaw(Objective):
         gap: Annotated[float, Field(ge=0, lt=1)] = 0.15
 
     config: Config
+    can_collapse = False
 
     @classmethod
     def asks(cls, config: Config) -> ViewRequest:
@@ -108,7 +109,7 @@ class Jigsaw(Objective):
         truth_BT = torch.from_numpy(order_BT).to(embedding_BD.device)
         head = self.places[str(axes)]
         with full_precision(embedding_BD):
-            logits_BTK = head(embedding_BD.to(head.weight.dtype)).unflatten(1, (count, count))
+            logits_BTK = head(embedding_BD.to(next(head.parameters()).dtype)).unflatten(1, (count, count))
             loss_B = F.cross_entropy(logits_BTK.transpose(1, 2), truth_BT, reduction="none").mean(dim=1)
         right_B = (logits_BTK.argmax(dim=-1) == truth_BT).to(loss_B.dtype).mean(dim=1)
         unused = [module for name, module in self.places.items() if name != str(axes)]

@@ -74,6 +74,7 @@ class Masked(Objective):
         thumbnail: Annotated[float, Field(ge=0)] = 1.0
 
     config: Config
+    can_collapse = False
 
     @classmethod
     def asks(cls, config: Config) -> ViewRequest:

@@ -55,6 +55,7 @@ class Restore(Objective):
         thumbnail: Annotated[float, Field(ge=0)] = 1.0
 
     config: Config
+    can_collapse = False
 
     @classmethod
     def asks(cls, config: Config) -> ViewRequest:
@@ -81,7 +82,7 @@ class Restore(Objective):
         )
 
     def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
-        """``loss``, its parts ``pixels`` and ``thumbnail``, and ``damaged``: ``pixels`` of giving back what was shown."""
+        """``loss``, its parts ``pixels`` and ``thumbnail``, and ``damaged``: ``pixels`` of what was shown."""
         view = views.clean
         assert view is not None
         shown = replace(view, images=self._damaged(view))

@@ -49,6 +49,7 @@ class Rotation(Objective):
     """Tell by how many right angles the first view was turned; a volume within its slices."""
 
     config: ObjectiveConfig
+    can_collapse = False
 
     @classmethod
     def asks(cls, config: ObjectiveConfig) -> ViewRequest:

@@ -18,7 +18,8 @@ class Thumbnail(nn.Module):
     """A linear map from the embedding to the image at 8 x 8 pixels, or 4 x 4 x 4 voxels, each an average.
 
     Objectives that ask dense queries alone train latents and tokens, and leave the embedding as it was: this trains
-    it too. It is our addition.
+    it too. It is our addition. Embeddings and thumbnails are both standardised over the global batch: what all images
+    have in common is not asked for, and a new network, whose embeddings differ little, is not kept busy by it.
 
     Args:
         backbone: the network.
@@ -32,7 +33,7 @@ class Thumbnail(nn.Module):
         )
 
     def forward(self, embedding_BD: Tensor, images: Tensor, total_rows: int) -> Tensor:
-        """The mean squared error of each image, ``B``.
+        """The mean squared error of each image, ``B``; 1 is that of telling nothing.
 
         Args:
             embedding_BD: of the images, or of what was left of them.
@@ -41,7 +42,7 @@ class Thumbnail(nn.Module):
         """
         axes = images.ndim - 2
         pool = F.adaptive_avg_pool2d if axes == 2 else F.adaptive_avg_pool3d
-        truth_BP = pool(images, _SIDE[axes]).flatten(1)
+        truth_BP, _, _ = standardise(pool(images, _SIDE[axes]).flatten(1), total_rows, _EPS)
         with full_precision(truth_BP):
             unit_BD, _, _ = standardise(embedding_BD.to(truth_BP.dtype), total_rows, _EPS)
             told_BP = self.maps[str(axes)](unit_BD)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretrain.backbone import Features, Medformer, StudyImage
 from pretrain.backbone.position import Grid, Spacing
@@ -177,7 +177,7 @@ class Views:
         return found
 
 
-def _embeddings(backbone: nn.Module, views: Sequence[View]) -> tuple[Tensor, ...]:
+def _embeddings(backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...]:
     if len({view.images.shape for view in views}) > 1:
         return tuple(backbone.features(view.images, view.metadata, view.spacing_mm).embedding_BD for view in views)
     metadata = Metadata(

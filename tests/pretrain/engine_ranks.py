@@ -19,10 +19,10 @@ from pretrain.backbone.latents import COLLECTIONS
 from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from pretrain.module import PretrainModule, create_backbone
-from pretrain.objectives import Views
 from pretrain.optim import create_optimizer
 from pretrain.runtime import TorchRuntime
 from pretrain.view_factory import ViewFactory
+from tests.pretrain.objective_views import doubled
 from tests.pretrain.runs import GroupRuntime, document
 
 ZERO_STEPS = 10
@@ -63,8 +63,7 @@ def trained_in_float64(rank: int, world_size: int, config: PretrainConfig, steps
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for step, batch in zip(range(1, steps + 1), stream, strict=False):
         views = make_views(batch)
-        doubles = tuple(images.double() for images in views.images)
-        views = Views(doubles, views.metadata, views.rows, views.spacing_mm)
+        views = doubled(views)
         optimizer.zero_grad()
         module(views)[0].backward()
         for parameter in parameters:
