@@ -99,9 +99,9 @@ def run(folder: Path) -> list[Table]:
     for arm, (name, splits), seed in itertools.product(unlabelled_arms(), guessed.items(), SEEDS):
         if "strategy" not in arm.params:
             fit(folder, name, splits, "10", seed, arm, model)
-    heads("50")
     drops("10 %")
     drops("all")
+    heads("50")
     for arm, (name, splits), seed in itertools.product(unlabelled_arms(), guessed.items(), SEEDS):
         fit(folder, name, splits, "10", seed, arm, model)
     heads("all")

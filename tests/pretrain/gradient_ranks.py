@@ -32,6 +32,9 @@ class Squares(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return set()
 
+    def param_groups(self) -> list[dict[str, Any]]:
+        return []
+
 
 Case = tuple[int, str, dict[str, Any]]
 """ZeRO stage, precision, and what else the document's section for DeepSpeed says."""
