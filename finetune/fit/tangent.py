@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_shards.support.errors import DataError
 from finetune.spd.covariance import shrunk
@@ -24,6 +25,8 @@ from finetune.targets.logistic import finite
 SHRINKAGE = 0.1
 FLOOR = 1e-5
 """Of the mean variance of a channel over all training cases."""
+_AT_ONCE = 256
+"""Whole matrices of so many cases are held."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,12 @@ class TangentSpace:
         Raises:
             DataError: they are not finite, or tokens do not vary in any case.
         """
-        matrices_NDD = matrices(torch.from_numpy(finite(covariances_NV)).double())
-        mean_DD = matrices_NDD.mean(dim=0)
+        mean_DD = matrices(torch.from_numpy(finite(covariances_NV).mean(axis=0, dtype=np.float64)))
         floor = FLOOR * float(mean_DD.diagonal().mean())
         if not floor > 0:
             raise DataError("reads tangent: in no given case do tokens differ, so there is no covariance to read")
         basis_DK = torch.linalg.eigh(mean_DD).eigenvectors.flip(-1)[:, :channels]
-        reduced_NKK = shrunk(basis_DK.mT @ matrices_NDD @ basis_DK, SHRINKAGE, floor)
-        whitener_KK = inverse_square_root(airm_mean(reduced_NKK))
+        whitener_KK = inverse_square_root(airm_mean(_reduced(covariances_NV, basis_DK, floor)))
         space = cls(basis_DK.numpy(), whitener_KK.numpy(), floor, 1.0)
         scale = float(np.sqrt(np.mean(space(covariances_NV) ** 2)))
         # A single case, or cases that are all equal, lie at their mean.
@@ -69,8 +70,7 @@ class TangentSpace:
     def __call__(self, covariances_NV: np.ndarray) -> np.ndarray:
         """Vectors ``(N, K (K + 1) / 2)``, float64."""
         basis_DK, whitener_KK = torch.from_numpy(self.basis_DK), torch.from_numpy(self.whitener_KK)
-        matrices_NDD = matrices(torch.from_numpy(np.ascontiguousarray(covariances_NV)).double())
-        reduced_NKK = shrunk(basis_DK.mT @ matrices_NDD @ basis_DK, SHRINKAGE, self.floor)
+        reduced_NKK = _reduced(covariances_NV, basis_DK, self.floor)
         vectors_NV: np.ndarray = vectorised(logarithm(whitener_KK @ reduced_NKK @ whitener_KK)).numpy() / self.scale
         return vectors_NV
 
@@ -108,3 +108,12 @@ class TangentSpace:
     def width(self) -> int:
         """Of the vectors it gives."""
         return int(self.basis_DK.shape[1] * (self.basis_DK.shape[1] + 1) // 2)
+
+
+def _reduced(covariances_NV: np.ndarray, basis_DK: Tensor, floor: float) -> Tensor:
+    """Reduced and shrunk, ``(N, K, K)`` float64; the whole matrices of all cases at once may not fit into memory."""
+    parts = []
+    for start in range(0, len(covariances_NV), _AT_ONCE):
+        part = torch.from_numpy(np.ascontiguousarray(covariances_NV[start : start + _AT_ONCE])).double()
+        parts.append(basis_DK.mT @ matrices(part) @ basis_DK)
+    return shrunk(torch.cat(parts), SHRINKAGE, floor)
