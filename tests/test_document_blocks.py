@@ -26,10 +26,11 @@ from data_shards.format.manifest import read_manifest
 from data_shards.prepare import Preparation
 from data_shards.sources import base as sources_base
 from data_shards.sources.base import source_named
-from data_shards.support.documents import apply_overrides, load, parse
+from data_shards.support.documents import apply_overrides, load, parse, read_mapping
 from finetune.config import EmbedConfig, EvaluateConfig, FinetuneConfig, PredictConfig
 from finetune.readers import read_cases
 from medformer.cli import main, parse_words
+from pretrain.brainfuse.training import GeneratorRun
 from pretrain.config import PretrainConfig
 from pretrain.objectives import base as objectives_base
 from tests.data_shards.sources.adni.export import write_export
@@ -85,7 +86,8 @@ def an_index(arguments: argparse.Namespace, path: Path) -> None:
 
 
 def a_pretraining(arguments: argparse.Namespace, path: Path) -> None:
-    load(PretrainConfig, ROOT / arguments.config, arguments.overrides)
+    trains_generator = "generator" in read_mapping(ROOT / arguments.config)
+    load(GeneratorRun if trains_generator else PretrainConfig, ROOT / arguments.config, arguments.overrides)
 
 
 def a_finetuning(arguments: argparse.Namespace, path: Path) -> None:
