@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from cluster.metrics_file import MetricsFile
 from cluster.ray_runtime import read_attempt
+from cluster.status_lines import Status, wanted
 from data_shards.support.progress import Progress
+from pretrain.checkpoint import CheckpointStore
 
 _INTERVAL_S = 0.5
 _SHOWN = ("loss", "images_per_s", "data_wait")
@@ -35,7 +38,7 @@ class ShownProgress:
             pass  # what stands there already is not shown
         self._step = initial
         self._progress = Progress(None, "steps", "pretraining", initial=self._step)
-        self._begun = False
+        self._begun, self._lines = False, wanted()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="medformer-progress", daemon=True)
 
@@ -77,3 +80,18 @@ class ShownProgress:
             figures = {point.key: point.value for point in points if point.key in _SHOWN}
             self._progress.advance(step - self._step, **figures)
             self._step = step
+            if self._lines:
+                self._write_status(figures)
+
+    def _write_status(self, figures: Mapping[str, float]) -> None:
+        newest = CheckpointStore(self._out / "checkpoints", 1).latest()
+        status = Status(
+            self._step,
+            self._progress.total or 0,
+            attempt=self._attempt or 0,
+            checkpoint=-1 if newest is None else newest.step,
+            elapsed_s=self._progress.elapsed_s,
+            begun_at=self._progress.initial,
+            **figures,
+        )
+        print(status.line(), flush=True)

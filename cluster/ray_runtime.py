@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cluster.errors import ClusterError
 from data_shards.support.files import write_atomic
 
 STOP_FILE = "stop"
@@ -50,7 +51,7 @@ class RayRuntime:
         # Ray's own answer for a worker without GPUs is the first one that torch sees.
         self.device: torch.device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
         self.attempt: int = broadcast_from_rank_zero(_next_attempt(out) if self.rank == 0 else None)
-        self._stop_file = out / STOP_FILE
+        self._out, self._stop_file = out, out / STOP_FILE
         self._asked = self._preempted = False
         self._calls_left = 1
         self._longest_s = 0.0
@@ -84,6 +85,10 @@ class RayRuntime:
         if self.rank == 0 and now - self._last_look_s >= _LOOK_S:
             self._last_look_s = now
             self._asked = self._asked or self._stop_file.exists()
+            newest = read_attempt(self._out)
+            if newest is not None and newest > self.attempt:
+                # A driver that was taken for lost and lives: two starts must not write into one folder.
+                raise ClusterError(f"{self._out}: workers were started again (attempt {newest}); these ones end")
         self._calls_left -= 1
         if self._calls_left <= 0 and not self._preempted:
             self._confer()

@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "what is installed, what works, what is missing",
     "shards": "build and inspect data shards",
     "pretrain": "pretrain a backbone on shards, on a local or a remote Ray cluster",
+    "jobs": "submit pretraining to a Ray cluster over HTTP; list, follow and stop it",
     "models": "list, show, promote and pull models of the registry",
     "finetune": "adapt a model to a few labelled images",
     "predict": "apply a fitted classifier to new images",

@@ -46,7 +46,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.label = label
-        self.done = self._initial = initial
+        self.done = self.initial = initial
         self._silent = silent
         self._brief = brief
         self._stream = stream if stream is not None else sys.stderr
@@ -56,6 +56,11 @@ class Progress:
         self._width = 0
         self._started = self._shown = time.monotonic()
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the job began."""
+        return time.monotonic() - self._started
+
     def __enter__(self) -> Progress:
         self._started = self._shown = time.monotonic()
         return self
@@ -63,7 +68,7 @@ class Progress:
     def begin(self, total: int, done: int) -> None:
         """Start anew: a second pass, or a run that goes on from ``done`` units of an earlier one."""
         self.total = total
-        self.done = self._initial = done
+        self.done = self.initial = done
         self._started = self._shown = time.monotonic()
 
     def advance(self, count: int = 1, /, **figures: float) -> None:
@@ -80,10 +85,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        elapsed_s = time.monotonic() - self._started
+        elapsed_s = self.elapsed_s
         if kind is None and (not self._brief or elapsed_s >= _BRIEF_SECONDS):
             self._show(
-                f"{self.label}: {self.done - self._initial} {self.unit} in {clock(elapsed_s)}{self._rate(elapsed_s)}"
+                f"{self.label}: {self.done - self.initial} {self.unit} in {clock(elapsed_s)}{self._rate(elapsed_s)}"
             )
         if self._terminal and self._width:
             self._stream.write("\n")
@@ -92,14 +97,14 @@ class Progress:
     def _line(self, elapsed_s: float) -> str:
         share = f"/{self.total} {self.unit}" if self.total else f" {self.unit}"
         line = f"{self.label}: {self.done}{share}{self._rate(elapsed_s)}"
-        if self.total and self.done > self._initial:
-            line += f", {clock(elapsed_s / (self.done - self._initial) * max(0, self.total - self.done))} left"
+        if self.total and self.done > self.initial:
+            line += f", {clock(elapsed_s / (self.done - self.initial) * max(0, self.total - self.done))} left"
         return line + "".join(f", {name} {value:.4g}" for name, value in self._figures.items())
 
     def _rate(self, elapsed_s: float) -> str:
         if elapsed_s <= 0:
             return ""
-        rate = (self.done - self._initial) / elapsed_s
+        rate = (self.done - self.initial) / elapsed_s
         return f", {rate:.0f} {self.unit}/s" if rate >= _WHOLE_RATE else f", {rate:.3g} {self.unit}/s"
 
     def _show(self, line: str) -> None:

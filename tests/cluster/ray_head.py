@@ -1,0 +1,94 @@
+"""A real Ray cluster for tests: ``ray start`` in processes of its own, a head with dashboard and further nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from tests.cluster.conftest import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_S = 180
+
+
+class RayHead:
+    """A head and nodes on 127.0.0.1.
+
+    Args:
+        folder: for logs; Ray's own files lie in /tmp, where paths of sockets are short enough.
+        cpus: of the head.
+    """
+
+    def __init__(self, folder: Path, cpus: int = 1) -> None:
+        self.folder, self.cpus = folder, cpus
+        self.port, dashboard = free_port(), free_port()
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+        self._ranges = 0
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._head = ["--head", f"--port={self.port}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
+
+    def start(self) -> RayHead:
+        """Start the head and wait until its dashboard takes jobs."""
+        self.head = self._run("head", [*self._head, f"--num-cpus={self.cpus}"])
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.dashboard}/api/jobs/", timeout=5).close()
+                return self
+            except OSError:
+                assert self.head.poll() is None, (self.folder / "head.log").read_text()
+                time.sleep(0.5)
+        raise AssertionError((self.folder / "head.log").read_text())
+
+    def add_node(self, cpus: int = 1) -> subprocess.Popen[bytes]:
+        """A further raylet, which joins the head."""
+        node = self._run(f"node-{len(self._nodes)}", [f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}"])
+        self._nodes.append(node)
+        return node
+
+    def stop(self) -> None:
+        """End everything."""
+        for process in [*self._nodes, self.head]:
+            end(process)
+
+    def _run(self, name: str, words: list[str]) -> subprocess.Popen[bytes]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Raylets of one machine must not take each other's ports.
+        first = 20000 + 500 * self._ranges
+        self._ranges += 1
+        words += [f"--min-worker-port={first}", f"--max-worker-port={first + 499}"]
+        words += [f"--dashboard-agent-listen-port={free_port()}"]
+        environment = {
+            **os.environ,
+            # As where the environment is activated: jobs are started as `python`.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+            "OMP_NUM_THREADS": "1",
+        }
+        with open(self.folder / f"{name}.log", "wb") as log:
+            return subprocess.Popen(
+                [
+                    str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1",
+                    "--object-store-memory=80000000", "--disable-usage-stats", *words,
+                ],
+                stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a node with all its processes."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
