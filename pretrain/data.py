@@ -15,6 +15,7 @@ from data_shards.support.files import home_folder
 from pretrain.backbone import Medformer
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
 from pretrain.objectives import OBJECTIVES, check_parameters
+from pretrain.objectives.base import requested
 from pretrain.runtime import Runtime
 
 _GIB = 1 << 30
@@ -90,11 +91,15 @@ def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset],
     for dataset, section in zip(datasets, config.data.datasets, strict=True):
         shape = dataset.image_shape
         assert shape is not None, "check_dataset has refused it"
+        views = section.views or config.views
+        try:
+            views.check_data(shape)
+        except ConfigError as error:
+            raise ConfigError(f"{dataset.folder}: {error}") from None
         for name, parameters in config.objectives.items():
             try:
-                OBJECTIVES[name].check_data(
-                    check_parameters(name, parameters), shape, section.views or config.views, backbone
-                )
+                requested(name, parameters).check_views(views, shape)
+                OBJECTIVES[name].check_data(check_parameters(name, parameters), shape, views, backbone)
             except ConfigError as error:
                 raise ConfigError(f"objectives.{name}: {dataset.folder}: {error}") from None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,12 +15,12 @@ from pretrain.backbone import Features, Medformer, StudyImage
 from pretrain.backbone.position import Grid, Spacing
 from pretrain.backbone.visible import Visible, cells_of, padded_grid, patch_grid
 from pretrain.metadata import Metadata
-from pretrain.objectives.draws import derived_keys, uniforms_of
 from pretrain.objectives.requests import SmallViews, kind_of
+from pretrain.views.random import stream, uniforms
 
 T = TypeVar("T")
-_HIDING = 1
-"""The purpose for which keys are derived where patches are hidden; see :func:`derived_keys`."""
+_HIDING = "hiding"
+"""The stream that says which patches are hidden."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +31,14 @@ class View:
         images: normalised, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only.
         metadata: what the network is told of each.
         spacing_mm: see :class:`Views`.
-        keys_B: 64 random bits for each image and view, of which an objective may draw whatever it needs (see
-            :func:`~pretrain.objectives.draws.derived_keys`): the same on any number of ranks.
+        keys_B: 64 random bits for each image and view, int64, of which an objective may draw whatever it needs from
+            streams of names of its own (see :mod:`pretrain.views.random`): the same on any number of ranks.
     """
 
     images: Tensor
     metadata: Metadata
     spacing_mm: Spacing
-    keys_B: np.ndarray
+    keys_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Views:
     metadata: tuple[Metadata, ...]
     rows: tuple[int, ...]
     spacing_mm: tuple[Spacing, ...]
-    keys: tuple[np.ndarray, ...] = ()
+    keys: tuple[Tensor, ...] = ()
     small: Mapping[SmallViews, tuple[View, ...]] = field(default_factory=dict)
     clean: View | None = None
     source: Source | None = None
@@ -115,7 +115,8 @@ class Views:
     @cached_property
     def full(self) -> tuple[View, ...]:
         """The views of the whole size, each by itself."""
-        keys = self.keys or tuple(np.zeros(len(images), dtype=np.uint64) for images in self.images)
+        none = (torch.zeros(len(images), dtype=torch.int64, device=images.device) for images in self.images)
+        keys = self.keys or tuple(none)
         return tuple(View(*view) for view in zip(self.images, self.metadata, self.spacing_mm, keys, strict=True))
 
     @property
@@ -197,15 +198,12 @@ def _embeddings(backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...
 def _partial(backbone: Medformer, view: View, share: float, cells: int) -> Partial:
     stem = backbone.adapter.stem
     size = tuple(view.images.shape[2:])
-    count = int(np.prod(patch_grid(size, stem.stride * cells)))
+    count = math.prod(patch_grid(size, stem.stride * cells))
     if count < 2:
         raise ValueError(f"images of {size} voxels are a single patch of {stem.stride * cells}; none can be hidden")
     hidden = min(max(round(share * count), 1), count - 1)
-    order_BP = np.argsort(uniforms_of(derived_keys(view.keys_B, _HIDING), count), axis=1)
-    device = view.images.device
-    hidden_BP, seen_BP = (
-        torch.from_numpy(np.sort(part, axis=1)).to(device) for part in (order_BP[:, :hidden], order_BP[:, hidden:])
-    )
+    order_BP = uniforms(stream(view.keys_B, _HIDING), count).argsort(dim=1, stable=True)
+    hidden_BP, seen_BP = (part.sort(dim=1).values for part in (order_BP[:, :hidden], order_BP[:, hidden:]))
     study = StudyImage(view.images, view.metadata.modality_B, view.spacing_mm)
     encoded = backbone.encode([study], view.metadata, visible=Visible(seen_BP, cells))
     grid = padded_grid(size, stem.stride, stem.offset, cells)

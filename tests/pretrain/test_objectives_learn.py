@@ -18,7 +18,7 @@ from tests.pretrain.objective_views import batch_of, document_of
 
 COUNT, STEPS, RATE = 32, 100, 2e-3
 NETWORK = {"embed_dim": 32, "depth": 1, "num_heads": 2, "latents": 8, "latents_per_entry": 1}
-VIEWS = {"rotation_deg": 0.0, "crop_scale_min": 0.6, "flip_horizontal": 0.0}
+VIEWS = {"rotation": None, "crop": {"scale": [0.6, 1.0]}, "flip": None}
 
 
 @pytest.fixture(autouse=True)
