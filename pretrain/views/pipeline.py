@@ -82,10 +82,10 @@ class Pipeline:
         images = coarsen(images, self.config.coarser[view])
         if not changes:
             return images
-        images = images.add(1).mul_(0.5)
+        images = images.add_(1).mul_(0.5)
         for change in changes:
             images = change(images, draws[change.name])
-        return images.clamp(0, 1).mul_(2).sub_(1)
+        return images.clamp_(0, 1).mul_(2).sub_(1)
 
     def _transforms(self, shape: tuple[int, ...]) -> list[Transform]:
         if shape not in self._acting:

@@ -77,7 +77,8 @@ def streams(keys_B: Tensor, words_S: Tensor) -> Tensor:
 
 def uniforms(keys: Tensor, count: int) -> Tensor:
     """``count`` numbers in [0, 1) for each key, ``..., count`` float64 with 53 random bits."""
-    return _shifted(_words(keys, count), 11).to(torch.float64) * 2.0**-53
+    words = _words(keys, count)
+    return _shifted(words, 11, words).to(torch.float64) * 2.0**-53
 
 
 def normals(keys_B: Tensor, count: int) -> Tensor:
@@ -88,12 +89,14 @@ def normals(keys_B: Tensor, count: int) -> Tensor:
     """
     pairs = (count + 1) // 2
     found = torch.empty(len(keys_B), 2 * pairs, device=keys_B.device, dtype=torch.float32)
-    rows = max(1, _BLOCK // max(pairs, 1)) if keys_B.device.type == "cpu" else max(1, len(keys_B))
+    rows = max(1, _BLOCK // max(pairs, 1) if keys_B.device.type == "cpu" else len(keys_B))
     for start in range(0, len(keys_B), rows):
         words = _words(keys_B[start : start + rows], pairs)
         angle = words.to(torch.int32).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
         # From 2^-25 to 1, so that the logarithm is finite.
-        radius = (words >> 40).to(torch.float32).add_(0.5).mul_(2.0**-24).add_(0.5).log_().mul_(-2).sqrt_()
+        radius = (
+            words.bitwise_right_shift_(40).to(torch.float32).add_(0.5).mul_(2.0**-24).add_(0.5).log_().mul_(-2).sqrt_()
+        )
         place = found[start : start + rows]
         torch.mul(radius, angle.cos(), out=place[:, :pairs])
         torch.mul(radius, angle.sin_(), out=place[:, pairs:])
@@ -103,22 +106,22 @@ def normals(keys_B: Tensor, count: int) -> Tensor:
 def _words(keys: Tensor, count: int) -> Tensor:
     """``count`` words of 64 random bits for each key, ``..., count``."""
     counters = torch.arange(1, count + 1, device=keys.device) * _signed(_GOLDEN)
-    return _mix(keys[..., None] ^ _mix(counters))
+    return _mix(keys[..., None] ^ counters)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = _folded(x, 30).mul_(_signed(_M1))
-    x = _folded(x, 27).mul_(_signed(_M2))
-    return _folded(x, 31)
+    """The finaliser of SplitMix64, in two pieces of memory."""
+    x, spare = x.clone(), torch.empty_like(x)
+    for places, factor in ((30, _M1), (27, _M2), (31, None)):
+        x ^= _shifted(x, places, spare)
+        if factor is not None:
+            x *= _signed(factor)
+    return x
 
 
-def _folded(x: Tensor, places: int) -> Tensor:
-    return _shifted(x, places).bitwise_xor_(x)
-
-
-def _shifted(x: Tensor, places: int) -> Tensor:
-    """Shifted to the right with zeros from the left; torch repeats the sign."""
-    return (x >> places).bitwise_and_((1 << (64 - places)) - 1)
+def _shifted(x: Tensor, places: int, found: Tensor) -> Tensor:
+    """Shifted to the right with zeros from the left, into ``found``; torch repeats the sign."""
+    return torch.bitwise_right_shift(x, places, out=found).bitwise_and_((1 << (64 - places)) - 1)
 
 
 def _signed(word: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,8 +30,8 @@ def frame_of(images: Tensor, spacing_mm_BA: Tensor | None) -> Frame:
     return Frame(size, extent_BA)
 
 
-def sampling_grid(maps: Tensor, size: tuple[int, ...], displacement: Tensor | None = None) -> Tensor:
-    """Where each pixel of a view lies in the image, ``B, H, W, 2`` or ``B, D, H, W, 3`` float32: x, y and z.
+def sampling_grid(maps: Tensor, size: tuple[int, ...], displacement: Tensor | None = None) -> list[Tensor]:
+    """Where each pixel of a view lies in the image: x, y and z, each ``B, H, W`` or ``B, D, H, W`` float32.
 
     Args:
         maps: ``B, A, A + 1``.
@@ -42,16 +44,16 @@ def sampling_grid(maps: Tensor, size: tuple[int, ...], displacement: Tensor | No
         at = (2 * torch.arange(length, device=maps.device) + 1) / length - 1
         at = at.view(-1, *[1] * axis)
         places.append(at if displacement is None else displacement[:, axis] + at)
-    grid = torch.empty(len(maps), *size, axes, device=maps.device)
-    for axis, row in enumerate(maps.unbind(1)):
+    grid = []
+    for row in maps.unbind(1):
         *factors, total = (value.view(-1, *[1] * axes) for value in row.unbind(1))
-        for factor, place in reversed(list(zip(factors[1:], places[1:], strict=True))):  # the smaller sums first
+        for factor, place in reversed(list(zip(factors, places, strict=True))):  # the smaller sums first
             total = total + factor * place
-        grid[..., axis] = total + factors[0] * places[0]
+        grid.append(total)
     return grid
 
 
-def sample(images: Tensor, grid: Tensor, padding: str) -> Tensor:
+def sample(images: Tensor, grid: Sequence[Tensor], padding: str) -> Tensor:
     """Bilinear or trilinear samples of each image.
 
     Args:
@@ -59,14 +61,38 @@ def sample(images: Tensor, grid: Tensor, padding: str) -> Tensor:
         grid: see :func:`sampling_grid`.
         padding: ``border`` repeats the edge, ``reflection`` mirrors.
     """
-    if padding == "reflection" and images.ndim == 5:
-        # As torch does it, which takes as long as all the rest where volumes are sampled on a CPU.
-        grid, padding = mirrored(grid), "border"
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    if images.ndim == 5 and images.device.type == "cpu":
+        return _trilinear(images, grid, padding)
+    coordinates = torch.stack(list(grid), dim=-1)
+    return F.grid_sample(images, coordinates, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
-def mirrored(coordinates: Tensor) -> Tensor:
-    """Coordinates beyond -1 and 1 brought back as mirrors at both do it; those between stay the same to the bit."""
-    # Mirrors at both ends repeat every 4; between -2 and 2 what lies beyond 1 is 2 - x.
-    near = coordinates - 4 * (coordinates / 4).round_()
-    return near.clamp(-1, 1).mul_(2).sub_(near)
+def _trilinear(volumes_BCDHW: Tensor, grid: Sequence[Tensor], padding: str) -> Tensor:
+    """Trilinear samples of volumes on a CPU, where torch has vector instructions for planes alone.
+
+    Slices under each other are one high plane. It is sampled in the slice before each place and in the one behind it, and
+    between both values it is linear. In half the time of grid_sample; the places are rounded as those of so high a plane
+    are, to ``3e-8 * depth * height`` pixels: 1e-4 at 64^3, 2e-3 at 256^3, less than a level of 8 bits.
+    """
+    depth, height, width = volumes_BCDHW.shape[2:]
+    x, y, z = grid
+    below = _places(z, depth, padding).sub_(0.5)
+    first = below.floor().clamp_(max=max(depth - 2, 0))
+    share = below.sub_(first)
+    rows = _places(y, height, padding).add_(first, alpha=height).mul_(2 / (depth * height)).sub_(1)
+    plane = (len(volumes_BCDHW), depth * height, width)
+    coordinates = torch.empty(*plane, 2)
+    coordinates[..., 0], coordinates[..., 1] = x.reshape(plane), rows.view(plane)
+    high = volumes_BCDHW.flatten(2, 3)
+    before = F.grid_sample(high, coordinates, mode="bilinear", padding_mode=padding, align_corners=False)
+    coordinates[..., 1] += 2 / depth
+    behind = F.grid_sample(high, coordinates, mode="bilinear", padding_mode=padding, align_corners=False)
+    return before.lerp_(behind, share.view(plane)[:, None]).view_as(volumes_BCDHW)
+
+
+def _places(at: Tensor, length: int, padding: str) -> Tensor:
+    """Pixels from the outer edge; no nearer to it than the centres of the outermost ones."""
+    at = at + 1
+    if padding == "reflection":  # Mirrors at 0 and 2 repeat every 4.
+        at.sub_(at.mul(0.25).round_(), alpha=4).abs_()
+    return at.mul_(length / 2).clamp_(0.5, length - 0.5)

@@ -74,7 +74,7 @@ def test_numbers_are_those_of_the_chain_written_in_numpy(address: tuple[int, int
     found = stream(found, "crop")
     assert np.array_equal(found.numpy().view(np.uint64), key)
 
-    bits = splitmix(key[:, None] ^ splitmix(words(np.arange(1, 8)) * GOLDEN))
+    bits = splitmix(key[:, None] ^ (words(np.arange(1, 8)) * GOLDEN))
     assert np.array_equal(uniforms(found, 7).numpy(), (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
     # Box and Muller in double precision, of the same bits.

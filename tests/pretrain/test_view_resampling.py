@@ -83,7 +83,7 @@ def test_one_composed_resampling_is_nearer_to_the_truth_than_a_chain(
     (displacement,) = (each.displacement(draws[each.name], frame) for each in acting if isinstance(each, Warp))
 
     grid = sampling_grid(composed(maps), size, displacement)
-    truth = waves(list(grid.unbind(-1)))[:, None]
+    truth = waves(grid)[:, None]
     once = sample(image, grid, "border")
     chain = image
     for each in maps:
@@ -106,7 +106,7 @@ def test_one_composed_resampling_is_nearer_to_the_truth_than_a_chain(
     errors = [float((found - truth)[inside].square().mean().sqrt()) for found in (once, chain)]
     with capsys.disabled():
         print(f"\nroot mean square error at {size}: once {errors[0]:.4f}, six times {errors[1]:.4f}")
-    assert errors[0] < 0.5 * errors[1]
+    assert errors[0] < errors[1] / 3
 
 
 def test_moves_of_the_view_are_those_of_the_truth_whatever_is_combined() -> None:

@@ -136,7 +136,10 @@ class Change(Transform):
     """A transform of the values of images that have been resampled."""
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """The changed images. Values may leave [0, 1]: one that needs the range clamps, and so does the end."""
+        """The changed images; those that are given may be overwritten.
+
+        Values may leave [0, 1]: one that needs the range clamps, and so does the end.
+        """
         raise NotImplementedError
 
 

@@ -49,4 +49,4 @@ class BiasField(Change):
         side = control_points(intervals)
         points = 2 * uniforms(draws.keys_B, side**axes).view(-1, 1, *[side] * axes) - 1
         most_B = torch.where(draws.u_BK[:, 0] < self.config.probability, self.config.strength, 0.0)
-        return images * smooth_field(points * column(most_B, points), tuple(images.shape[2:]), intervals).exp_()
+        return images.mul_(smooth_field(points * column(most_B, points), tuple(images.shape[2:]), intervals).exp_())

@@ -38,4 +38,5 @@ class Brightness(Change):
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """``x + shift``."""
         shift_B = (2 * draws.u_BK[:, 1] - 1) * self.config.strength
-        return images + column(torch.where(draws.u_BK[:, 0] < self.config.probability, shift_B, 0.0), images)
+        shift_B = torch.where(draws.u_BK[:, 0] < self.config.probability, shift_B, 0.0)
+        return images.add_(column(shift_B, images))

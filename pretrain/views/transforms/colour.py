@@ -54,7 +54,7 @@ class Colour(Change):
             return images
         gains_B3 = torch.where(chosen_B[:, None], 1 + (2 * u_BK[:, 1:4] - 1) * self.config.strength, 1.0)
         gains_BC = torch.cat([gains_B3] * -(-channels // 3), dim=1)[:, :channels]
-        return images * gains_BC.to(images.dtype).view(*gains_BC.shape, *[1] * (images.ndim - 2))
+        return images.mul_(gains_BC.to(images.dtype).view(*gains_BC.shape, *[1] * (images.ndim - 2)))
 
 
 def turned_hue(images: Tensor, angle_B: Tensor) -> Tensor:

@@ -40,4 +40,4 @@ class Contrast(Change):
         factor_B = 1 + (2 * draws.u_BK[:, 1] - 1) * self.config.strength
         factor_B = torch.where(draws.u_BK[:, 0] < self.config.probability, factor_B, 1.0)
         offset_B = (1 - factor_B) * image_means(images)
-        return images.mul(column(factor_B, images)).add_(column(offset_B, images))
+        return images.mul_(column(factor_B, images)).add_(column(offset_B, images))

@@ -41,4 +41,4 @@ class Gamma(Change):
         gamma_B = ((2 * draws.u_BK[:, 1] - 1) * math.log1p(self.config.strength)).exp()
         gamma_B = torch.where(draws.u_BK[:, 0] < self.config.probability, gamma_B, 1.0)
         # Not pow: where torch cuts a batch for its threads, the last numbers of a piece are rounded in another way.
-        return images.clamp(0, 1).log_().mul_(column(gamma_B, images)).exp_()
+        return images.clamp_(0, 1).log_().mul_(column(gamma_B, images)).exp_()

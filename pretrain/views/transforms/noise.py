@@ -43,4 +43,4 @@ class Noise(Change):
         strength_B = draws.u_BK[:, 1] * self.config.strength
         strength_B = torch.where(draws.u_BK[:, 0] < self.config.probability, strength_B, 0.0)
         noise = normals(draws.keys_B, math.prod(images.shape[1:])).view_as(images)
-        return noise.mul_(column(strength_B, images)).add_(images)
+        return images.addcmul_(noise, column(strength_B, images))

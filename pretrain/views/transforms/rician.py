@@ -47,5 +47,5 @@ class Rician(Change):
         strength_B = torch.where(draws.u_BK[:, 0] < self.config.probability, strength_B, 0.0)
         count = math.prod(images.shape[1:])
         noise = normals(draws.keys_B, 2 * count).view(len(images), 2, *images.shape[1:])
-        real, imaginary = (noise * column(strength_B, noise)).unbind(1)
-        return (images.clamp(min=0) + real).square_().add_(imaginary.square()).sqrt_()
+        real, imaginary = noise.mul_(column(strength_B, noise)).unbind(1)
+        return real.add_(images.clamp_(min=0)).square_().add_(imaginary.square_()).sqrt_()

@@ -37,6 +37,6 @@ class Solarise(Change):
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """The threshold of images that are not chosen is out of reach."""
-        images = images.clamp(0, 1)
+        images = images.clamp_(0, 1)
         threshold_B = torch.where(draws.u_BK[:, 0] < self.config.probability, self.config.threshold, 2.0)
         return torch.where(images >= column(threshold_B, images), 1 - images, images)

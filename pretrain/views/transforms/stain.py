@@ -70,7 +70,7 @@ class Stain(Change):
 
 
 def restained(images: Tensor, alpha_B3: Tensor, beta_B3: Tensor) -> Tensor:
-    """Images with other amounts of the three stains.
+    """Images, which are overwritten, with other amounts of the three stains.
 
     Args:
         images: ``B,3,...`` in [0, 1]; darker than 1/255 counts as that.
@@ -78,7 +78,7 @@ def restained(images: Tensor, alpha_B3: Tensor, beta_B3: Tensor) -> Tensor:
         beta_B3: term added to it, in units of optical density.
     """
     apart = unmixing()
-    logs = images.clamp(_DARKEST, 1).log_().unbind(1)
+    logs = images.clamp_(_DARKEST, 1).log_().unbind(1)
     changed = []
     for colour in range(3):
         # The logarithms of a colour are those of all three by a matrix for each image: apart, times alpha, and mixed.
