@@ -1,7 +1,7 @@
 """Augmentation of volumes by kornia or MONAI; run by an interpreter that has them.
 
-``python augmentations.py LIBRARY ROWS SIDE`` makes volumes, and for each line that it reads augments them once and prints the
-seconds of the processor that it took.
+``python augmentations.py LIBRARY ROWS SIDE`` makes volumes, and for each line that it reads augments them once and
+prints the seconds of the processor that it took.
 """
 
 import math

@@ -70,9 +70,9 @@ def sample(images: Tensor, grid: Sequence[Tensor], padding: str) -> Tensor:
 def _trilinear(volumes_BCDHW: Tensor, grid: Sequence[Tensor], padding: str) -> Tensor:
     """Trilinear samples of volumes on a CPU, where torch has vector instructions for planes alone.
 
-    Slices under each other are one high plane. It is sampled in the slice before each place and in the one behind it, and
-    between both values it is linear. In half the time of grid_sample; the places are rounded as those of so high a plane
-    are, to ``3e-8 * depth * height`` pixels: 1e-4 at 64^3, 2e-3 at 256^3, less than a level of 8 bits.
+    Slices under each other are one high plane. It is sampled in the slice before each place and in the one behind it,
+    and between both values it is linear. That takes half the time of grid_sample. Places are rounded as those of so
+    high a plane are, to ``3e-8 * depth * height`` pixels: 1e-4 at 64^3, 2e-3 at 256^3, less than a level of 8 bits.
     """
     depth, height, width = volumes_BCDHW.shape[2:]
     x, y, z = grid
