@@ -17,6 +17,7 @@ from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
 from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.objectives.base import requested
 from pretrain.runtime import Runtime
+from pretrain.views.policy import Ruled, under_policy
 
 _GIB = 1 << 30
 
@@ -82,16 +83,33 @@ def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: i
         )
 
 
+def views_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Ruled]:
+    """The augmentation of every dataset, as its policy allows it.
+
+    Raises:
+        ConfigError: the document asks for what a policy forbids; the dataset is named.
+    """
+    found = []
+    for dataset, section in zip(datasets, config.data.datasets, strict=True):
+        words = dataset.manifest.vocabulary
+        shape = dataset.image_shape
+        assert shape is not None, "check_dataset has refused it"
+        try:
+            found.append(under_policy(section.views or config.views, words["organ"], words["modality"], shape))
+        except ConfigError as error:
+            raise ConfigError(f"{dataset.folder}: {error}") from None
+    return found
+
+
 def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset], backbone: Medformer) -> None:
     """See that every objective can be trained on every dataset.
 
     Raises:
         ConfigError: one cannot; objective and dataset are named.
     """
-    for dataset, section in zip(datasets, config.data.datasets, strict=True):
-        shape = dataset.image_shape
+    for dataset, ruled in zip(datasets, views_of(config, datasets), strict=True):
+        shape, views = dataset.image_shape, ruled.views
         assert shape is not None, "check_dataset has refused it"
-        views = section.views or config.views
         try:
             views.check_data(shape)
         except ConfigError as error:

@@ -23,7 +23,7 @@ from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
-from pretrain.data import check_objectives, open_datasets, open_stream
+from pretrain.data import check_objectives, open_datasets, open_stream, views_of
 from pretrain.health import HealthMonitor, embedding_spread, watched_embeddings
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
@@ -83,7 +83,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     if checkpoint is not None:
         step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
     _on_rank_zero(runtime, lambda: _prepare_output(config, store))
-    make_views = ViewFactory(config, runtime.device)
+    make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
     progress = Progress(total_steps, "steps", "pretrain", initial=step, silent=runtime.rank != 0)

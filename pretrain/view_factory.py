@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,12 +37,16 @@ class ViewFactory:
     Args:
         config: seed, augmentation, objectives and metadata dropout are taken from it.
         device: where views are computed.
+        views: augmentation of every dataset; that of the document when left out.
     """
 
-    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: PretrainConfig, device: torch.device, views: Sequence[ViewConfig] | None = None
+    ) -> None:
+        views = [dataset.views or config.views for dataset in config.data.datasets] if views is None else views
         self._seed = config.seed
         self._plan = ViewPlan.of(requested(name, each) for name, each in config.objectives.items())
-        self._pipelines = [_Pipelines.of(dataset.views or config.views, self._plan) for dataset in config.data.datasets]
+        self._pipelines = [_Pipelines.of(each, self._plan) for each in views]
         self._dropout = config.model.metadata_dropout
         self._device = device
 

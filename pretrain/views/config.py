@@ -31,12 +31,14 @@ class ViewConfig(Document):
         slices: whether the first and the second view of a volume is one slice of it, a plane, from the middle half of
             its depth (after rotation, tilt and crop). With one of each, a network that is given volumes alone is asked
             to read planes too.
+        policy: what is allowed for images of an organ and a modality, see :mod:`pretrain.views.policy`; None asks none.
     """
 
     transforms: dict[str, TransformConfig | None] = Field(default_factory=dict, validate_default=True)
     padding: Literal["border", "reflection"] = "reflection"
     coarser: tuple[Factor, Factor] = (1.0, 1.0)
     slices: tuple[bool, bool] = (False, False)
+    policy: Literal["medical"] | None = "medical"
 
     @classmethod
     def key_types(cls) -> dict[str, Any]:
@@ -65,7 +67,7 @@ class ViewConfig(Document):
             name: None if each is None else each.model_dump(mode=info.mode) for name, each in self.transforms.items()
         }
         both = [list(pair) if info.mode == "json" else pair for pair in (self.coarser, self.slices)]
-        return {**named, "padding": self.padding, "coarser": both[0], "slices": both[1]}
+        return {**named, "padding": self.padding, "coarser": both[0], "slices": both[1], "policy": self.policy}
 
     def of(self, config: type[C]) -> C | None:
         """Parameters of the transform whose ``Config`` it is; None where it is switched off."""
