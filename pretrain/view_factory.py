@@ -40,9 +40,7 @@ class ViewFactory:
         views: augmentation of every dataset; that of the document when left out.
     """
 
-    def __init__(
-        self, config: PretrainConfig, device: torch.device, views: Sequence[ViewConfig] | None = None
-    ) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device, views: Sequence[ViewConfig] | None = None) -> None:
         views = [dataset.views or config.views for dataset in config.data.datasets] if views is None else views
         self._seed = config.seed
         self._plan = ViewPlan.of(requested(name, each) for name, each in config.objectives.items())

@@ -1,4 +1,4 @@
-"""What augmentation may do to images of an organ and a modality, as data with its reasons: ``policies/medical.yaml``."""
+"""What augmentation may do to images of an organ and a modality, and why: data of ``policies/medical.yaml``."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ _REFUSED: Any = object()
 
 
 def _lowered(given: TransformConfig, default: TransformConfig | None, rule: Rule) -> Any:
-    """The parameters themselves where the rule allows them, None or other ones where they are defaults, or a refusal."""
+    """The parameters where the rule allows them, None or other ones where they are defaults, else a refusal."""
     if rule.never:
         return None if given == default else _REFUSED
     above = {name: most for name, most in rule.most.items() if getattr(given, name) > most}
