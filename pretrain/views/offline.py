@@ -54,7 +54,7 @@ class Augmented(Source):
         if MASK in train.entry.images:
             raise ConfigError(f"{folder}: the studies have masks, which copies would no longer fit")
         shape = train.image_shape
-        if shape is None or train.layout.dtype != "uint8":
+        if shape is None or np.dtype(train.layout.dtype) != np.uint8:
             raise ConfigError(f"{folder}: expected 8-bit images of one size; `medformer shards build` prepares them")
         if any(each > 1 for each in views.coarser) or any(views.slices):
             raise ConfigError("coarser and slices make pairs of views of different kinds: they are for pretraining")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -12,10 +12,18 @@ import yaml
 from pydantic import Field, model_validator
 
 from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError
+from data_shards.support.errors import ConfigError, DataError
 from data_shards.vocabulary import Modality, Organ, word
 from pretrain.views.config import ViewConfig
 from pretrain.views.transforms import TRANSFORMS, TransformConfig
+
+
+def _known(enumeration: type[Modality] | type[Organ], names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            word(enumeration, name)
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
 
 class Rule(Document):
@@ -45,8 +53,7 @@ class Rule(Document):
             for parameter in self.most:
                 if parameter not in TRANSFORMS[name].Config.model_fields:
                     raise ValueError(f"transform {name} has no parameter {parameter!r}")
-        for name in self.modalities:
-            word(Modality, name)
+        _known(Modality, self.modalities)
         return self
 
     def in_words(self, transform: str) -> str:
@@ -64,10 +71,8 @@ class Policy(Document):
 
     @model_validator(mode="after")
     def _in_vocabulary(self) -> Policy:
-        for name in self.modality:
-            word(Modality, name)
-        for name in self.organ:
-            word(Organ, name)
+        _known(Modality, self.modality)
+        _known(Organ, self.organ)
         return self
 
     def rules(self, organs: Collection[str], modalities: Collection[str]) -> Iterator[tuple[str, Rule]]:
