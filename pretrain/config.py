@@ -21,8 +21,8 @@ _OWNED_BY_US = {
     "optimizer": "optimizer",
     "scheduler": "schedule",
     "train_batch_size": "data.batch_size",
-    "train_micro_batch_size_per_gpu": "data.batch_size",
-    "gradient_accumulation_steps": "data.batch_size",
+    "train_micro_batch_size_per_gpu": "data.micro_batch_size",
+    "gradient_accumulation_steps": "data.micro_batch_size",
     "gradient_clipping": "optimizer.clip_norm",
 }
 
@@ -73,6 +73,8 @@ class DataConfig(Document):
     Attributes:
         datasets: the mixture; only the ``train`` split is read.
         batch_size: images in the global batch, over all workers.
+        micro_batch_size: images of a worker whose views go through the network at once; the gradient is that of the
+            whole batch. None for all of them.
         temperature: instead of weights: the share of a dataset is its size to the power 1/temperature; 1 is in
             proportion to size, a large number makes all equal.
         locality: None shuffles each dataset as a whole, for shards that lie on the node; lanes and window make each
@@ -82,6 +84,7 @@ class DataConfig(Document):
 
     datasets: Annotated[list[DatasetConfig], Field(min_length=1)]
     batch_size: Count = 256
+    micro_batch_size: Count | None = None
     temperature: Annotated[float, Field(ge=1)] | None = None
     locality: Locality | None = None
     reading: ReadingConfig = ReadingConfig()
@@ -272,7 +275,15 @@ class PretrainConfig(Document):
         return deepspeed
 
 
-PLACE_KEYS = ("out", "cluster", "log_every_steps", "checkpoint", "data.reading", "data.datasets.path")
+PLACE_KEYS = (
+    "out",
+    "cluster",
+    "log_every_steps",
+    "checkpoint",
+    "data.reading",
+    "data.datasets.path",
+    "data.micro_batch_size",
+)
 """Keys that may differ between a run and its resumption: they do not change what is learned."""
 
 

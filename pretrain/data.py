@@ -15,6 +15,7 @@ from data_shards.support.files import home_folder
 from pretrain.backbone import Medformer
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
 from pretrain.objectives import OBJECTIVES, check_parameters
+from pretrain.objectives.chunks import check_rows_apart
 from pretrain.runtime import Runtime
 
 _GIB = 1 << 30
@@ -26,7 +27,7 @@ def open_datasets(config: DataConfig) -> list[ShardedDataset]:
     Raises:
         DataError: a folder, split or image is not there.
     """
-    cache = _cache(config.reading)
+    cache = node_cache(config.reading)
     return [ShardedDataset(each.path, "train", image=each.image, cache=cache) for each in config.datasets]
 
 
@@ -85,8 +86,10 @@ def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset],
     """See that every objective can be trained on every dataset.
 
     Raises:
-        ConfigError: one cannot; objective and dataset are named.
+        ConfigError: one cannot; objective and dataset are named. Or the network cannot be trained in micro-batches.
     """
+    if config.data.micro_batch_size is not None:
+        check_rows_apart(backbone)
     for dataset, section in zip(datasets, config.data.datasets, strict=True):
         shape = dataset.image_shape
         assert shape is not None, "check_dataset has refused it"
@@ -106,6 +109,13 @@ def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float
     return weights or None
 
 
-def _cache(reading: ReadingConfig) -> Cache:
+def at_once(config: PretrainConfig, world_size: int) -> int:
+    """How many images a worker puts through the network at once."""
+    rows = -(-config.data.batch_size // world_size)
+    return min(rows, config.data.micro_batch_size or rows)
+
+
+def node_cache(reading: ReadingConfig) -> Cache:
+    """Where remote shards are kept."""
     folder = reading.cache if reading.cache is not None else home_folder() / "cache"
     return Cache(folder, int(reading.cache_gib * _GIB))

@@ -42,6 +42,7 @@ class ViewFactory:
         self._views = [dataset.views or config.views for dataset in config.data.datasets]
         self._dropout = config.model.metadata_dropout
         self._device = device
+        self._micro_batch = config.data.micro_batch_size
         self._plan = ViewPlan.of(requested(name, each) for name, each in config.objectives.items())
 
     def __call__(self, batch: Batch) -> Views:
@@ -66,6 +67,7 @@ class ViewFactory:
             small=small,
             clean=self._view(batch, images, _clean(config), 0, 0) if plan.clean else None,
             source=self._source(batch, images),
+            micro_batch=self._micro_batch,
         )
 
     def _view(self, batch: Batch, images: Tensor, config: ViewConfig, number: int, like: int) -> View:
