@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from data_shards.order.lanes import Locality
 from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
+from pretrain.probes.config import ProbesConfig
 from pretrain.views.config import ViewConfig
 
 Count = Annotated[int, Field(gt=0)]
@@ -239,6 +240,7 @@ class PretrainConfig(Document):
         deepspeed: passed to DeepSpeed untouched.
         checkpoint: when checkpoints are written.
         health: when a run is stopped.
+        probes: labelled images on which the embeddings are probed meanwhile.
         log_every_steps: optimizer steps between two log lines.
         cluster: where the run takes place.
     """
@@ -255,6 +257,7 @@ class PretrainConfig(Document):
     deepspeed: dict[str, Any] = {}
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
+    probes: ProbesConfig = ProbesConfig()
     log_every_steps: Count = 10
     cluster: ClusterConfig = ClusterConfig()
 
@@ -280,6 +283,7 @@ PLACE_KEYS = (
     "cluster",
     "log_every_steps",
     "checkpoint",
+    "probes",
     "data.reading",
     "data.datasets.path",
     "data.micro_batch_size",

@@ -42,6 +42,7 @@ from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives import OBJECTIVES
+from pretrain.probes.config import ProbedConfig, ProbesConfig
 from pretrain.view_factory import ViewFactory
 from pretrain.views.config import ViewConfig
 from tests.documents import DOCUMENTS, ROOT, blocks, command_lines, name_of, without_code
@@ -66,6 +67,8 @@ SECTIONS: dict[str, type[Document]] = {
     "schedule.": pretrain_config.ScheduleConfig,
     "checkpoint.": pretrain_config.CheckpointConfig,
     "health.": pretrain_config.HealthConfig,
+    "probes.": ProbesConfig,
+    "probes.datasets.": ProbedConfig,
     "cluster.": pretrain_config.ClusterConfig,
 }
 
