@@ -68,6 +68,18 @@ class ReadingConfig(Document):
     cache_gib: Annotated[float, Field(gt=0)] = 100.0
 
 
+class StageConfig(Document):
+    """A part of a curriculum.
+
+    Attributes:
+        until: fraction of the run at which it ends.
+        weights: share of the steps of each dataset, in their order; 0 leaves one out.
+    """
+
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+
+
 class DataConfig(Document):
     """What is read.
 
@@ -78,6 +90,7 @@ class DataConfig(Document):
             whole batch. None for all of them.
         temperature: instead of weights: the share of a dataset is its size to the power 1/temperature; 1 is in
             proportion to size, a large number makes all equal.
+        curriculum: instead of weights: stages of the run, each with weights of its own.
         locality: None shuffles each dataset as a whole, for shards that lie on the node; lanes and window make each
             node read only its part of the shards in an epoch.
         reading: threads, read-ahead and cache.
@@ -87,6 +100,7 @@ class DataConfig(Document):
     batch_size: Count = 256
     micro_batch_size: Count | None = None
     temperature: Annotated[float, Field(ge=1)] | None = None
+    curriculum: list[StageConfig] | None = None
     locality: Locality | None = None
     reading: ReadingConfig = ReadingConfig()
 
@@ -101,6 +115,27 @@ class DataConfig(Document):
     def _weights_or_temperature(self) -> DataConfig:
         if self.temperature is not None and self.datasets[0].weight is not None:
             raise ValueError("give weights or a temperature, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_follow_one_another(self) -> DataConfig:
+        stages = self.curriculum
+        if stages is None:
+            return self
+        if self.temperature is not None or self.datasets[0].weight is not None:
+            raise ValueError("give a curriculum, or weights or a temperature of the datasets, not both")
+        ends = [stage.until for stage in stages]
+        if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
+            raise ValueError(f"curriculum: stages end at {ends}; expected rising fractions of the run, the last one 1")
+        for number, stage in enumerate(stages, start=1):
+            if len(stage.weights) != len(self.datasets) or not any(stage.weights):
+                raise ValueError(
+                    f"curriculum: stage {number} has weights {stage.weights}; expected one for each of "
+                    f"{len(self.datasets)} datasets, and one above 0"
+                )
+        for place, dataset in enumerate(self.datasets):
+            if not any(stage.weights[place] for stage in stages):
+                raise ValueError(f"curriculum: {dataset.path} has weight 0 in every stage; leave it out")
         return self
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_shards.order.mixture import Mixture, Stage
 from data_shards.order.plan import temperature_weights
 from data_shards.reading.reader import ShardedDataset
 from data_shards.storage import Cache
@@ -49,6 +50,7 @@ def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runt
         world_size=runtime.world_size,
         weights=_weights(data, datasets),
         locality=data.locality,
+        stages=stages_of(config, datasets),
         readers=reading.readers,
         reader_kind=reading.kind,
         prefetch=reading.prefetch,
@@ -100,6 +102,33 @@ def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset],
                 )
             except ConfigError as error:
                 raise ConfigError(f"objectives.{name}: {dataset.folder}: {error}") from None
+
+
+def stages_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Stage] | None:
+    """The curriculum in steps; None without one.
+
+    Raises:
+        ConfigError: a stage is shorter than a step, or a weight too small for a batch.
+    """
+    if config.data.curriculum is None:
+        return None
+    turns = [-(-len(dataset) // config.data.batch_size) for dataset in datasets]
+    total = run_steps(config, sum(turns))
+    stages, first = [], 0
+    for number, stage in enumerate(config.data.curriculum, start=1):
+        last = round(stage.until * total)
+        if last <= first:
+            raise ConfigError(f"data.curriculum: stage {number} has none of the {total} steps of the run")
+        stages.append(Stage(first, tuple(stage.weights)))
+        first = last
+    Mixture([dataset.card.name for dataset in datasets], turns, config.seed, stages)
+    return stages
+
+
+def run_steps(config: PretrainConfig, batches_per_epoch: int) -> int:
+    """Optimizer steps of the whole run."""
+    total = config.schedule.epochs * batches_per_epoch
+    return min(total, config.schedule.max_steps or total)
 
 
 def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float] | None:

@@ -23,7 +23,7 @@ from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
-from pretrain.data import at_once, check_objectives, node_cache, open_datasets, open_stream
+from pretrain.data import at_once, check_objectives, node_cache, open_datasets, open_stream, run_steps
 from pretrain.health import HealthMonitor, embedding_spread, watched_embeddings
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
@@ -71,8 +71,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     stream = open_stream(config, datasets, runtime)
     check_objectives(config, datasets, module.backbone)
     probes = open_probes(config.probes, node_cache(config.data.reading))
-    total_steps = config.schedule.epochs * stream.batches_per_epoch
-    total_steps = min(total_steps, config.schedule.max_steps or total_steps)
+    total_steps = run_steps(config, stream.batches_per_epoch)
     engine, optimizer = initialise(module, config, runtime)
     schedule = create_schedule(optimizer, config.schedule, total_steps)
     torch.manual_seed(config.seed + runtime.rank)  # Dropout differs between ranks; the weights above must not.

@@ -6,7 +6,7 @@ import torch
 
 from data_shards.support.errors import ConfigError
 from pretrain.config import PretrainConfig
-from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets
+from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets, stages_of
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.optim import create_optimizer
 from pretrain.probes.probe import open_probes
@@ -35,6 +35,7 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
     datasets = open_datasets(config.data)
     for dataset in datasets:
         check_dataset(dataset, config, world_size)
+    stages_of(config, datasets)
     open_probes(config.probes, node_cache(config.data.reading))
     try:
         with torch.device("meta"):  # shapes only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,9 @@ def test_a_document_may_name_a_generator_and_a_network_of_the_registry(
     assert with_pulled_models(config) == config  # folders stay as they are
     with pytest.raises(RegistryError, match="has no alias 'chempion'; did you mean 'champion'"):
         with_pulled_models(PretrainConfig.model_validate(document(shards, tmp_path, f"{name}@chempion", tracking_uri)))
+    fusing = PretrainConfig.model_validate(document(shards, tmp_path / "out", str(expected["generator"]), None))
+    with warnings.catch_warnings(action="error"):
+        check(fusing, 1, resume=False)
     with pytest.raises((CheckpointError, ConfigError), match="nowhere"):
         check(PretrainConfig.model_validate(document(shards, tmp_path / "x", "nowhere", None)), 1, resume=False)
 
