@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_shards.order.mixture import Mixture, Stage
 from data_shards.order.plan import temperature_weights
 from data_shards.reading.reader import ShardedDataset
 from data_shards.storage import Cache
@@ -16,6 +17,7 @@ from pretrain.backbone import Medformer
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
 from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.objectives.base import requested
+from pretrain.objectives.chunks import check_rows_apart
 from pretrain.runtime import Runtime
 from pretrain.views.policy import Ruled, under_policy
 
@@ -28,7 +30,7 @@ def open_datasets(config: DataConfig) -> list[ShardedDataset]:
     Raises:
         DataError: a folder, split or image is not there.
     """
-    cache = _cache(config.reading)
+    cache = node_cache(config.reading)
     return [ShardedDataset(each.path, "train", image=each.image, cache=cache) for each in config.datasets]
 
 
@@ -50,6 +52,7 @@ def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runt
         world_size=runtime.world_size,
         weights=_weights(data, datasets),
         locality=data.locality,
+        stages=stages_of(config, datasets),
         readers=reading.readers,
         reader_kind=reading.kind,
         prefetch=reading.prefetch,
@@ -105,8 +108,10 @@ def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset],
     """See that every objective can be trained on every dataset.
 
     Raises:
-        ConfigError: one cannot; objective and dataset are named.
+        ConfigError: one cannot; objective and dataset are named. Or the network cannot be trained in micro-batches.
     """
+    if config.data.micro_batch_size is not None:
+        check_rows_apart(backbone)
     for dataset, ruled in zip(datasets, views_of(config, datasets), strict=True):
         shape, views = dataset.image_shape, ruled.views
         assert shape is not None, "check_dataset has refused it"
@@ -122,6 +127,33 @@ def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset],
                 raise ConfigError(f"objectives.{name}: {dataset.folder}: {error}") from None
 
 
+def stages_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Stage] | None:
+    """The curriculum in steps; None without one.
+
+    Raises:
+        ConfigError: a stage is shorter than a step, or a weight too small for a batch.
+    """
+    if config.data.curriculum is None:
+        return None
+    turns = [-(-len(dataset) // config.data.batch_size) for dataset in datasets]
+    total = run_steps(config, sum(turns))
+    stages, first = [], 0
+    for number, stage in enumerate(config.data.curriculum, start=1):
+        last = round(stage.until * total)
+        if last <= first:
+            raise ConfigError(f"data.curriculum: stage {number} has none of the {total} steps of the run")
+        stages.append(Stage(first, tuple(stage.weights)))
+        first = last
+    Mixture([dataset.card.name for dataset in datasets], turns, config.seed, stages)
+    return stages
+
+
+def run_steps(config: PretrainConfig, batches_per_epoch: int) -> int:
+    """Optimizer steps of the whole run."""
+    total = config.schedule.epochs * batches_per_epoch
+    return min(total, config.schedule.max_steps or total)
+
+
 def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float] | None:
     if data.temperature is not None:
         return temperature_weights([len(dataset) for dataset in datasets], data.temperature)
@@ -129,6 +161,13 @@ def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float
     return weights or None
 
 
-def _cache(reading: ReadingConfig) -> Cache:
+def at_once(config: PretrainConfig, world_size: int) -> int:
+    """How many images a worker puts through the network at once."""
+    rows = -(-config.data.batch_size // world_size)
+    return min(rows, config.data.micro_batch_size or rows)
+
+
+def node_cache(reading: ReadingConfig) -> Cache:
+    """Where remote shards are kept."""
     folder = reading.cache if reading.cache is not None else home_folder() / "cache"
     return Cache(folder, int(reading.cache_gib * _GIB))

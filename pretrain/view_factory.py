@@ -47,6 +47,7 @@ class ViewFactory:
         self._pipelines = [_Pipelines.of(each, self._plan) for each in views]
         self._dropout = config.model.metadata_dropout
         self._device = device
+        self._micro_batch = config.data.micro_batch_size
 
     def __call__(self, batch: Batch) -> Views:
         """The views of own rows of a global batch, with their spacing where that of the images is known."""
@@ -69,6 +70,7 @@ class ViewFactory:
             small=small,
             clean=self._view(given, of.clean, 0, 0) if plan.clean else None,
             source=self._source(given),
+            micro_batch=self._micro_batch,
         )
 
     def _view(self, given: _Given, pipeline: Pipeline, number: int, like: int) -> View:

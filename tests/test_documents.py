@@ -43,6 +43,7 @@ from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives import OBJECTIVES
+from pretrain.probes.config import ProbedConfig, ProbesConfig
 from pretrain.view_factory import ViewFactory
 from pretrain.views import ViewConfig, augment
 from pretrain.views.transforms import TRANSFORMS
@@ -62,6 +63,7 @@ SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
     "data.": pretrain_config.DataConfig,
     "data.datasets.": pretrain_config.DatasetConfig,
+    "data.curriculum.": pretrain_config.StageConfig,
     "data.locality.": Locality,
     "data.reading.": pretrain_config.ReadingConfig,
     "model.": pretrain_config.ModelConfig,
@@ -70,6 +72,8 @@ SECTIONS: dict[str, type[Document]] = {
     "schedule.": pretrain_config.ScheduleConfig,
     "checkpoint.": pretrain_config.CheckpointConfig,
     "health.": pretrain_config.HealthConfig,
+    "probes.": ProbesConfig,
+    "probes.datasets.": ProbedConfig,
     "cluster.": pretrain_config.ClusterConfig,
 }
 
@@ -167,7 +171,8 @@ def test_the_tables_of_the_pretraining_document_have_every_key_with_its_default(
         f"{prefix}{name}": "required" if field.is_required() else _as_written(field.default)
         for prefix, model in sections.items()
         for name, field in model.model_fields.items()
-        if (f"{prefix}{name}." not in SECTIONS and f"{prefix}{name}" != "views.transforms") or name == "datasets"
+        if (f"{prefix}{name}." not in SECTIONS and f"{prefix}{name}" != "views.transforms")
+        or name in ("datasets", "curriculum")
         if not (prefix.startswith("objectives.") and name == "weight")
     }
     assert documented == expected

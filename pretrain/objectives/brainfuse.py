@@ -134,7 +134,7 @@ class BrainFuse(Objective):
         dtype = views.full[0].images.dtype
         parents_KBC = self._parents(source, keys_B, rows).to(dtype)
         with torch.no_grad():
-            one = mean_fused(parents_KBC) if self.generator is None else fused(self.generator.eval(), parents_KBC)
+            one = views.by_rows(lambda some: self._fused(parents_KBC[:, some]), parents_KBC[0])
         metadata = Metadata(
             source.metadata.organ_B,
             source.metadata.modality_B,
@@ -154,13 +154,17 @@ class BrainFuse(Objective):
             else:
                 parts["joint"] = sum(barlow_twins_loss(za, zb, self.config.redundancy, total), za.new_zeros(()))
         if self.config.consistency:
-            made_BD = backbone.features(one, metadata).embedding_BD
+            child, *parents = (View(images, metadata, None, keys_B) for images in (one, *parents_KBC))
+            made_BD = views.features(backbone, child).embedding_BD
             with torch.no_grad():
-                mean_BD = torch.stack([backbone.features(each, metadata).embedding_BD for each in parents_KBC]).mean(0)
+                mean_BD = torch.stack([views.features(backbone, each).embedding_BD for each in parents]).mean(0)
             squared = (made_BD - mean_BD).square().mean(dim=1).sum() * (world_size() / total)
             parts["consistency"] = self.config.consistency * squared
         loss = torch.stack(list(parts.values())).sum()
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+    def _fused(self, parents_KBC: Tensor) -> Tensor:
+        return mean_fused(parents_KBC) if self.generator is None else fused(self.generator.eval(), parents_KBC)
 
     def _parents(self, source: Source, keys_B: Tensor, rows: tuple[int, ...]) -> Tensor:
         """The images that are fused to each row, the row's own first, ``K,B,C,*size``."""

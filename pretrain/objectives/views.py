@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from pretrain.backbone import Features, Medformer, StudyImage
 from pretrain.backbone.position import Grid, Spacing
 from pretrain.backbone.visible import Visible, cells_of, padded_grid, patch_grid
 from pretrain.metadata import Metadata
+from pretrain.objectives.chunks import Make, in_chunks
 from pretrain.objectives.requests import SmallViews, kind_of
 from pretrain.views.random import stream, uniforms
 
@@ -39,6 +40,12 @@ class View:
     metadata: Metadata
     spacing_mm: Spacing
     keys_B: Tensor
+
+    def part(self, rows: slice) -> View:
+        """Some of its images."""
+        metadata = Metadata(self.metadata.organ_B[rows], self.metadata.modality_B[rows], self.metadata.task_B[rows])
+        spacing_mm = self.spacing_mm[rows] if isinstance(self.spacing_mm, Tensor) else self.spacing_mm
+        return View(self.images[rows], metadata, spacing_mm, self.keys_B[rows])
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class Views:
         small: the small views of each kind.
         clean: the first view with its intensities as they are; None when no objective asks for it.
         source: what the views were made of.
+        micro_batch: how many images' views go through a network at once; None for all. Objectives get the same.
     """
 
     images: tuple[Tensor, ...]
@@ -105,6 +113,7 @@ class Views:
     small: Mapping[SmallViews, tuple[View, ...]] = field(default_factory=dict)
     clean: View | None = None
     source: Source | None = None
+    micro_batch: int | None = None
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -132,23 +141,23 @@ class Views:
         Computed once per network, gradient mode and training mode, so that objectives that share views share the
         cost, and none gets what another has made without gradient or in evaluation.
         """
-        return self._once("full", backbone, lambda: _embeddings(backbone, self.full))
+        return self._embeddings("full", backbone, self.full)
 
     def small_embeddings(self, backbone: Medformer, small: SmallViews) -> tuple[Tensor, ...]:
         """The embedding ``B, D`` of each of the small views that were asked for as ``small``; likewise only once."""
         if not small.count:
             return ()
         kind = kind_of(small)
-        found = self._once(("small", kind), backbone, lambda: _embeddings(backbone, self.small[kind]))
-        return found[: small.count]
+        return self._embeddings(("small", kind), backbone, self.small[kind])[: small.count]
 
     def features(self, backbone: Medformer, view: View, *, dense: bool = False) -> Features:
         """What ``backbone`` makes of one view, of those here or of one that an objective has changed; only once."""
-        return self._once(
-            (view, dense),
-            backbone,
-            lambda: backbone.features(view.images, view.metadata, view.spacing_mm, dense=dense),
-        )
+
+        def make(rows: slice) -> Features:
+            part = view.part(rows)
+            return backbone.features(part.images, part.metadata, part.spacing_mm, dense=dense)
+
+        return self._once((view, dense), backbone, make, view.images)
 
     def partial(self, backbone: Medformer, view: View, share: float, cells: int) -> Partial:
         """What ``backbone`` makes of a view when it does not see a share of its patches; only once.
@@ -164,16 +173,35 @@ class Views:
         Raises:
             ValueError: the image is a single patch.
         """
-        return self._once((view, share, cells), backbone, lambda: _partial(backbone, view, share, cells))
+
+        def make(rows: slice) -> Partial:
+            return _partial(backbone, view.part(rows), share, cells)
+
+        return self._once((view, share, cells), backbone, make, view.images)
+
+    def by_rows(self, make: Make[T], like: Tensor) -> T:
+        """What a head makes of own rows when it treats each by itself and needs much memory: as many as fit at once.
+
+        Args:
+            make: see :func:`~pretrain.objectives.chunks.in_chunks`.
+            like: has own rows.
+        """
+        return in_chunks(make, like, self.micro_batch)
 
     def embedded(self, backbone: Medformer) -> tuple[Tensor, ...] | None:
         """What :meth:`embeddings` has given an objective that trains ``backbone``; None when none has asked."""
         return self._made.get(("full", backbone, True, True))
 
-    def _once(self, what: Any, backbone: Medformer, make: Callable[[], T]) -> T:
+    def _embeddings(self, what: Any, backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...]:
+        def make(rows: slice) -> tuple[Tensor, ...]:
+            return _embeddings(backbone, [view.part(rows) for view in views])
+
+        return self._once(what, backbone, make, views[0].images)
+
+    def _once(self, what: Any, backbone: Medformer, make: Make[T], like: Tensor) -> T:
         key = (what, backbone, torch.is_grad_enabled(), backbone.training)
         if key not in self._made:
-            self._made[key] = make()
+            self._made[key] = in_chunks(make, like, self.micro_batch)
         found: T = self._made[key]
         return found
 
