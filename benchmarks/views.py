@@ -26,14 +26,14 @@ PROGRAM = Path(__file__).with_name("peers") / "augmentations.py"
 PAIRS = 15
 PLANES, SIDE, VOLUMES = 128, 64, 2
 STEPS = {"28 x 28": ((1, 28, 28), 64), "224 x 224": ((3, 224, 224), 4), "64^3": ((1, 64, 64, 64), 2)}
-STEP_PAIRS = 7
+STEP_PAIRS = 6
 
 REMARKS = f"""\
 One thread, seconds of the processor, medians of {PAIRS} batches in turn with their 95 % intervals; {PLANES} planes or \
 {VOLUMES} volumes a batch. All make the default views: crop, mirror, rotation, contrast, brightness, gamma, a blur of \
-three images in ten, noise, and colour where there are three channels. MONAI does crop and rotation by its one RandAffine. \
-kornia has no such intensities for volumes: there both do what moves alone. kornia and MONAI run by the interpreter of an \
-environment with benchmarks/peers/augmentations.txt.
+three images in ten, noise, and colour where there are three channels. MONAI does crop and rotation by its one \
+RandAffine. kornia has no such intensities for volumes: there both do what moves alone. kornia and MONAI run by the \
+interpreter of an environment with benchmarks/peers/augmentations.txt.
 
 The share of a training step: SimCLR with medformer_nano, the smallest network, without the optimizer, medians of \
 {STEP_PAIRS} in turn. At most 10 % is asked for.

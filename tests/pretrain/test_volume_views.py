@@ -39,8 +39,8 @@ def maps_of(images: torch.Tensor, config: ViewConfig, spacing_mm: torch.Tensor |
 
 
 # The slices of the last have more pixels together than torch sums in one thread.
-@pytest.mark.parametrize("shape, rows", [((1, 20, 20, 20), 7), ((3, 9, 31, 20), 7), ((1, 3, 190, 180), 3)])
-@pytest.mark.parametrize("view, sliced", [(0, False), (1, False), (1, True)])
+@pytest.mark.parametrize("shape, rows", [((1, 16, 16, 16), 5), ((3, 9, 21, 14), 5), ((1, 3, 190, 180), 2)])
+@pytest.mark.parametrize("view, sliced", [(1, False), (1, True)])
 @pytest.mark.parametrize("config", [ViewConfig(), STRONG], ids=["default", "all"])
 def test_voxels_do_not_depend_on_the_batch(
     shape: tuple[int, ...], rows: int, threads: int, view: int, sliced: bool, config: ViewConfig
