@@ -7,7 +7,6 @@ import math
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -61,12 +60,18 @@ def nearest(fit_ND: np.ndarray, fit_NK: np.ndarray, score_MD: np.ndarray, neighb
 
 
 def linear(fit_ND: np.ndarray, fit_NK: np.ndarray, score_MD: np.ndarray, exclusive: bool) -> np.ndarray:
-    """Probabilities ``M, K`` of logistic regression, in which all classes weigh the same."""
-    regression = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=1000)
-    model = make_pipeline(StandardScaler(), regression if exclusive else OneVsRestClassifier(regression))
-    model.fit(fit_ND, fit_NK.argmax(axis=1) if exclusive else fit_NK)
-    found_MK: np.ndarray = model.predict_proba(score_MD)
-    return found_MK
+    """Probabilities ``M, K`` of logistic regression, in which all classes weigh the same.
+
+    A label that all images to fit on have, or none, is told of every image alike.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=1000))
+    if exclusive:
+        told_MK: np.ndarray = model.fit(fit_ND, fit_NK.argmax(axis=1)).predict_proba(score_MD)
+        return told_MK
+    told_MK = np.tile(fit_NK.mean(axis=0), (len(score_MD), 1))
+    for column in np.flatnonzero((fit_NK != fit_NK[0]).any(axis=0)):
+        told_MK[:, column] = model.fit(fit_ND, fit_NK[:, column]).predict_proba(score_MD)[:, 1]
+    return told_MK
 
 
 def mean_auc(truth_MK: np.ndarray, told_MK: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pretrain.metadata import Metadata
 from pretrain.preflight import check
 from pretrain.probes.config import ProbedConfig
 from pretrain.probes.images import labelled_images
-from pretrain.probes.scores import mean_auc, nearest, probe_scores
+from pretrain.probes.scores import linear, mean_auc, nearest, probe_scores
 from tests.data_shards.made_sources import Listed, toy_source
 from tests.pretrain.ranks import run_ranks
 from tests.pretrain.runs import GroupRuntime, Run, document, untimed
@@ -150,6 +151,16 @@ def test_labels_that_follow_from_the_embedding_are_told_and_those_drawn_by_lot_a
         found = probe_scores(points[:200], classes[:200], points[200:], classes[200:], 20, exclusive)
         assert low < found["linear_auc"] <= high and set(found) >= {"knn_auc", "linear_auc"}
         assert ("linear_accuracy" in found) is exclusive
+
+
+def test_a_label_that_no_image_to_fit_on_has_is_told_of_none() -> None:
+    generator = np.random.default_rng(2)
+    points = generator.normal(size=(60, 4))
+    labels = np.stack([points[:, 0] > 0, np.arange(60) > 40, np.ones(60)], axis=1).astype(int)
+    with warnings.catch_warnings(action="error"):
+        told = linear(points[:40], labels[:40], points[40:], exclusive=False)
+    assert (told[:, 1] == 0).all() and (told[:, 2] == 1).all()
+    assert mean_auc(labels[40:, :1], told[:, :1]) > 0.9
 
 
 def test_the_area_leaves_out_classes_that_are_not_there() -> None:
