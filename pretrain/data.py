@@ -98,7 +98,9 @@ def views_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list
         shape = dataset.image_shape
         assert shape is not None, "check_dataset has refused it"
         try:
-            found.append(under_policy(section.views or config.views, words["organ"], words["modality"], shape))
+            found.append(
+                under_policy(section.views or config.views, words.get("organ", ()), words.get("modality", ()), shape)
+            )
         except ConfigError as error:
             raise ConfigError(f"{dataset.folder}: {error}") from None
     return found

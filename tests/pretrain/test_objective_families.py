@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,7 @@ class Pretended:
 
     def __init__(self, *shape: int) -> None:
         self.image_shape = shape
+        self.manifest = SimpleNamespace(vocabulary={})  # nothing is known of what they show
 
 
 @pytest.mark.parametrize(

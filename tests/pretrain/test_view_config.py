@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +100,7 @@ class Pretended:
 
     def __init__(self, *shape: int) -> None:
         self.image_shape = shape
+        self.manifest = SimpleNamespace(vocabulary={})  # nothing is known of what they show
 
 
 def check(objectives: dict[str, Any], shape: tuple[int, ...], views: ViewConfig) -> None:
