@@ -62,7 +62,7 @@ def test_overrides_reach_into_transforms_and_switch_on_what_is_off() -> None:
 def test_the_resolved_document_says_everything_and_is_read_back(tmp_path: Path) -> None:
     config = parse(PretrainConfig, copy.deepcopy(RUN), "run.yaml", ["views.stain={}", "views.padding=border"])
     content = resolved(config)["views"]
-    assert set(content) == {*TRANSFORMS, "padding", "coarser", "slices"}
+    assert set(content) == {*TRANSFORMS, "padding", "coarser", "slices", "policy"}
     assert content["stain"] == {"probability": 0.8, "strength": 0.05, "shift": 0.02} and content["rician"] is None
     again = load(PretrainConfig, write_resolved(config, tmp_path))
     assert again == config and run_digest(again) == run_digest(config)
