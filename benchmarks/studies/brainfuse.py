@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.studies brainfuse FOLDER``. The claim of the source slides is an order: fused by the generator,
 above fused by the mean of the pixels (Raw), above Barlow Twins alone (BT), above no pretraining (NT); and more with the
-consistency (CR). Generator, networks and labels are of the training subjects; hyper-parameters were chosen on the
-validation subjects, and each fit predicts the test subjects once. Every fit is kept; seeds come one after the other, so
-that a table of fewer seeds is there early.
+consistency (CR). Generator, networks and labels are of the training subjects; what was tried beforehand was tried on
+the validation subjects, and each fit predicts the test subjects once. Every fit is kept; seeds come one after the
+other, so that a table of fewer seeds is there early.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from pretrain.brainfuse.bundle import load_generator
 from pretrain.brainfuse.fusion import fused, mean_fused
 
 SEEDS = range(5)
-GENERATOR_STEPS = 1500
 BUDGETS = (10, 50)
 READS = ("frozen, 10", "frozen, 50", "trained, 10")
 """How the network is used, and how many labels there are per class."""
@@ -51,11 +50,12 @@ PAIRS = (
 def run(folder: Path) -> list[Table]:
     """Fit what is missing, and put it together."""
     sets = [real(folder), drawn(folder)]
-    bundles = {brains.name: generator_of(folder, brains, GENERATOR_STEPS) for brains in sets}
-    for brains in sets:
-        picture(folder / f"fused-{brains.name}.png", brains, bundles[brains.name])
-    for seed, brains, arm in itertools.product(SEEDS, sets, ARMS):
-        fit(folder, brains, arm, seed, bundles[brains.name])
+    for seed, brains in itertools.product(SEEDS, sets):
+        bundle = generator_of(folder, brains)
+        if not (image := folder / f"fused-{brains.name}.png").is_file():
+            picture(image, brains, bundle)
+        for arm in ARMS:
+            fit(folder, brains, arm, seed, bundle)
     return tables(folder, sets)
 
 

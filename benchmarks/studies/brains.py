@@ -66,6 +66,7 @@ class Brains:
         shards: what the generator learns from; their split train has the training subjects and no others.
         axis: across which axis of these volumes slices lie.
         gaps: of the generator.
+        steps: of its training.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Brains:
     shards: Path
     axis: int
     gaps: tuple[int, ...]
+    steps: int
 
     def slices(self, split: str) -> tuple[Cases, np.ndarray]:
         """The slices that lie in one of the tenths as cases, and the place of each among all slices of the split."""
@@ -122,7 +124,7 @@ def real(folder: Path) -> Brains:
         seen_NS = (shown[:, 0] > 0).sum(axis=(2, 3)) >= _LEAST_VOXELS
         large_N = np.array([size_of[name] > median for name in names])
         parts[split] = Part(volumes, tenths(seen_NS), large_N, names)
-    return Brains("hippocampus", parts, "its volume is above the median", place, 1, (1, 2, 3))
+    return Brains("hippocampus", parts, "its volume is above the median", place, 1, (1, 2, 3), 1500)
 
 
 def _arrays(table: Path, kind: str, intensity: Intensity) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -170,10 +172,10 @@ def drawn(folder: Path) -> Brains:
         large_N = ages[split] > np.median(ages["train"])
         subjects = np.array([name.decode() for name in records.subject_B])
         parts[split] = Part(np.ascontiguousarray(records.stacked), position_NS, large_N, subjects)
-    return Brains("phantoms", parts, "the age is above the median", place, 0, (1, 2))
+    return Brains("phantoms", parts, "the age is above the median", place, 0, (1, 2), 600)
 
 
-def generator_of(folder: Path, brains: Brains, steps: int) -> Path:
+def generator_of(folder: Path, brains: Brains) -> Path:
     """The bundle of the generator, trained on the training subjects unless it is there."""
     dataset = ShardedDataset(brains.shards, "train")
     learned_from = dataset.read(np.arange(len(dataset))).stacked
@@ -181,7 +183,7 @@ def generator_of(folder: Path, brains: Brains, steps: int) -> Path:
     assert same, "the generator learns from the training subjects and from no others"
     run = GeneratorRun(
         out=folder / brains.name / "generator", shards=brains.shards, axis=brains.axis, gaps=brains.gaps,
-        steps=steps, generator=GeneratorConfig(width=32, depth=2), threads=1,
+        steps=brains.steps, generator=GeneratorConfig(width=32, depth=2), threads=1,
     )  # fmt: skip
     if not (run.out / "bundle" / "config.json").is_file():
         train_generator(run, resume=run.out.exists())

@@ -26,14 +26,14 @@ from pretrain.objectives.base import create_objective
 from pretrain.objectives.views import Source, Views
 from pretrain.view_factory import ViewFactory
 
-STEPS, ROWS, LEARNING_RATE = 250, 32, 0.002
+STEPS, ROWS, LEARNING_RATE = 150, 32, 0.002
 PARENTS = 2
 MODEL: dict[str, Any] = {
     "name": "medformer_nano", "kwargs": {"stem_width": 8, "embed_dim": 64, "num_heads": 2, "depth": 2},
 }  # fmt: skip
 TWINS = {"hidden": 256, "out": 256}
-CONSISTENCY = 100.0
-"""Weight of the consistency beside Barlow Twins, whose loss begins near its 256 channels."""
+CONSISTENCY = 3000.0
+"""Weight of the consistency: beside Barlow Twins, whose loss is near 100, it begins near 10."""
 MIXUP = 0.4
 """Both parameters of the Beta distribution of the shares (Zhang et al., ICLR 2018)."""
 _SECOND = 1 << 20
