@@ -109,12 +109,11 @@ def pretrained(brains: Brains, arm: Arm, seed: int, generator: Path, say: Callab
         if arm.images in ("mean", "generator"):
             second = replace(second, source=_source(volumes, rows_2B[1]))
         progress = step / STEPS
-        parts = {name: objective(backbone, views, progress) for (name, objective), views in
-                 zip(module.objectives.items(), (first, second), strict=True)}  # fmt: skip
+        both = zip(module.objectives.items(), (first, second), strict=True)
+        parts = {name: objective(backbone, views, progress) for (name, objective), views in both}
         if step % 50 == 0 or step == STEPS - 1:
-            said = {
-                f"{name}/{part}": round(float(value), 3) for name, each in parts.items() for part, value in each.items()
-            }
+            flat = {f"{name}/{part}": value for name, each in parts.items() for part, value in each.items()}
+            said = {name: round(float(value.detach()), 3) for name, value in flat.items()}
             say(f"{brains.name} {arm.name} {seed} step {step} {said}")
         return parts["barlow_twins"]["loss"] + parts["second"]["loss"]
 
