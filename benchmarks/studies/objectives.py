@@ -194,6 +194,7 @@ def table(folder: Path, grounds: list[Ground]) -> Table:
     rows = []
     for ground in grounds:
         kept = {arm: found(folder, ground, arm) for arm in (RAW, RANDOM, *ARMS)}
+        kept[RAW] = dict.fromkeys(kept[RANDOM], kept[RAW].get(0)) if kept[RAW] else {}
         for name, splits in ground.sets.items():
             for arm, seeds in kept.items():
                 if seeds:
@@ -204,12 +205,12 @@ def table(folder: Path, grounds: list[Ground]) -> Table:
         columns=("set", "trained by", "seeds", "steps", "CPU s", "spread, rank", *READS,
                  *(f"less random, {probe}" for probe in READS)),
         rows=tuple(rows),
-        remarks=f"Test AUC of frozen features, mean over seeds, and its paired difference from a random network of the "
+        remarks="Test AUC of frozen features, mean over seeds, and its paired difference from a random network of the "
         "same seeds with a 95 % interval over test images (subjects where they are known). kNN and linear: of the "
-        f"embedding. All steps of a training take {SECONDS:g} s of CPU time, by the shortest of {TIMED} steps; CPU s is "
-        "what they took, beside other work on the machine. Spread and effective rank are of the embeddings of the test images. medformer_nano of 64 "
-        f"channels and 2 layers, AdamW at a rate of {RATE} for all, objectives as their defaults are. "
-        + " ".join(ground.note for ground in grounds) + f" torch {torch.__version__}.",
+        f"embedding. A training takes the steps that fit into {SECONDS:g} s of CPU time by the shortest of {TIMED} "
+        "steps; CPU s is what it took, beside other work on the machine. Spread and effective rank are of the embeddings "
+        f"of the test images. medformer_nano of 64 channels and 2 layers, AdamW at a rate of {RATE} for all, objectives "
+        f"as their defaults are. {' '.join(ground.note for ground in grounds)} torch {torch.__version__}.",
     )  # fmt: skip
 
 
