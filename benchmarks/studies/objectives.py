@@ -208,9 +208,9 @@ def table(folder: Path, grounds: list[Ground]) -> Table:
         remarks="Test AUC of frozen features, mean over seeds, and its paired difference from a random network of the "
         "same seeds with a 95 % interval over test images (subjects where they are known). kNN and linear: of the "
         f"embedding. A training takes the steps that fit into {SECONDS:g} s of CPU time by the shortest of {TIMED} "
-        "steps; CPU s is what it took, beside other work on the machine. Spread and effective rank are of the embeddings "
-        f"of the test images. medformer_nano of 64 channels and 2 layers, AdamW at a rate of {RATE} for all, objectives "
-        f"as their defaults are. {' '.join(ground.note for ground in grounds)} torch {torch.__version__}.",
+        "steps; CPU s is what it took, beside other work on the machine. Spread and effective rank are of the "
+        "embeddings of the test images. medformer_nano of 64 channels and 2 layers, AdamW at a rate of "
+        f"{RATE} for all, objectives as their defaults are. {' '.join(ground.note for ground in grounds)} torch {torch.__version__}.",
     )  # fmt: skip
 
 
