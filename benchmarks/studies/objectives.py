@@ -210,7 +210,8 @@ def table(folder: Path, grounds: list[Ground]) -> Table:
         f"embedding. A training takes the steps that fit into {SECONDS:g} s of CPU time by the shortest of {TIMED} "
         "steps; CPU s is what it took, beside other work on the machine. Spread and effective rank are of the "
         "embeddings of the test images. medformer_nano of 64 channels and 2 layers, AdamW at a rate of "
-        f"{RATE} for all, objectives as their defaults are. {' '.join(ground.note for ground in grounds)} torch {torch.__version__}.",
+        f"{RATE} for all, objectives as their defaults are. {' '.join(ground.note for ground in grounds)} "
+        f"torch {torch.__version__}.",
     )  # fmt: skip
 
 
