@@ -17,13 +17,14 @@ from finetune.classifier.member import Member, reads_of_cases
 from finetune.classifier.seen import Seen
 from finetune.fit.features import features_of
 from finetune.fit.learners import CachedLearner, ImageLearner
-from finetune.fit.linear import RAW, VOTE, select_linear
+from finetune.fit.linear import RAW, TANGENT, VOTE, select_linear
 from finetune.fit.loop import Staged, cycle_ends, fit_steps
 from finetune.fit.network import Network, Readout
 from finetune.fit.raw import raw_sides
 from finetune.fit.schedules import Schedule, choose_schedule
+from finetune.fit.second_order import cases_at_once
+from finetune.fit.tangent import varies
 from finetune.heads import create_head, head_config
-from finetune.heads.linear import DEFAULT_READS, SINGLE_READS
 from finetune.objective import Objective
 from finetune.random_state import reseed, seeded
 from finetune.splits import Folds
@@ -66,15 +67,8 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
         raise ConfigError(f"a linear head on frozen features is the same for all {plan.ensemble}; ensemble folds")
     backbone.eval()
     options = head_config(plan.head, plan.head_options)
-    wanted = options.reads
-    candidates = (*SINGLE_READS, "vote") if wanted == "auto" else (wanted,)
-    # Cases that have no raw pixels in common vote without them.
-    sides = raw_sides(given.cases) if {"vote", RAW} & set(candidates) else None
-    if sides is None and RAW in candidates:
-        raise DataError(f"{given.cases.name}: not every case has the same images; they have no raw pixels in common")
-    reads = {read for candidate in candidates for read in (VOTE if candidate == "vote" else (candidate,))}
-    reads -= {RAW} if sides is None else set()
-    features = reads_of_cases(backbone, given.cases, tuple(sorted(reads)), sides)
+    wanted = "vote" if options.reads == "auto" else options.reads
+    features, sides = _read(backbone, given, wanted, folds)
 
     selected = select_linear(
         features,
@@ -82,8 +76,7 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
         given.target,
         folds,
         balanced=plan.balanced or plan.evenly,
-        candidates=candidates,
-        default=DEFAULT_READS if wanted == "auto" else wanted,
+        candidates=[wanted],
         channels=options.channels,
     )
     fits = [selected.fit]
@@ -105,6 +98,30 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
     used = sides if any(RAW in fit.reads for fit in fits) else None
     members = tuple(Member(backbone, fit, given.target, sides=used) for fit in fits)
     return Adapted(members, selected.chosen, selected.held_out)
+
+
+def _read(
+    backbone: Medformer, given: Given, wanted: str, folds: Folds
+) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[int, ...]] | None]:
+    """Features by read, and the sides of raw pixels; of a vote, those that can vote.
+
+    Raises:
+        DataError: cases do not have what is wanted.
+    """
+    cases = given.cases
+    sides = raw_sides(cases) if wanted in ("vote", RAW) else None
+    if wanted == RAW and sides is None:
+        raise DataError(f"{cases.name}: not every case has the same images; they have no raw pixels in common")
+    if wanted != "vote":
+        return reads_of_cases(backbone, cases, (wanted,), sides), sides
+    out = {RAW} if sides is None else set()
+    if len(cases) > cases_at_once(backbone, cases):
+        out.add(TANGENT)
+    features = reads_of_cases(backbone, cases, tuple(read for read in VOTE if read not in out), sides)
+    fitted_to = [train for train, _ in folds] or [np.arange(len(cases))]
+    if TANGENT in features and not all(varies(features[TANGENT][rows]) for rows in fitted_to):
+        del features[TANGENT]
+    return features, sides
 
 
 def adapt_head(

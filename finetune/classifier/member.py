@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from finetune.cases import Cases
-from finetune.fit.features import covariances, frozen, summaries
+from finetune.fit.features import frozen, summaries
 from finetune.fit.linear import RAW, TANGENT, LinearVote
 from finetune.fit.network import Readout
 from finetune.fit.raw import raw_pixels
+from finetune.fit.second_order import cases_at_once, moments
 from finetune.progress import progress
 from finetune.random_state import seeded
 from finetune.targets import Target
@@ -44,7 +45,14 @@ class Member:
             DataError: an image cannot be read, or does not fit.
         """
         if isinstance(self.head, LinearVote):
-            return self.head.log_scores(reads_of_cases(self.backbone, cases, self.head.reads, self.sides))
+            reads, step = self.head.reads, max(len(cases), 1)
+            if TANGENT in reads:
+                step = cases_at_once(self.backbone, cases)
+            found = []
+            for start in range(0, len(cases), step):
+                run = cases.select(np.arange(start, min(start + step, len(cases))))
+                found.append(self.head.log_scores(reads_of_cases(self.backbone, run, reads, self.sides)))
+            return np.concatenate(found)
         return self.samples(cases, 0, 0)[0]
 
     def samples(self, cases: Cases, count: int, seed: int) -> np.ndarray:
@@ -101,11 +109,11 @@ def reads_of_cases(
     """
     found: dict[str, np.ndarray] = {}
     networks = [read for read in reads if read not in (RAW, TANGENT)]
-    if networks:
-        all_reads = summaries(backbone, cases, dense=networks != ["embedding"])
-        found = {read: all_reads.read(read) for read in networks}
     if TANGENT in reads:
-        found[TANGENT] = covariances(backbone, cases)
+        of_tokens, found[TANGENT] = moments(backbone, cases)
+    elif networks:
+        of_tokens = summaries(backbone, cases, dense=networks != ["embedding"])
+    found |= {read: of_tokens.read(read) for read in networks}
     if RAW in reads:
         assert sides is not None
         found[RAW] = raw_pixels(cases, sides)

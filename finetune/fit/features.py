@@ -21,11 +21,11 @@ from finetune.heads import CaseFeatures
 from finetune.images import Pictures
 from finetune.memory import words_of
 from finetune.progress import progress
-from finetune.spd.covariance import covariance
-from finetune.spd.vector import vectorised
 from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
 
+MOST_KEPT = 1 << 27
+"""Of vectors of the studies of one folder at most so many numbers are kept: half a GiB."""
 _MOST_WITH_TOKENS = 2
 """Of so many backbones all features of studies are kept."""
 _LEFT_FREE = 1 << 30
@@ -98,44 +98,15 @@ def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summa
     rows_MKD = rows_MV.reshape(len(rows_MV), kinds, -1)
     if cases.bags is None:
         return Summaries(*np.moveaxis(rows_MKD, 1, 0))
-    return _pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
-
-
-def covariances(backbone: Medformer, cases: Cases) -> np.ndarray:
-    """The covariance of all tokens of each case, frozen as for :func:`summaries`; kept with the images likewise.
-
-    Returns:
-        float32 ``(N, D (D + 1) / 2)``, see :func:`~finetune.spd.vector.vectorised`.
-
-    Raises:
-        DataError: as :func:`summaries`; or a case has one token, or the covariances are larger than the memory.
-    """
-    dim = int(backbone.embed_dim)
-
-    def read(features: CaseFeatures) -> Tensor:
-        if features.tokens.shape[1] < 2:
-            raise DataError(f"{cases.name}: an image of one token; a covariance needs two at least")
-        return torch.cat([features.mean(), vectorised(covariance(features.tokens, features.weight_BT))], dim=1)
-
-    rows_MV = by_study(backbone, cases, "covariances", dim + dim * (dim + 1) // 2, read, dense=True)
-    if cases.bags is None:
-        return rows_MV[:, dim:]
-    mean_MD, within_MV = torch.from_numpy(rows_MV.astype(np.float64)).split([dim, rows_MV.shape[1] - dim], dim=1)
-
-    def square(mean_D: Tensor) -> Tensor:
-        return vectorised(mean_D[..., :, None] * mean_D[..., None, :])
-
-    # Of all tokens of the case together: what varies within its studies and between them.
-    bags, count = cases.bags, len(cases)
-    between_NV = square(torch.from_numpy(mean_over(mean_MD.numpy(), bags, count)))
-    all_NV = mean_over((within_MV + square(mean_MD)).numpy(), bags, count) - between_NV.numpy()
-    return all_NV.astype(np.float32)
+    return pooled(rows_MKD.astype(np.float64), cases.bags, len(cases))
 
 
 def by_study(
     backbone: Medformer, cases: Cases, kind: str, width: int, read: Callable[[CaseFeatures], Tensor], *, dense: bool
 ) -> np.ndarray:
     """A vector for each study of the cases, computed once as long as the images are there.
+
+    Vectors of so many images that they are more than :data:`MOST_KEPT` numbers are not kept.
 
     Args:
         backbone: in evaluation mode and without gradient, whatever mode it is in.
@@ -153,9 +124,15 @@ def by_study(
     """
     assert cases.rows is not None
     pictures, rows = cases.pictures.home(cases.rows)
-    done_P, kept_PV = _kept(pictures, (kind, fingerprint(backbone), dense), width)
-    todo = np.unique(rows[~done_P[rows]])
-    need, free = len(todo) * width * kept_PV.itemsize, available_bytes()
+    wanted_U, place_M = np.unique(rows, return_inverse=True)
+    done_U, place_U = np.zeros(len(wanted_U), bool), np.arange(len(wanted_U))
+    if len(pictures) * width <= MOST_KEPT:
+        done_P, values_PV = _kept(pictures, (kind, fingerprint(backbone), dense), width)
+        done_U, place_U = done_P[wanted_U], wanted_U
+    else:
+        done_P, values_PV = done_U, np.zeros((len(wanted_U), width), np.float32)
+    todo, place_T = wanted_U[~done_U], place_U[~done_U]
+    need, free = len(todo) * width * values_PV.itemsize, available_bytes()
     if need > free:
         raise DataError(f"{kind} of {len(todo)} images take {in_words(need)}, {in_words(free)} are free")
     with (
@@ -165,11 +142,11 @@ def by_study(
     ):
         for places, studies in batches(backbone, pictures, todo.tolist(), dense=dense):
             features = encode(backbone, [[study] for study in studies], dense=dense)
-            kept_PV[todo[places]] = read(features).float().cpu().numpy()
-            done_P[todo[places]] = True
+            values_PV[place_T[places]] = read(features).float().cpu().numpy()
+            done_P[place_T[places]] = True
             shown.advance(len(places))
             del studies  # before the next ones are read
-    found_MV: np.ndarray = kept_PV[rows]
+    found_MV: np.ndarray = values_PV[place_U[place_M]]
     return found_MV
 
 
@@ -194,8 +171,14 @@ def mean_over(values_MD: np.ndarray, bags: np.ndarray, count: int) -> np.ndarray
     return found
 
 
-def _pooled(rows_MKD: np.ndarray, bags: np.ndarray, count: int) -> Summaries:
-    """Over the studies of a case, each of equal weight; the spread is that of all their tokens together."""
+def pooled(rows_MKD: np.ndarray, bags: np.ndarray, count: int) -> Summaries:
+    """Over the studies of a case, each of equal weight; the spread is that of all their tokens together.
+
+    Args:
+        rows_MKD: embedding, and mean and spread of the tokens, of each study.
+        bags: to which case each study belongs.
+        count: of the cases.
+    """
     embedding = mean_over(rows_MKD[:, 0], bags, count).astype(np.float32)
     if rows_MKD.shape[1] == 1:
         return Summaries(embedding)

@@ -1,7 +1,8 @@
 """The linear head on frozen features: the penalised optimum, its penalty and what it reads chosen by cross-validation.
 
 A candidate is one read of the backbone, or a vote: the mean of the probabilities of several, each with the penalty that
-is best for it. Raw pixels may vote, for they say of small images what a network has thrown away.
+is best for it. The tangent space of covariances votes for texture, and raw pixels for what a network has thrown away of
+small images; each is left out where cases do not have it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TANGENT = "tangent"
 CHANNELS = 32
 """To so many are the channels of covariances reduced."""
 
-VOTE = ("embedding", "mean_spread", RAW)
+VOTE = ("embedding", "mean_spread", TANGENT, RAW)
 """The reads that vote."""
 
 
@@ -165,7 +166,8 @@ class Selected:
         fit: the fit.
         reads: the candidate: a read, or ``vote``.
         strengths: the penalty of each read.
-        held_out_loss: mean held-out log loss of every candidate at its best penalty; empty when nothing was held out.
+        held_out_loss: mean held-out log loss of every candidate, and of every read that votes, at its best penalty;
+            empty when nothing was held out.
         held_out: log scores ``(N, C)`` that each case got from a fit without its fold; NaN where it was in none.
     """
 
@@ -225,10 +227,12 @@ def select_linear(
         pairs = zip(path, strengths, strict=True)
         return [LinearModel(read, scaling, affine, strength) for affine, strength in pairs]
 
-    def log_scores(model: LinearModel, rows: np.ndarray, train: np.ndarray) -> np.ndarray:
+    def log_scores(models: list[LinearModel], rows: np.ndarray, train: np.ndarray) -> list[np.ndarray]:
+        """Of models that have one scaling, which is computed once."""
         offset = target.offset(labels[train]) if balanced else None
-        logits = model.logits(features[model.reads][rows])
-        return target.log_scores(logits, None if offset is None else torch.from_numpy(offset)).numpy()
+        shift = None if offset is None else torch.from_numpy(offset)
+        scaled = models[0].scaling(features[models[0].reads][rows])
+        return [target.log_scores(model.affine(scaled), shift).numpy() for model in models]
 
     def loss(scores_MC: np.ndarray, rows: np.ndarray) -> float:
         return float(target.log_loss(torch.from_numpy(scores_MC), labels[rows]).mean())
@@ -240,9 +244,7 @@ def select_linear(
     if folds:
         said: dict[str, list[np.ndarray]] = {}
         for read in needed:
-            paths = [
-                [log_scores(model, held, train) for model in fits(read, train, STRENGTHS)] for train, held in folds
-            ]
+            paths = [log_scores(fits(read, train, STRENGTHS), held, train) for train, held in folds]
             losses = np.zeros(len(STRENGTHS))
             for path, (_, held) in zip(paths, folds, strict=True):
                 losses += np.array([loss(scores, held) for scores in path]) / len(folds)
@@ -250,7 +252,7 @@ def select_linear(
             best[read] = STRENGTHS[least]
             said[read] = [path[least] for path in paths]
         votes: dict[str, list[np.ndarray]] = {}
-        for candidate in candidates:
+        for candidate in dict.fromkeys([*candidates, *needed]):
             voters = [said[read] for read in reads_of(candidate, features)]
             votes[candidate] = [averaged(target, each) for each in zip(*voters, strict=True)]
         for candidate, parts in votes.items():
@@ -268,5 +270,5 @@ def select_linear(
 
 
 def reads_of(candidate: str, features: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a candidate reads; raw pixels vote where there are any in common."""
+    """What a candidate reads; who votes is who is there."""
     return tuple(read for read in VOTE if read in features) if candidate == "vote" else (candidate,)

@@ -59,7 +59,7 @@ class TangentSpace:
         mean_DD = matrices(torch.from_numpy(finite(covariances_NV).mean(axis=0, dtype=np.float64)))
         floor = FLOOR * float(mean_DD.diagonal().mean())
         if not floor > 0:
-            raise DataError("reads tangent: in no given case do tokens differ, so there is no covariance to read")
+            raise DataError("reads tangent: in no given case there are tokens that differ, so there is no covariance")
         basis_DK = torch.linalg.eigh(mean_DD).eigenvectors.flip(-1)[:, :channels]
         whitener_KK = inverse_square_root(airm_mean(_reduced(covariances_NV, basis_DK, floor)))
         space = cls(basis_DK.numpy(), whitener_KK.numpy(), floor, 1.0)
@@ -108,6 +108,11 @@ class TangentSpace:
     def width(self) -> int:
         """Of the vectors it gives."""
         return int(self.basis_DK.shape[1] * (self.basis_DK.shape[1] + 1) // 2)
+
+
+def varies(covariances_NV: np.ndarray) -> bool:
+    """Whether there is anything in these covariances: a tangent space exists."""
+    return len(covariances_NV) > 0 and bool(np.any(covariances_NV))
 
 
 def _reduced(covariances_NV: np.ndarray, basis_DK: Tensor, floor: float) -> Tensor:

@@ -17,7 +17,7 @@ from finetune.heads.features import CaseFeatures, width_of
 from finetune.heads.instances import InstanceKind, Instances
 
 SINGLE_READS = ("embedding", "mean_spread", "embedding_mean_spread")
-"""Among which, and their vote, the linear head chooses."""
+"""Among which a linear head chooses that is solved first and trained further."""
 
 DEFAULT_READS = "embedding_mean_spread"
 """Read where nothing can be held out to choose."""
@@ -43,10 +43,11 @@ class LinearHead(Head):
 
         reads: Reads = Field(
             "auto",
-            description="embedding, mean (of the tokens), mean_spread, embedding_mean_spread; vote: the mean of the "
-            "probabilities of embedding, mean_spread and raw pixels; raw: pixels alone, the network is not asked, to "
-            "compare with; tangent: the covariance of the tokens, in the tangent space at the mean of the training "
-            "cases; these three on frozen features only; auto: by cross-validation",
+            description="embedding, mean (of the tokens), mean_spread, embedding_mean_spread; on frozen features only: "
+            "tangent, the covariance of the tokens in the tangent space at the mean of the training cases; raw, pixels "
+            "alone, the network is not asked, to compare with; vote, the mean of the probabilities of embedding, "
+            "mean_spread, tangent and raw, of those that the cases have. auto: vote on frozen features; where the "
+            "network is trained, a single read chosen by cross-validation",
         )
         channels: int = Field(32, ge=2, description="of tangent: to how many channels covariances are reduced")
         dropout: float = Field(0.0, ge=0, lt=1, description="share of what is read that is dropped in a training step")

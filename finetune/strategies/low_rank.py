@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.support.documents import Document
+from data_shards.support.errors import ConfigError
 from finetune.strategies.base import Groups, Rates, Stage, Strategy, register_strategy
 from pretrain.backbone import Medformer
 from pretrain.backbone.attention import Attention, Mlp
@@ -68,7 +69,11 @@ class LowRank(Strategy):
         rate: float = Field(1.0, gt=0, description="learning rate of the changes as a share of that of the head")
 
     def prepare(self, backbone: Medformer) -> None:
-        """Wrap the matrices; the network gives what it gave."""
+        """Wrap the matrices; the network gives what it gave.
+
+        Raises:
+            ConfigError: the rank is larger than a matrix can have.
+        """
         config = self.config
         kinds: tuple[type[nn.Module], ...] = {"all": (Attention, Mlp), "attention": (Attention,), "mlp": (Mlp,)}[
             config.layers
@@ -77,6 +82,12 @@ class LowRank(Strategy):
             if isinstance(module, kinds):
                 for name, layer in list(module.named_children()):
                     if isinstance(layer, nn.Linear):
+                        most = min(layer.in_features, layer.out_features)
+                        if config.rank > most:
+                            raise ConfigError(
+                                f"strategy low_rank: rank {config.rank}; a matrix {tuple(layer.weight.shape)} of the "
+                                f"backbone has rank {most} at most"
+                            )
                         alpha = 2.0 * config.rank if config.alpha is None else config.alpha
                         setattr(module, name, LowRankLinear(layer, config.rank, alpha, config.dropout))
 

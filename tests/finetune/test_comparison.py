@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,7 +228,15 @@ def test_arms_are_data_and_networks_several(tmp_path: Path) -> None:
         "b: pretrained, frozen", RAW,
     }  # fmt: skip
     assert ("a: pretrained, frozen", "a: random network, frozen") in pairs
-    frozen = [arm for arm in arms if arm.params.get("head") != "attention" and "low_rank" not in arm.name]
+
+    def read(arms: Iterable[Arm]) -> list[Arm]:
+        """The embedding alone: pixels vote the same whatever the network is."""
+        return [
+            arm if arm.name == RAW else replace(arm, params={**arm.params, "head_options": {"reads": "embedding"}})
+            for arm in arms
+        ]
+
+    frozen = read(arm for arm in arms if arm.params.get("head") != "attention" and "low_rank" not in arm.name)
     draws = {"budgets": [Budget(per_class=3)], "seeds": SEEDS, "folder": tmp_path}
     rows = list(compare(SPLITS, models("a", "b"), frozen, **draws))
     scores = {(row.arm, row.seed): row.scores.auc.estimate for row in rows}
@@ -235,7 +244,7 @@ def test_arms_are_data_and_networks_several(tmp_path: Path) -> None:
     assert list(scores) == [(name, seed) for seed in SEEDS for name in names]
     assert any(scores["a: pretrained, frozen", seed] != scores["b: pretrained, frozen", seed] for seed in SEEDS)
     # A network alone gives what it gives beside others.
-    alone = compare(SPLITS, {"b": models("a", "b")["b"]}, arms_of(["b"], strategies=["frozen"]), **draws)
+    alone = compare(SPLITS, {"b": models("a", "b")["b"]}, read(arms_of(["b"], strategies=["frozen"])), **draws)
     assert {row.seed: row.scores.auc.estimate for row in alone if row.arm == PRETRAINED} == {
         seed: scores["b: pretrained, frozen", seed] for seed in SEEDS
     }

@@ -83,7 +83,7 @@ def test_the_read_with_the_smaller_held_out_loss_is_chosen_and_a_vote_averages_p
     found = select_linear(features, labels[:, None], target, folds, **options)
     assert found.reads == min(found.held_out_loss, key=found.held_out_loss.get) == "mean_spread"
     vote = select_linear(features, labels[:, None], target, folds, balanced=True, candidates=["vote"])
-    assert vote.fit.reads == ("embedding", "mean_spread", RAW)
+    assert vote.fit.reads == ("embedding", "mean_spread", RAW)  # no covariances are given
     each = [
         select_linear(features, labels[:, None], target, folds, balanced=True, candidates=[read])
         for read in vote.fit.reads

@@ -116,6 +116,11 @@ def test_a_layer_that_there_is_not_is_refused() -> None:
         create_strategy("selective", {"layers": [4]}).stages(deep_backbone(), [], RATES)
 
 
+def test_a_rank_that_no_matrix_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rank 33; a matrix \(32, 32\) of the backbone has rank 32"):
+        create_strategy("low_rank", {"rank": 33}).prepare(tiny_backbone())
+
+
 @pytest.mark.parametrize("layers", ["all", "attention", "mlp"])
 def test_low_rank_begins_as_the_pretrained_network_and_merges_into_what_it_became(layers: str) -> None:
     plain = said_by(tiny_backbone())
