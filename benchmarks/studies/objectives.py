@@ -199,6 +199,7 @@ def table(folder: Path, grounds: list[Ground]) -> Table:
             for arm, seeds in kept.items():
                 if seeds:
                     rows.append((name, arm, *_row(name, splits["test"], seeds, kept[RANDOM])))
+    rows += _means(rows)
     return Table(
         title="Every objective for the same time",
         command="python -m benchmarks.studies objectives FOLDER",
@@ -213,6 +214,21 @@ def table(folder: Path, grounds: list[Ground]) -> Table:
         f"{RATE} for all, objectives as their defaults are. {' '.join(ground.note for ground in grounds)} "
         f"torch {torch.__version__}.",
     )  # fmt: skip
+
+
+def _means(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The mean of the scores of each arm that is there for every set."""
+    sets = dict.fromkeys(row[0] for row in rows)
+    means = []
+    for arm in dict.fromkeys(row[1] for row in rows):
+        own = [row for row in rows if row[1] == arm]
+        if len(own) == len(sets):
+            columns = zip(*(row[6 : 6 + len(READS)] for row in own), strict=True)
+            scores = [
+                "-" if "-" in cells else f"{np.mean([float(cell[:5]) for cell in cells]):.3f}" for cells in columns
+            ]
+            means.append(("mean of the sets", arm, own[0][2], "-", "-", "-", *scores, *["-"] * len(READS)))
+    return means
 
 
 def _row(
