@@ -37,6 +37,8 @@ VIEWS: dict[str, Any] = {
     "blur": {"probability": 0.1},
     "noise": {"strength": 0.02},
 }
+SHAPES = {"crop_scale_min": 0.5, "tilt_deg": 15.0, "flip_horizontal": 0.0, "intensity": 0.0, "noise": 0.02}
+"""Views of black and white shapes, left and right ones: nothing but where they are cut, turned and tilted."""
 
 
 def source(name: str) -> Source:
