@@ -37,6 +37,13 @@ VIEWS: dict[str, Any] = {
     "blur": {"probability": 0.1},
     "noise": {"strength": 0.02},
 }
+SHAPES: dict[str, Any] = {
+    "crop": {"scale": [0.5, 1.0]},
+    "rotation": {"tilt_degrees": 15.0},
+    "noise": {"strength": 0.02},
+    **dict.fromkeys(("flip", "brightness", "contrast", "gamma", "colour")),
+}
+"""Views of black and white shapes, left and right ones: nothing but where they are cut, turned and tilted."""
 
 
 def source(name: str) -> Source:
