@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.table import machine
 
 NAMES = (
-    "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "spd", "mil",
-    "utilisation",
+    "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "views",
+    "spd", "mil", "utilisation",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -3,44 +3,107 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from lightly.loss import BarlowTwinsLoss, NTXentLoss
+import torch.nn.functional as F
+from lightly.loss import BarlowTwinsLoss, DINOLoss, NTXentLoss, SwaVLoss
 from torch import Tensor, nn
 
 from benchmarks.table import Table
 from pretrain.objectives.barlow_twins import barlow_twins_loss
+from pretrain.objectives.collectives import all_reduce_sum
+from pretrain.objectives.prototypes import sinkhorn
+from pretrain.objectives.reduction import global_mean
 from pretrain.objectives.simclr import nt_xent
 
-ROWS, WIDTH = 32, 16
+ROWS, WIDTH, PROTOTYPES = 32, 16, 12
 SETTINGS = (("equal distributions", 2, 0.0), ("ranks differ", 2, 1.0), ("ranks differ", 4, 1.0))
+Loss = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
 
 
 def run() -> Table:
     """Relative error and cosine of the gradient of a linear layer, averaged over the ranks as DDP and DeepSpeed do."""
     rows = []
     for setting, world_size, shift in SETTINGS:
-        for loss in ("barlow", "ntxent"):
+        found = _distributed(world_size, shift)
+        for loss in LOSSES:
             truth = _gradient(loss, "ours", _global(world_size, shift), (ROWS * world_size,))
             for library in ("ours", "lightly"):
-                found = _distributed(loss, library, world_size, shift)
-                error = float((found - truth).norm() / truth.norm())
-                cosine = float(nn.functional.cosine_similarity(found.flatten(), truth.flatten(), dim=0))
+                mean = found[f"{loss} {library}"]
+                error = float((mean - truth).norm() / truth.norm())
+                cosine = float(nn.functional.cosine_similarity(mean.flatten(), truth.flatten(), dim=0))
                 name = "medformer" if library == "ours" else f"lightly {version('lightly')}"
-                kind = "Barlow Twins" if loss == "barlow" else "NT-Xent"
-                rows.append((kind, f"{setting}, {world_size} ranks", name, f"{error:.1e}", f"{cosine:.4f}"))
+                rows.append((loss, f"{setting}, {world_size} ranks", name, f"{error:.1e}", f"{cosine:.4f}"))
     return Table(
         title="Gradient of a distributed loss against one process on the concatenated batch",
         command="python -m benchmarks gradients",
         columns=("loss", "data", "library", "relative error", "cosine"),
         rows=tuple(rows),
         remarks=f"gloo, float64, {ROWS} images per rank, {WIDTH} channels. Where ranks differ, rank r sees "
-        "x (1 + r) + r: a strong site effect. lightly standardises Barlow Twins per rank by design.",
+        "x (1 + r) + r: a strong site effect. lightly standardises Barlow Twins per rank by design; its sums over "
+        f"ranks are switched on where it has a switch. SwAV: {PROTOTYPES} fixed prototypes, three iterations. DINO: "
+        "the second step, whose centre is of the first, and a fixed head; lightly keeps its temperature in float32.",
     )
+
+
+def _fixed(channels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(9)
+    return torch.randn(PROTOTYPES, channels, generator=generator, dtype=torch.float64)
+
+
+def _cosines(z_BD: Tensor) -> Tensor:
+    return F.normalize(z_BD, dim=1) @ F.normalize(_fixed(z_BD.shape[1]), dim=1).T
+
+
+def _our_swav(za: Tensor, zb: Tensor, rows: tuple[int, ...]) -> Tensor:
+    cosines = [_cosines(z) for z in (za, zb)]
+    targets = [sinkhorn(each.detach(), 0.05, 3, sum(rows)) for each in cosines]
+    predicted = [torch.log_softmax(each / 0.1, dim=1) for each in cosines]
+    losses = [-(targets[one] * predicted[1 - one]).sum(dim=1) for one in range(2)]
+    return global_mean(torch.stack(losses).mean(dim=0), sum(rows))
+
+
+def _our_dino(za: Tensor, zb: Tensor, rows: tuple[int, ...]) -> Tensor:
+    said = [z @ _fixed(z.shape[1]).T for z in (za, zb)]
+    with torch.no_grad():
+        centre_K = 0.1 * all_reduce_sum(torch.stack(said).mean(dim=0).sum(dim=0)) / sum(rows)
+        targets = [torch.softmax((each - centre_K) / 0.04, dim=1) for each in said]
+    predicted = [torch.log_softmax(each / 0.1, dim=1) for each in said]
+    losses = [-(targets[one] * predicted[1 - one]).sum(dim=1) for one in range(2)]
+    return global_mean(torch.stack(losses).mean(dim=0), sum(rows))
+
+
+def _lightly_swav(za: Tensor, zb: Tensor, rows: tuple[int, ...]) -> Tensor:
+    criterion = SwaVLoss(temperature=0.1, sinkhorn_gather_distributed=len(rows) > 1)
+    found: Tensor = criterion([_cosines(za), _cosines(zb)], [])
+    return found
+
+
+def _lightly_dino(za: Tensor, zb: Tensor, rows: tuple[int, ...]) -> Tensor:
+    criterion = DINOLoss(output_dim=PROTOTYPES, teacher_temp=0.04, student_temp=0.1).double()
+    said = [z @ _fixed(z.shape[1]).T for z in (za, zb)]
+    criterion([each.detach() for each in said], said)  # It moves the centre.
+    found: Tensor = criterion([each.detach() for each in said], said)
+    return found
+
+
+LOSSES: dict[str, dict[str, Loss]] = {
+    "Barlow Twins": {
+        "ours": lambda za, zb, rows: torch.stack(barlow_twins_loss(za, zb, 0.005, sum(rows))).sum(),
+        "lightly": lambda za, zb, rows: BarlowTwinsLoss(gather_distributed=len(rows) > 1)(za, zb),
+    },
+    "NT-Xent": {
+        "ours": lambda za, zb, rows: nt_xent(za, zb, 0.5, rows),
+        "lightly": lambda za, zb, rows: NTXentLoss(gather_distributed=len(rows) > 1)(za, zb),
+    },
+    "SwAV": {"ours": _our_swav, "lightly": _lightly_swav},
+    "DINO": {"ours": _our_dino, "lightly": _lightly_dino},
+}
 
 
 def _global(world_size: int, shift: float) -> Tensor:
@@ -57,31 +120,29 @@ def _views(rank: int, shift: float) -> Tensor:
 def _gradient(loss: str, library: str, views: Tensor, rows: tuple[int, ...]) -> Tensor:
     torch.manual_seed(0)
     layer = nn.Linear(WIDTH, WIDTH, bias=False).double()
-    za, zb = layer(views[0]), layer(views[1])
-    if library == "ours":
-        value = sum(barlow_twins_loss(za, zb, 0.005, sum(rows))) if loss == "barlow" else nt_xent(za, zb, 0.5, rows)
-    else:
-        several = len(rows) > 1
-        theirs = BarlowTwinsLoss if loss == "barlow" else NTXentLoss
-        value = theirs(gather_distributed=several)(za, zb)
-    assert isinstance(value, Tensor)
-    value.backward()
+    LOSSES[loss][library](layer(views[0]), layer(views[1]), rows).backward()
     assert layer.weight.grad is not None
     return layer.weight.grad
 
 
-def _distributed(loss: str, library: str, world_size: int, shift: float) -> Tensor:
+def _distributed(world_size: int, shift: float) -> dict[str, Tensor]:
+    """The gradient of every loss of both libraries, the mean over ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_work, (world_size, folder, loss, library, shift), nprocs=world_size)
-        return torch.load(Path(folder) / "mean.pt", weights_only=True)
+        mp.spawn(_work, (world_size, folder, shift), nprocs=world_size)
+        found: dict[str, Tensor] = torch.load(Path(folder) / "mean.pt", weights_only=True)
+        return found
 
 
-def _work(rank: int, world_size: int, folder: str, loss: str, library: str, shift: float) -> None:
+def _work(rank: int, world_size: int, folder: str, shift: float) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
-    gradient = _gradient(loss, library, _views(rank, shift), (ROWS,) * world_size)
-    dist.all_reduce(gradient)
+    means = {}
+    for loss, libraries in LOSSES.items():
+        for library in libraries:
+            gradient = _gradient(loss, library, _views(rank, shift), (ROWS,) * world_size)
+            dist.all_reduce(gradient)
+            means[f"{loss} {library}"] = gradient / world_size
     if rank == 0:
-        torch.save(gradient / world_size, Path(folder) / "mean.pt")
+        torch.save(means, Path(folder) / "mean.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -42,18 +42,30 @@ def interleaved(first: Callable[[], object], second: Callable[[], object], *, pa
         pairs: how many, 6 at least.
         calls: of each program in one measurement, where one call is too short to be timed.
     """
+    return paired(lambda: _seconds(first, calls), second, pairs=pairs, calls=calls)
+
+
+def paired(first_s: Callable[[], float], second: Callable[[], object], *, pairs: int, calls: int = 1) -> Pairs:
+    """The same for a first program that says itself what it has taken, as one of another process does.
+
+    Args:
+        first_s: seconds of the processor for one call.
+        second: the other program.
+        pairs: how many, 6 at least.
+        calls: of the second in one measurement.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for program in (first, second):  # the first call sets much up
-            _seconds(program, calls)
+        first_s()  # the first call sets much up
+        _seconds(second, calls)
         times: list[tuple[float, float]] = []
         for number in range(pairs):
             if number % 2:
                 later = _seconds(second, calls)
-                times.append((_seconds(first, calls), later))
+                times.append((first_s(), later))
             else:
-                times.append((_seconds(first, calls), _seconds(second, calls)))
+                times.append((first_s(), _seconds(second, calls)))
     finally:
         torch.set_num_threads(threads)
     ratios = sorted(one / other for one, other in times)

@@ -6,7 +6,6 @@ import statistics
 import time
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.table import Table
@@ -27,7 +26,7 @@ def views_of(shape: tuple[int, ...], count: int) -> Views:
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(count, *shape, generator=generator) * 2 - 1 for _ in range(2)]
     metadata = Metadata.uniform(count)
-    keys_B = np.arange(count, dtype=np.uint64)
+    keys_B = torch.arange(count)
     clean = View(images[0], metadata, None, keys_B)
     return Views(tuple(images), (metadata,) * 2, (count,), (None, None), keys=(keys_B,) * 2, clean=clean)
 

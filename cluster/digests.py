@@ -1,4 +1,4 @@
-"""The files of a model bundle, or of a fitted classifier, and their SHA-256."""
+"""The files of a model bundle, of a fitted classifier or of a generator of BrainFuse, and their SHA-256."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from data_shards.support.files import read_json, sha256_of
 
 CLASSIFIER_FILE = "classifier.json"
 BUNDLE_FILES = ("README.md", "config.json", "metrics.json", "model.safetensors", "provenance.json")
+GENERATOR_FILES = ("config.json", "generator.safetensors", "metrics.json", "provenance.json")
 _BACKBONE = re.compile(r"backbone(-\d+)?(?=/)")
 
 
@@ -28,7 +29,7 @@ class FileDigest(Document):
 
 
 def digest_model(folder: Path) -> dict[str, FileDigest]:
-    """Check that ``folder`` is a model bundle or a fitted classifier and hash its files.
+    """Check that ``folder`` is a model bundle, a fitted classifier or a generator of BrainFuse and hash its files.
 
     A classifier is a document, the weights of its head, and one bundle or several in folders of their own.
 
@@ -42,6 +43,8 @@ def digest_model(folder: Path) -> dict[str, FileDigest]:
     what, expected = "model bundle", set(BUNDLE_FILES)
     if is_classifier(folder):
         what, expected = "fitted classifier", _classifier_files(_backbones(present))
+    elif is_generator(folder):
+        what, expected = "generator", set(GENERATOR_FILES)
     elif (folder / "classifier" / CLASSIFIER_FILE).is_file():
         raise RegistryError(f"{folder}: what finetune wrote; the classifier is {folder / 'classifier'}")
     if missing := sorted(expected - present):
@@ -64,8 +67,15 @@ def is_classifier(folder: Path) -> bool:
     return (folder / CLASSIFIER_FILE).is_file()
 
 
+def is_generator(folder: Path) -> bool:
+    """Whether a folder is meant to be a generator of BrainFuse."""
+    return (folder / "generator.safetensors").is_file()
+
+
 def architecture_of(folder: Path) -> str:
     """The network of a model, and that it is one of a classifier, in words."""
+    if is_generator(folder):
+        return "brainfuse generator"
     home = folder / "backbone" if is_classifier(folder) else folder
     name = str(read_json(home / "config.json", RegistryError).get("architecture", "unknown"))
     return f"{name} classifier" if is_classifier(folder) else name
@@ -93,8 +103,10 @@ def decode(text: str) -> dict[str, FileDigest]:
         ValueError: the text was not made by :func:`encode`; a path that leaves the folder counts as such.
     """
     digests = {name: FileDigest.model_validate(entry) for name, entry in json.loads(text).items()}
-    if set(digests) not in (set(BUNDLE_FILES), _classifier_files(_backbones(digests))):
-        raise ValueError(f"files {sorted(digests)}, expected {list(BUNDLE_FILES)} or those of a classifier")
+    if set(digests) not in (set(BUNDLE_FILES), set(GENERATOR_FILES), _classifier_files(_backbones(digests))):
+        raise ValueError(
+            f"files {sorted(digests)}, expected {list(BUNDLE_FILES)} or those of a classifier or generator"
+        )
     return digests
 
 

@@ -19,7 +19,7 @@ class PublishedModel:
         version: a whole number from 1, as text.
         aliases: what the version is called now.
         created: when it was published, ISO 8601 in UTC.
-        architecture: the timm name of the backbone.
+        architecture: the timm name of the backbone, or what it is otherwise, in words.
         run_id: the MLflow run that made it, or None.
         files: SHA-256 and size of every file.
         location: where MLflow keeps the files.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.digests import architecture_of, decode, digest_model, encode, is_classifier
+from cluster.digests import architecture_of, decode, digest_model, encode, is_classifier, is_generator
 from cluster.errors import RegistryError
 from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
 from cluster.pull import fetch
@@ -48,12 +48,12 @@ class Registry:
         """Store a model as the next version of ``name``; the same files again give the version that exists.
 
         Args:
-            bundle: the folder of the model bundle, or of a fitted classifier.
+            bundle: the folder of the model bundle, of a fitted classifier, or of a generator of BrainFuse.
             name: the registered model; made when it is new.
             run_id: the MLflow run that made the bundle.
 
         Raises:
-            RegistryError: the folder is neither, the name is not valid, or the store refuses.
+            RegistryError: the folder is none of these, the name is not valid, or the store refuses.
         """
         check_name(name)
         files = digest_model(bundle)
@@ -212,7 +212,7 @@ class Registry:
             experiment,
             name=name,
             source_run_id=run_id,
-            model_type="medformer-classifier" if is_classifier(bundle) else "medformer-backbone",
+            model_type=_kind(bundle),
         )
         try:
             self._client.log_model_artifacts(model.model_id, str(bundle))
@@ -273,6 +273,13 @@ class Registry:
             files=files,
             location=version.source,
         )
+
+
+def _kind(bundle: Path) -> str:
+    """What MLflow shows as the type of a model."""
+    if is_classifier(bundle):
+        return "medformer-classifier"
+    return "medformer-generator" if is_generator(bundle) else "medformer-backbone"
 
 
 def _pages(search: Any, **arguments: Any) -> Iterator[Any]:

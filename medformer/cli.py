@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "the main job end to end, small, on this machine",
     "doctor": "what is installed, what works, what is missing",
     "shards": "build and inspect data shards",
+    "views": "look at augmented images, and at what is valid for which",
     "pretrain": "pretrain a backbone on shards, on a local or a remote Ray cluster",
     "jobs": "submit pretraining to a Ray cluster over HTTP; list, follow and stop it",
     "models": "list, show, promote and pull models of the registry",

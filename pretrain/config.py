@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from data_shards.order.lanes import Locality
 from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
+from pretrain.probes.config import ProbesConfig
 from pretrain.views.config import ViewConfig
 
 Count = Annotated[int, Field(gt=0)]
@@ -21,8 +22,8 @@ _OWNED_BY_US = {
     "optimizer": "optimizer",
     "scheduler": "schedule",
     "train_batch_size": "data.batch_size",
-    "train_micro_batch_size_per_gpu": "data.batch_size",
-    "gradient_accumulation_steps": "data.batch_size",
+    "train_micro_batch_size_per_gpu": "data.micro_batch_size",
+    "gradient_accumulation_steps": "data.micro_batch_size",
     "gradient_clipping": "optimizer.clip_norm",
 }
 
@@ -67,14 +68,29 @@ class ReadingConfig(Document):
     cache_gib: Annotated[float, Field(gt=0)] = 100.0
 
 
+class StageConfig(Document):
+    """A part of a curriculum.
+
+    Attributes:
+        until: fraction of the run at which it ends.
+        weights: share of the steps of each dataset, in their order; 0 leaves one out.
+    """
+
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+
+
 class DataConfig(Document):
     """What is read.
 
     Attributes:
         datasets: the mixture; only the ``train`` split is read.
         batch_size: images in the global batch, over all workers.
+        micro_batch_size: images of a worker whose views go through the network at once; the gradient is that of the
+            whole batch. None for all of them.
         temperature: instead of weights: the share of a dataset is its size to the power 1/temperature; 1 is in
             proportion to size, a large number makes all equal.
+        curriculum: instead of weights: stages of the run, each with weights of its own.
         locality: None shuffles each dataset as a whole, for shards that lie on the node; lanes and window make each
             node read only its part of the shards in an epoch.
         reading: threads, read-ahead and cache.
@@ -82,7 +98,9 @@ class DataConfig(Document):
 
     datasets: Annotated[list[DatasetConfig], Field(min_length=1)]
     batch_size: Count = 256
+    micro_batch_size: Count | None = None
     temperature: Annotated[float, Field(ge=1)] | None = None
+    curriculum: list[StageConfig] | None = None
     locality: Locality | None = None
     reading: ReadingConfig = ReadingConfig()
 
@@ -97,6 +115,27 @@ class DataConfig(Document):
     def _weights_or_temperature(self) -> DataConfig:
         if self.temperature is not None and self.datasets[0].weight is not None:
             raise ValueError("give weights or a temperature, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_follow_one_another(self) -> DataConfig:
+        stages = self.curriculum
+        if stages is None:
+            return self
+        if self.temperature is not None or self.datasets[0].weight is not None:
+            raise ValueError("give a curriculum, or weights or a temperature of the datasets, not both")
+        ends = [stage.until for stage in stages]
+        if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
+            raise ValueError(f"curriculum: stages end at {ends}; expected rising fractions of the run, the last one 1")
+        for number, stage in enumerate(stages, start=1):
+            if len(stage.weights) != len(self.datasets) or not any(stage.weights):
+                raise ValueError(
+                    f"curriculum: stage {number} has weights {stage.weights}; expected one for each of "
+                    f"{len(self.datasets)} datasets, and one above 0"
+                )
+        for place, dataset in enumerate(self.datasets):
+            if not any(stage.weights[place] for stage in stages):
+                raise ValueError(f"curriculum: {dataset.path} has weight 0 in every stage; leave it out")
         return self
 
 
@@ -236,6 +275,7 @@ class PretrainConfig(Document):
         deepspeed: passed to DeepSpeed untouched.
         checkpoint: when checkpoints are written.
         health: when a run is stopped.
+        probes: labelled images on which the embeddings are probed meanwhile.
         log_every_steps: optimizer steps between two log lines.
         cluster: where the run takes place.
     """
@@ -252,6 +292,7 @@ class PretrainConfig(Document):
     deepspeed: dict[str, Any] = {}
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
+    probes: ProbesConfig = ProbesConfig()
     log_every_steps: Count = 10
     cluster: ClusterConfig = ClusterConfig()
 
@@ -272,7 +313,16 @@ class PretrainConfig(Document):
         return deepspeed
 
 
-PLACE_KEYS = ("out", "cluster", "log_every_steps", "checkpoint", "data.reading", "data.datasets.path")
+PLACE_KEYS = (
+    "out",
+    "cluster",
+    "log_every_steps",
+    "checkpoint",
+    "probes",
+    "data.reading",
+    "data.datasets.path",
+    "data.micro_batch_size",
+)
 """Keys that may differ between a run and its resumption: they do not change what is learned."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_shards.order.mixture import Mixture, Stage
 from data_shards.order.plan import temperature_weights
 from data_shards.reading.reader import ShardedDataset
 from data_shards.storage import Cache
@@ -15,7 +16,10 @@ from data_shards.support.files import home_folder
 from pretrain.backbone import Medformer
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
 from pretrain.objectives import OBJECTIVES, check_parameters
+from pretrain.objectives.base import requested
+from pretrain.objectives.chunks import check_rows_apart
 from pretrain.runtime import Runtime
+from pretrain.views.policy import Ruled, under_policy
 
 _GIB = 1 << 30
 
@@ -26,7 +30,7 @@ def open_datasets(config: DataConfig) -> list[ShardedDataset]:
     Raises:
         DataError: a folder, split or image is not there.
     """
-    cache = _cache(config.reading)
+    cache = node_cache(config.reading)
     return [ShardedDataset(each.path, "train", image=each.image, cache=cache) for each in config.datasets]
 
 
@@ -48,6 +52,7 @@ def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runt
         world_size=runtime.world_size,
         weights=_weights(data, datasets),
         locality=data.locality,
+        stages=stages_of(config, datasets),
         readers=reading.readers,
         reader_kind=reading.kind,
         prefetch=reading.prefetch,
@@ -81,22 +86,74 @@ def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: i
         )
 
 
+def views_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Ruled]:
+    """The augmentation of every dataset, as its policy allows it.
+
+    Raises:
+        ConfigError: the document asks for what a policy forbids; the dataset is named.
+    """
+    found = []
+    for dataset, section in zip(datasets, config.data.datasets, strict=True):
+        words = dataset.manifest.vocabulary
+        shape = dataset.image_shape
+        assert shape is not None, "check_dataset has refused it"
+        try:
+            found.append(
+                under_policy(section.views or config.views, words.get("organ", ()), words.get("modality", ()), shape)
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{dataset.folder}: {error}") from None
+    return found
+
+
 def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset], backbone: Medformer) -> None:
     """See that every objective can be trained on every dataset.
 
     Raises:
-        ConfigError: one cannot; objective and dataset are named.
+        ConfigError: one cannot; objective and dataset are named. Or the network cannot be trained in micro-batches.
     """
-    for dataset, section in zip(datasets, config.data.datasets, strict=True):
-        shape = dataset.image_shape
+    if config.data.micro_batch_size is not None:
+        check_rows_apart(backbone)
+    for dataset, ruled in zip(datasets, views_of(config, datasets), strict=True):
+        shape, views = dataset.image_shape, ruled.views
         assert shape is not None, "check_dataset has refused it"
+        try:
+            views.check_data(shape)
+        except ConfigError as error:
+            raise ConfigError(f"{dataset.folder}: {error}") from None
         for name, parameters in config.objectives.items():
             try:
-                OBJECTIVES[name].check_data(
-                    check_parameters(name, parameters), shape, section.views or config.views, backbone
-                )
+                requested(name, parameters).check_views(views, shape)
+                OBJECTIVES[name].check_data(check_parameters(name, parameters), shape, views, backbone)
             except ConfigError as error:
                 raise ConfigError(f"objectives.{name}: {dataset.folder}: {error}") from None
+
+
+def stages_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Stage] | None:
+    """The curriculum in steps; None without one.
+
+    Raises:
+        ConfigError: a stage is shorter than a step, or a weight too small for a batch.
+    """
+    if config.data.curriculum is None:
+        return None
+    turns = [-(-len(dataset) // config.data.batch_size) for dataset in datasets]
+    total = run_steps(config, sum(turns))
+    stages, first = [], 0
+    for number, stage in enumerate(config.data.curriculum, start=1):
+        last = round(stage.until * total)
+        if last <= first:
+            raise ConfigError(f"data.curriculum: stage {number} has none of the {total} steps of the run")
+        stages.append(Stage(first, tuple(stage.weights)))
+        first = last
+    Mixture([dataset.card.name for dataset in datasets], turns, config.seed, stages)
+    return stages
+
+
+def run_steps(config: PretrainConfig, batches_per_epoch: int) -> int:
+    """Optimizer steps of the whole run."""
+    total = config.schedule.epochs * batches_per_epoch
+    return min(total, config.schedule.max_steps or total)
 
 
 def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float] | None:
@@ -106,6 +163,13 @@ def _weights(data: DataConfig, datasets: Sequence[ShardedDataset]) -> list[float
     return weights or None
 
 
-def _cache(reading: ReadingConfig) -> Cache:
+def at_once(config: PretrainConfig, world_size: int) -> int:
+    """How many images a worker puts through the network at once."""
+    rows = -(-config.data.batch_size // world_size)
+    return min(rows, config.data.micro_batch_size or rows)
+
+
+def node_cache(reading: ReadingConfig) -> Cache:
+    """Where remote shards are kept."""
     folder = reading.cache if reading.cache is not None else home_folder() / "cache"
     return Cache(folder, int(reading.cache_gib * _GIB))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,26 +16,25 @@ from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
-from data_shards.support.errors import CheckpointError, ConfigError, MedformerError
+from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import read_json
 from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
-from pretrain.data import check_objectives, open_datasets, open_stream
+from pretrain.data import at_once, check_objectives, node_cache, open_datasets, open_stream, run_steps, views_of
 from pretrain.health import HealthMonitor, embedding_spread, watched_embeddings
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.collectives import all_gather_rows
 from pretrain.optim import create_schedule, grow_state
+from pretrain.probes.probe import open_probes, probe_all
 from pretrain.resumption import check_same_run
-from pretrain.runtime import Runtime
+from pretrain.runtime import Runtime, on_rank_zero
 from pretrain.sharding import gradient_norm, initialise, zero_stage
 from pretrain.stopping import StopVote
 from pretrain.view_factory import ViewFactory
-
-T = TypeVar("T")
 
 
 def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Path | None:
@@ -64,26 +63,26 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     stage = zero_stage(config)
     store = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep)
     if not resume:
-        _on_rank_zero(runtime, lambda: _refuse_existing(config.out))
+        on_rank_zero(runtime, lambda: _refuse_existing(config.out))
 
     torch.manual_seed(config.seed)
     module = PretrainModule(create_backbone(config.model), config.objectives).to(runtime.device)
     datasets = open_datasets(config.data)
     stream = open_stream(config, datasets, runtime)
     check_objectives(config, datasets, module.backbone)
-    total_steps = config.schedule.epochs * stream.batches_per_epoch
-    total_steps = min(total_steps, config.schedule.max_steps or total_steps)
+    probes = open_probes(config.probes, node_cache(config.data.reading))
+    total_steps = run_steps(config, stream.batches_per_epoch)
     engine, optimizer = initialise(module, config, runtime)
     schedule = create_schedule(optimizer, config.schedule, total_steps)
     torch.manual_seed(config.seed + runtime.rank)  # Dropout differs between ranks; the weights above must not.
 
     step = 0
     # Rank 0 chooses: a shared file system may show the others an older state of the folder.
-    checkpoint = _on_rank_zero(runtime, lambda: _intact(store.latest())) if resume else None
+    checkpoint = on_rank_zero(runtime, lambda: _intact(store.latest())) if resume else None
     if checkpoint is not None:
         step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
-    _on_rank_zero(runtime, lambda: _prepare_output(config, store))
-    make_views = ViewFactory(config, runtime.device)
+    on_rank_zero(runtime, lambda: _prepare_output(config, store))
+    make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
     progress = Progress(total_steps, "steps", "pretrain", initial=step, silent=runtime.rank != 0)
@@ -107,7 +106,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
 
             last = step == total_steps
             save = stop or last or step % config.checkpoint.every_steps == 0
-            observe = save or step % config.log_every_steps == 0
+            probe = bool(probes) and (last or step % config.probes.every_steps == 0)
+            observe = save or probe or step % config.log_every_steps == 0
             norm = gradient_norm(module) if observe and stage == 0 else None
             engine.step()
             module.after_step(step / total_steps)
@@ -120,6 +120,9 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 metrics = meter.reduce(own)
                 metrics["lr"] = float(optimizer.param_groups[0]["lr"])
                 metrics["epoch"] = step / stream.batches_per_epoch
+                if probe:
+                    metrics |= probe_all(probes, module.backbone, runtime, at_once(config, runtime.world_size))
+                    meter.restart()
                 if log:
                     log.append(metrics, step)
                 runtime.report(metrics, step)
@@ -132,22 +135,6 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 return None
 
     return _export(config, runtime, module, datasets, step)
-
-
-def _on_rank_zero(runtime: Runtime, action: Callable[[], T]) -> T:
-    """What ``action`` gives on rank 0, on every rank; an error of ours is raised on every rank too."""
-    result: T | None = None
-    problem: MedformerError | None = None
-    if runtime.rank == 0:
-        try:
-            result = action()
-        except MedformerError as error:
-            problem = error
-    outcome = [result, problem]
-    dist.broadcast_object_list(outcome)
-    if isinstance(outcome[1], MedformerError):
-        raise outcome[1]
-    return cast(T, outcome[0])
 
 
 def _refuse_existing(out: Path) -> None:

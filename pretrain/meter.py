@@ -25,9 +25,10 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._start()
+        self.restart()
 
-    def _start(self) -> None:
+    def restart(self) -> None:
+        """Begin a new window, which what was done since the last log line is no part of."""
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._images = 0
@@ -61,7 +62,7 @@ class Meter:
         dist.all_reduce(vector)
         metrics = dict(zip(names, (vector / dist.get_world_size()).tolist(), strict=True))
         metrics["images_per_s"] = self._images / elapsed_s
-        self._start()
+        self.restart()
         return metrics
 
 

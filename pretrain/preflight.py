@@ -6,9 +6,10 @@ import torch
 
 from data_shards.support.errors import ConfigError
 from pretrain.config import PretrainConfig
-from pretrain.data import check_dataset, check_objectives, open_datasets
+from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets, stages_of
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.optim import create_optimizer
+from pretrain.probes.probe import open_probes
 from pretrain.resumption import check_resumption
 from pretrain.sharding import zero_stage
 
@@ -34,6 +35,8 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
     datasets = open_datasets(config.data)
     for dataset in datasets:
         check_dataset(dataset, config, world_size)
+    stages_of(config, datasets)
+    open_probes(config.probes, node_cache(config.data.reading))
     try:
         with torch.device("meta"):  # shapes only
             module = PretrainModule(create_backbone(config.model), config.objectives)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+
+from data_shards.support.errors import MedformerError
+
+T = TypeVar("T")
 
 
 class Runtime(Protocol):
@@ -96,6 +100,22 @@ class TorchRuntime:
             dist.destroy_process_group()
         for name in self._alone:
             os.environ.pop(name, None)
+
+
+def on_rank_zero(runtime: Runtime, action: Callable[[], T]) -> T:
+    """What ``action`` gives on rank 0, on every rank; an error of ours is raised on every rank too."""
+    result: T | None = None
+    problem: MedformerError | None = None
+    if runtime.rank == 0:
+        try:
+            result = action()
+        except MedformerError as error:
+            problem = error
+    outcome = [result, problem]
+    dist.broadcast_object_list(outcome)
+    if isinstance(outcome[1], MedformerError):
+        raise outcome[1]
+    return cast(T, outcome[0])
 
 
 def _free_port() -> int:

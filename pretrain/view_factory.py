@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,14 +19,14 @@ from pretrain.objectives.base import requested
 from pretrain.objectives.requests import SmallViews, ViewPlan, kind_of
 from pretrain.objectives.views import Source, View
 from pretrain.spacing import as_spacing, on_device
-from pretrain.views import augment
-from pretrain.views.config import ViewConfig
-from pretrain.views.counter_rng import sample_keys, uniforms
+from pretrain.views import Pipeline, ViewConfig
+from pretrain.views.random import sample_keys, stream, uniforms
+from pretrain.views.transforms.crop import Crop
 
 _FULL = 2
 """Numbers of views of the whole size: the small ones are counted from here on, however many of these are drawn."""
-_METADATA_PURPOSE = 1 << 20
-"""Added to the view number where keys are drawn for metadata dropout, so that no pixel shares its numbers."""
+_METADATA = "metadata"
+"""The stream that metadata dropout draws from."""
 SUBJECT = "subject"
 """The attribute of the studies that says which subject an image is of, by its number."""
 
@@ -35,26 +37,28 @@ class ViewFactory:
     Args:
         config: seed, augmentation, objectives and metadata dropout are taken from it.
         device: where views are computed.
+        views: augmentation of every dataset; that of the document when left out.
     """
 
-    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device, views: Sequence[ViewConfig] | None = None) -> None:
+        views = [dataset.views or config.views for dataset in config.data.datasets] if views is None else views
         self._seed = config.seed
-        self._views = [dataset.views or config.views for dataset in config.data.datasets]
+        self._plan = ViewPlan.of(requested(name, each) for name, each in config.objectives.items())
+        self._pipelines = [_Pipelines.of(each, self._plan) for each in views]
         self._dropout = config.model.metadata_dropout
         self._device = device
-        self._plan = ViewPlan.of(requested(name, each) for name, each in config.objectives.items())
+        self._micro_batch = config.data.micro_batch_size
 
     def __call__(self, batch: Batch) -> Views:
         """The views of own rows of a global batch, with their spacing where that of the images is known."""
-        images = batch.images.to(self._device, non_blocking=True)
-        config, plan = self._views[batch.dataset], self._plan
-        full = [self._view(batch, images, config, number, number) for number in range(plan.full)]
+        of, plan = self._pipelines[batch.dataset], self._plan
+        given = _Given.of(batch, self._device)
+        full = [self._view(given, of.full, number, number) for number in range(plan.full)]
         small: dict[SmallViews, tuple[View, ...]] = {}
         number = _FULL
-        for each in plan.small:
-            changed = _smaller(config, each)
+        for each, pipeline in zip(plan.small, of.small, strict=True):
             small[kind_of(each)] = tuple(
-                self._view(batch, images, changed, number + turn, turn % _FULL) for turn in range(each.count)
+                self._view(given, pipeline, number + turn, turn % _FULL) for turn in range(each.count)
             )
             number += each.count
         return Views(
@@ -64,19 +68,17 @@ class ViewFactory:
             tuple(view.spacing_mm for view in full),
             keys=tuple(view.keys_B for view in full),
             small=small,
-            clean=self._view(batch, images, _clean(config), 0, 0) if plan.clean else None,
-            source=self._source(batch, images),
+            clean=self._view(given, of.clean, 0, 0) if plan.clean else None,
+            source=self._source(given),
+            micro_batch=self._micro_batch,
         )
 
-    def _view(self, batch: Batch, images: Tensor, config: ViewConfig, number: int, like: int) -> View:
+    def _view(self, given: _Given, pipeline: Pipeline, number: int, like: int) -> View:
         """View ``number``, coarser and cut as the full view ``like``."""
-        samples_B = batch.sample_B.numpy()
-        keys_B = sample_keys(self._seed, batch.dataset_epoch, batch.dataset, samples_B, number)
-        pixels = augment(images, keys_B, config, batch.spacing_mm_BA, like)
-        of_metadata_B = sample_keys(
-            self._seed, batch.dataset_epoch, batch.dataset, samples_B, number + _METADATA_PURPOSE
-        )
-        metadata = self._drop(batch, uniforms(of_metadata_B, 3)).to(self._device)
+        batch = given.batch
+        keys_B = sample_keys(self._seed, batch.dataset_epoch, batch.dataset, given.sample_B, number)
+        pixels = pipeline(given.images, keys_B, given.spacing_mm_BA, like)
+        metadata = self._drop(given.metadata, uniforms(stream(keys_B, _METADATA), 3))
         return View(pixels, metadata, self._spacing(batch, pixels), keys_B)
 
     def _spacing(self, batch: Batch, view: Tensor) -> Spacing:
@@ -88,31 +90,62 @@ class ViewFactory:
         spacing_mm_BA = (batch.spacing_mm_BA[:, -axes:] * coarser_A).to(batch.spacing_mm_BA.dtype)
         return on_device(as_spacing(spacing_mm_BA), self._device)
 
-    def _drop(self, batch: Batch, u_B3: np.ndarray) -> Metadata:
-        kept_B3 = torch.from_numpy(u_B3 >= self._dropout)
-        task_B = torch.full_like(batch.organ_B, int(Task.self_supervised))
-        return Metadata(batch.organ_B * kept_B3[:, 0], batch.modality_B * kept_B3[:, 1], task_B * kept_B3[:, 2])
+    def _drop(self, metadata: Metadata, u_B3: Tensor) -> Metadata:
+        kept_B3 = u_B3 >= self._dropout
+        task_B = torch.full_like(metadata.organ_B, int(Task.self_supervised))
+        return Metadata(metadata.organ_B * kept_B3[:, 0], metadata.modality_B * kept_B3[:, 1], task_B * kept_B3[:, 2])
 
-    def _source(self, batch: Batch, images: Tensor) -> Source:
-        normalised = normalise(images)
+    def _source(self, given: _Given) -> Source:
+        batch, normalised = given.batch, normalise(given.images)
         subject_B = batch.attributes.get(SUBJECT)
         return Source(
             normalised,
             batch.sample_B,
             batch.dataset,
             None if subject_B is None else subject_B.nan_to_num(-1).long(),
-            Metadata(batch.organ_B, batch.modality_B, batch.task_B).to(self._device),
+            given.metadata,
             self._spacing(batch, normalised),
         )
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What views of a batch are made of, on the device where they are made; of the host a few numbers per image."""
+
+    batch: Batch
+    images: Tensor
+    sample_B: Tensor
+    metadata: Metadata
+    spacing_mm_BA: Tensor | None
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> _Given:
+        spacing_mm_BA = batch.spacing_mm_BA
+        return cls(
+            batch,
+            batch.images.to(device, non_blocking=True),
+            batch.sample_B.to(device, non_blocking=True),
+            Metadata(batch.organ_B, batch.modality_B, batch.task_B).to(device),
+            None if spacing_mm_BA is None else spacing_mm_BA.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class _Pipelines:
+    """What makes the views of a dataset: the full ones, each kind of small ones, and the clean one."""
+
+    full: Pipeline
+    small: tuple[Pipeline, ...]
+    clean: Pipeline
+
+    @classmethod
+    def of(cls, config: ViewConfig, plan: ViewPlan) -> _Pipelines:
+        small = tuple(Pipeline(_smaller(config, each)) for each in plan.small)
+        return cls(Pipeline(config), small, Pipeline(config.moved_only()))
+
+
 def _smaller(config: ViewConfig, small: SmallViews) -> ViewConfig:
     """Crops of a small part, which are then made coarser."""
+    crop = config.of(Crop.Config) or Crop.Config(aspect=1.0)
     factors = tuple(factor / small.size for factor in config.coarser)
-    scale = {"crop_scale_min": small.scale[0], "crop_scale_max": small.scale[1]}
-    return config.model_copy(update={**scale, "coarser": factors})
-
-
-def _clean(config: ViewConfig) -> ViewConfig:
-    """The same place of the image, its intensities as they are."""
-    return config.model_copy(update={"intensity": 0.0, "blur": 0.0, "noise": 0.0})
+    return config.changed(crop=crop.model_copy(update={"scale": small.scale}), coarser=factors)

@@ -37,20 +37,25 @@ from finetune.targets import base as targets_base
 from finetune.targets import create_target, target_from_state
 from medformer.cli import parse_words
 from pretrain import config as pretrain_config
+from pretrain.backbone import normalise
 from pretrain.brainfuse.training import GeneratorRun
 from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives import OBJECTIVES
+from pretrain.probes.config import ProbedConfig, ProbesConfig
 from pretrain.view_factory import ViewFactory
-from pretrain.views.config import ViewConfig
+from pretrain.views import ViewConfig, augment
+from pretrain.views.transforms import TRANSFORMS
 from tests.documents import DOCUMENTS, ROOT, blocks, command_lines, name_of, without_code
 from tests.finetune.samples import blobs, tiny_backbone
 from tests.pretrain.ranks import run_ranks
+from tests.pretrain.view_samples import keys, noise_images
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PRETRAINING = ROOT / "docs" / "pretraining.md"
 VICREG = "pretrain/objectives/vicreg.py"
+POSTERISE = "pretrain/views/transforms/posterise.py"
 BACKBONE = ROOT / "docs" / "backbone.md"
 EXTENDING = ROOT / "docs" / "extending-finetuning.md"
 RUNNABLE = [path for path in DOCUMENTS if blocks(path, "python")]
@@ -58,6 +63,7 @@ SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
     "data.": pretrain_config.DataConfig,
     "data.datasets.": pretrain_config.DatasetConfig,
+    "data.curriculum.": pretrain_config.StageConfig,
     "data.locality.": Locality,
     "data.reading.": pretrain_config.ReadingConfig,
     "model.": pretrain_config.ModelConfig,
@@ -66,6 +72,8 @@ SECTIONS: dict[str, type[Document]] = {
     "schedule.": pretrain_config.ScheduleConfig,
     "checkpoint.": pretrain_config.CheckpointConfig,
     "health.": pretrain_config.HealthConfig,
+    "probes.": ProbesConfig,
+    "probes.datasets.": ProbedConfig,
     "cluster.": pretrain_config.ClusterConfig,
 }
 
@@ -157,11 +165,14 @@ def test_the_tables_of_the_pretraining_document_have_every_key_with_its_default(
     told = {key.split(".")[1] for key in documented if key.startswith("objectives.")}
     assert {"barlow_twins", "byol", "simclr"} <= told  # those of others may be registered beside them
     sections = {**SECTIONS, **{f"objectives.{name}.": OBJECTIVES[name].Config for name in told}}
-    expected = {
+    transforms = {f"views.{name}": None for name, each in TRANSFORMS.items() if not each.on}
+    sections |= {f"views.{name}.": each.Config for name, each in TRANSFORMS.items()}
+    expected = transforms | {
         f"{prefix}{name}": "required" if field.is_required() else _as_written(field.default)
         for prefix, model in sections.items()
         for name, field in model.model_fields.items()
-        if f"{prefix}{name}." not in SECTIONS or name == "datasets"
+        if (f"{prefix}{name}." not in SECTIONS and f"{prefix}{name}" != "views.transforms")
+        or name in ("datasets", "curriculum")
         if not (prefix.startswith("objectives.") and name == "weight")
     }
     assert documented == expected
@@ -207,6 +218,7 @@ def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]
     sources_base.registered_sources()  # what the examples bring is dropped, not what they were the first to import
     registries = (
         OBJECTIVES,
+        TRANSFORMS,
         sources_base._sources,
         heads_base._heads,
         strategies_base._strategies,
@@ -312,6 +324,23 @@ def vicreg_gradient(rank: int, world_size: int, code: str, name: str, folder: Pa
     if world_size > 1:
         dist.all_reduce(weight.grad)
     return weight.grad / world_size
+
+
+def test_the_example_transform_is_applied_by_its_document_and_has_its_own_numbers(examples: Path) -> None:
+    import_as(*example_file(PRETRAINING, POSTERISE), examples)
+    content = {"views": {**dict.fromkeys(TRANSFORMS), "posterise": {"levels": 8, "probability": 0.5}}, "out": "runs/x"}
+    content |= {"data": {"datasets": [{"path": "x"}]}, "objectives": {"simclr": {}}}
+    views = parse(PretrainConfig, content, "document").views
+    images, own = noise_images(64, 1, 12, 12), keys(64)
+    found = augment(images, own, views)
+    levels = torch.tensor([len(image.unique()) for image in found])
+    left = (found - normalise(images)).abs().flatten(1).amax(dim=1) < 1e-6
+    assert 16 < left.sum() < 48 and levels[~left].min() < 40
+    distance = (found[~left] - normalise(images[~left])).abs().flatten(1).amax(dim=1)
+    assert (distance <= 1 / (levels[~left] - 1) + 1e-5).all()
+    assert torch.equal(torch.cat([augment(images[i : i + 5], own[i : i + 5], views) for i in range(0, 64, 5)]), found)
+    with pytest.raises(ConfigError, match=r"views\.posterise\.level'; did you mean 'levels'"):
+        parse(PretrainConfig, content, "document", ["views.posterise.level=10"])
 
 
 def test_the_example_head_ignores_padding_and_learns(examples: Path) -> None:

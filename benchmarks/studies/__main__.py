@@ -6,7 +6,19 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("transfer", "within", "latents", "spacing", "strategies", "heads", "calibration", "bags", "interpolation")
+NAMES = (
+    "transfer",
+    "within",
+    "latents",
+    "spacing",
+    "strategies",
+    "heads",
+    "calibration",
+    "bags",
+    "interpolation",
+    "brainfuse",
+    "objectives",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -30,7 +30,7 @@ MOST = 600
 """Held-out images of a set that are predicted, drawn by the seed."""
 COVERAGE = 0.9
 ARMS: Mapping[str, dict[str, Any]] = {
-    "linear, reads chosen": {},
+    "linear": {},
     "attention": {"head": "attention"},
     "full, 100 steps": {"strategy": "full", "max_steps": 100, "learning_rate": 1e-3},
 }

@@ -28,15 +28,22 @@ DATA = Path(os.environ.get("MEDFORMER_SHARED_DATA") or ROOT.parent / "shared" / 
 PLANES = ("breastmnist", "retinamnist", "pneumoniamnist")
 VOLUMES = ("adrenalmnist3d",)
 REASSEMBLED = "reassembled from the published images; their order is not that of the published file"
-VIEWS = {
-    "crop_scale_min": 0.3,
-    "brightness": 0.05,
-    "contrast": 0.15,
-    "gamma": 0.1,
-    "colour": 0.05,
-    "blur": 0.1,
-    "noise": 0.02,
+VIEWS: dict[str, Any] = {
+    "crop": {"scale": [0.3, 1.0]},
+    "brightness": {"strength": 0.05},
+    "contrast": {"strength": 0.15},
+    "gamma": {"strength": 0.1},
+    "colour": {"strength": 0.05},
+    "blur": {"probability": 0.1},
+    "noise": {"strength": 0.02},
 }
+SHAPES: dict[str, Any] = {
+    "crop": {"scale": [0.5, 1.0]},
+    "rotation": {"tilt_degrees": 15.0},
+    "noise": {"strength": 0.02},
+    **dict.fromkeys(("flip", "brightness", "contrast", "gamma", "colour")),
+}
+"""Views of black and white shapes, left and right ones: nothing but where they are cut, turned and tilted."""
 
 
 def source(name: str) -> Source:

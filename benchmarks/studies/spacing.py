@@ -35,7 +35,7 @@ from pretrain.metadata import Metadata
 
 SEEDS = range(5)
 STEPS, BATCH, LEARNING_RATE = 300, 32, 0.0005
-VIEWS = {"crop_scale_min": 0.5, "crop_aspect": 1.1, "coarser": [1.0, 2.0]}
+VIEWS = {"crop": {"scale": [0.5, 1.0], "aspect": 1.1}, "coarser": [1.0, 2.0]}
 ARMS: dict[str, dict[str, float]] = {"as they are": {}, "at 2 mm": {"voxel_mm": 2.0}}
 READ: dict[str, float | None] = {"as they are": None, "at 1 mm": 1.0, "at 2 mm": 2.0}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ SEEDS = {"planes": range(5), "volumes": range(10)}
 STEPS = {"planes": 1600, "volumes": 1000}
 BATCH = {"planes": 64, "volumes": 32}
 LEARNING_RATE = {"planes": 0.002, "volumes": 0.0005}  # at 0.001 two of five seeds collapsed
-VIEWS: dict[str, dict[str, float]] = {"planes": {}, "volumes": {"crop_scale_min": 0.4}}
+VIEWS: dict[str, dict[str, Any]] = {"planes": {}, "volumes": {"crop": {"scale": [0.4, 1.0]}}}
 MEAN = "mean of the planes"
 READS = ("embedding", "mean", "mean_spread")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,13 +18,18 @@ from data_shards.support.files import write_atomic
 
 # Pixels of the sheet.
 _CELL, _GAP, _TEXT, _MARGIN = 96, 6, 18, 12
-_COLUMNS = 10
+COLUMNS = 10
+"""Images of a line."""
+_COLUMNS_OF_TEXT = 150
 _ROWS_OF_A_DATASET = 12
 # So many samples from the beginning of a split are looked at for the classes.
 _LOOKED_AT = 1 << 16
 _PAPER, _INK, _MUTED = (255, 255, 255), (20, 24, 28), (96, 104, 112)
 
 Line = tuple[str, list[np.ndarray]]
+"""A name, and up to :data:`COLUMNS` images ``C,H,W`` or ``C,D,H,W``."""
+Block = tuple[str, Sequence[str], Sequence[Line]]
+"""A title, words that stand below it, and the lines."""
 
 
 def contact_sheet(folders: Sequence[Path], path: Path) -> None:
@@ -40,18 +46,35 @@ def contact_sheet(folders: Sequence[Path], path: Path) -> None:
         DataError: a dataset is damaged.
         MedformerError: the file cannot be written.
     """
-    blocks = [(_heading(read_manifest(folder)), list(_rows(folder))) for folder in folders]
-    height = sum(2 * _TEXT + len(rows) * (_CELL + _TEXT + _GAP) + _MARGIN for _, rows in blocks) + _MARGIN
-    width = 2 * _MARGIN + _COLUMNS * (_CELL + _GAP)
+    draw_sheet([(_heading(read_manifest(folder)), (), list(_rows(folder))) for folder in folders], path)
+
+
+def draw_sheet(blocks: Sequence[Block], path: Path) -> None:
+    """Draw a PNG with a row for every line of every block.
+
+    Raises:
+        MedformerError: the file cannot be written.
+    """
+    blocks = [
+        (title, [part for each in words for part in textwrap.wrap(each, _COLUMNS_OF_TEXT)], lines)
+        for title, words, lines in blocks
+    ]
+    height = sum(
+        2 * _TEXT + len(words) * _TEXT + len(rows) * (_CELL + _TEXT + _GAP) + _MARGIN for _, words, rows in blocks
+    )
+    height, width = height + _MARGIN, 2 * _MARGIN + COLUMNS * (_CELL + _GAP)
     sheet = PIL.Image.new("RGB", (width, height), _PAPER)
     draw = PIL.ImageDraw.Draw(sheet)
     heading, small = PIL.ImageFont.load_default(15), PIL.ImageFont.load_default(12)
     top = _MARGIN
-    for title, rows in blocks:
-        draw.text((_MARGIN, top), title, _INK, heading)
+    for title, words, rows in blocks:
+        draw.text((_MARGIN, top), _printable(title), _INK, heading)
         top += 2 * _TEXT - 6
+        for each in words:
+            draw.text((_MARGIN, top), _printable(each), _MUTED, small)
+            top += _TEXT
         for name, images in rows:
-            draw.text((_MARGIN, top), name, _MUTED, small)
+            draw.text((_MARGIN, top), _printable(name), _MUTED, small)
             for column, image in enumerate(images):
                 cell = _picture(image)
                 left = _MARGIN + column * (_CELL + _GAP) + (_CELL - cell.width) // 2
@@ -66,7 +89,7 @@ def contact_sheet(folders: Sequence[Path], path: Path) -> None:
 
 def _heading(manifest: Manifest) -> str:
     counts = ", ".join(f"{entry.samples} {split}" for split, entry in manifest.splits.items())
-    return _printable(f"{manifest.card.title}: {counts}")
+    return f"{manifest.card.title}: {counts}"
 
 
 def _rows(folder: Path) -> Iterator[Line]:
@@ -79,9 +102,9 @@ def _rows(folder: Path) -> Iterator[Line]:
         for name, positions in _classes(dataset, manifest):
             if left:
                 left -= 1
-                images = dataset.read(positions[:_COLUMNS]).images
+                images = dataset.read(positions[:COLUMNS]).images
                 shape = "x".join(map(str, images[0].shape))
-                yield _printable(f"{split}, {image}{name}, {shape} {images[0].dtype}"), list(images)
+                yield f"{split}, {image}{name}, {shape} {images[0].dtype}", list(images)
 
 
 def _classes(dataset: ShardedDataset, manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
@@ -99,7 +122,7 @@ def _classes(dataset: ShardedDataset, manifest: Manifest) -> Iterator[tuple[str,
 
 def _spread(positions: np.ndarray) -> np.ndarray:
     """A few positions, evenly taken."""
-    return positions[np.unique(np.linspace(0, len(positions) - 1, _COLUMNS).astype(np.int64))]
+    return positions[np.unique(np.linspace(0, len(positions) - 1, COLUMNS).astype(np.int64))]
 
 
 def _picture(image: np.ndarray) -> PIL.Image.Image:

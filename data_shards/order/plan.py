@@ -9,8 +9,6 @@ ranks or readers; of shards only when a locality is asked for.
 from __future__ import annotations
 
 import functools
-import itertools
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from data_shards.order.lanes import LaneOrder, Locality
+from data_shards.order.mixture import Mixture, Stage
+from data_shards.order.mixture import shares as shares_of_total
 from data_shards.order.permutation import Permutation
 from data_shards.support.errors import ConfigError
 
-_TURNS_AT_ONCE = 256
-# Likewise for the samples of small batches.
+# Samples of small batches are drawn together with the next ones: for a few the permutation would take as long.
 _SAMPLES_AT_ONCE = 2048
 
 
@@ -85,9 +84,10 @@ class BatchPlan:
             one per dataset: an epoch has as many batches as before, apportioned by weight, and each dataset goes
             through epochs of its own, exactly once per sample each, from one epoch of the mixture into the next.
         locality: None shuffles each dataset as a whole; else see :class:`~data_shards.order.lanes.LaneOrder`.
+        stages: a curriculum: other weights from some steps on, instead of ``weights``.
 
     Raises:
-        ConfigError: a weight, size or name that cannot be used.
+        ConfigError: a weight, size, stage or name that cannot be used.
     """
 
     def __init__(
@@ -98,15 +98,19 @@ class BatchPlan:
         seed: int,
         weights: Sequence[float] | None = None,
         locality: Locality | None = None,
+        stages: Sequence[Stage] | None = None,
     ) -> None:
         self._arguments: dict[str, Any] = {
             "batch_size": batch_size,
             "seed": seed,
             "weights": weights,
             "locality": locality,
+            "stages": stages,
         }
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}, expected at least 1")
+        if weights is not None and stages is not None:
+            raise ConfigError("weights and stages exclude each other")
         if not shares:
             raise ConfigError("a stream needs at least one dataset")
         names = [share.name for share in shares]
@@ -121,11 +125,10 @@ class BatchPlan:
         self.seed = seed
         self.cycle = [-(-share.samples // batch_size) for share in shares]
         self.turns = self.cycle if weights is None else apportion(sum(self.cycle), weights, names)
-        self._ends = list(itertools.accumulate(self.turns))
+        self.mixture = Mixture(names, self.turns, seed, stages)
         self._locality = locality
         self._order = functools.lru_cache(2 * len(shares) + 2)(self._make_order)
         self._drawn_samples = functools.lru_cache(2 * len(shares) + 2)(self._draw_samples)
-        self._drawn_turns = functools.lru_cache(4)(self._draw_turns)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process makes the orders itself."""
@@ -134,16 +137,13 @@ class BatchPlan:
     @property
     def batches_per_epoch(self) -> int:
         """How many global batches an epoch has."""
-        return self._ends[-1]
+        return self.mixture.batches_per_epoch
 
     def global_batch(self, epoch: int, position: int) -> GlobalBatch:
         """The batch at ``position`` of ``epoch``."""
-        block, place = divmod(position, _TURNS_AT_ONCE)
-        drawn = int(self._drawn_turns(epoch, block)[place])
-        dataset = bisect_right(self._ends, drawn)
-        turn = drawn - (self._ends[dataset] - self.turns[dataset])
-        # With natural weights turns == cycle, so the dataset's own epoch is the epoch of the mixture.
-        own_epoch, batch = divmod(epoch * self.turns[dataset] + turn, self.cycle[dataset])
+        # With natural weights each dataset's own epoch is the epoch of the mixture.
+        dataset, given = self.mixture.turn(epoch, position)
+        own_epoch, batch = divmod(given, self.cycle[dataset])
         first, last = part(self.shares[dataset].samples, batch, self.cycle[dataset])
         lanes = self._locality.lanes if self._locality is not None else 1
         order: Callable[[np.ndarray], np.ndarray] = self._order(dataset, own_epoch)
@@ -168,12 +168,6 @@ class BatchPlan:
         last = min(first + _SAMPLES_AT_ONCE, self.shares[dataset].samples)
         return self._order(dataset, own_epoch)(np.arange(first, last))
 
-    def _draw_turns(self, epoch: int, block: int) -> np.ndarray:
-        """Whose turn it is at some neighbouring positions; for a single one the permutation would take as long."""
-        order = Permutation(self.batches_per_epoch, self.seed, "mixture", epoch)
-        first = block * _TURNS_AT_ONCE
-        return order(np.arange(first, min(first + _TURNS_AT_ONCE, self.batches_per_epoch)))
-
     def _make_order(self, dataset: int, own_epoch: int) -> Permutation | LaneOrder:
         share = self.shares[dataset]
         key = (self.seed, "dataset", share.name, own_epoch)
@@ -195,11 +189,7 @@ def apportion(total: int, weights: Sequence[float], names: Sequence[str]) -> lis
     """
     if len(weights) != len(names) or not all(0 < weight < float("inf") for weight in weights):
         raise ConfigError(f"weights {list(weights)}: expected one positive number for each of {', '.join(names)}")
-    quotas = [total * weight / sum(weights) for weight in weights]
-    counts = [int(quota) for quota in quotas]
-    by_remainder = sorted(range(len(quotas)), key=lambda place: counts[place] - quotas[place])
-    for place in by_remainder[: total - sum(counts)]:
-        counts[place] += 1
+    counts = shares_of_total(total, weights)
     for name, weight, count in zip(names, weights, counts, strict=True):
         if count == 0:
             raise ConfigError(f"{name}: weight {weight} is too small: none of the {total} batches of an epoch is its")

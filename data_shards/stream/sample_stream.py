@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from data_shards.order.lanes import Locality
+from data_shards.order.mixture import Stage
 from data_shards.order.plan import BatchPlan
 from data_shards.reading.pixels import SMALL_BYTES
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.batch import Batch
 from data_shards.stream.batch_reader import BatchReader, StreamState
-from data_shards.stream.identity import order_digest, share_of
+from data_shards.stream.identity import order_digest, shares_of
 from data_shards.stream.prefetch import read_in_threads
 from data_shards.stream.reader_processes import check_shared_memory, read_in_processes
 from data_shards.support.errors import CheckpointError, ConfigError
@@ -41,6 +42,7 @@ class SampleStream:
             epoch.
         locality: None shuffles each dataset as a whole; else batches come from few shards at a time, see
             :class:`~data_shards.order.lanes.LaneOrder`.
+        stages: a curriculum, see :class:`~data_shards.order.plan.BatchPlan`.
         readers: how many threads or processes read ahead; 0 reads in the caller's thread.
         reader_kind: ``thread`` or ``process``. Threads are enough for raw pixels, which are read and checked without
             holding Python's lock; processes are for shards whose pictures have to be decoded.
@@ -64,6 +66,7 @@ class SampleStream:
         world_size: int = 1,
         weights: Sequence[float] | None = None,
         locality: Locality | None = None,
+        stages: Sequence[Stage] | None = None,
         readers: int = 1,
         reader_kind: str = "thread",
         prefetch: int = 2,
@@ -95,8 +98,10 @@ class SampleStream:
         self._pin_memory = pin_memory
         self._lookahead = lookahead
         self._timeout_s = timeout_s
-        shares = [share_of(dataset, by_shard=locality is not None) for dataset in datasets]
-        self._plan = BatchPlan(shares, batch_size=batch_size, seed=seed, weights=weights, locality=locality)
+        shares = shares_of(datasets, by_shard=locality is not None)
+        self._plan = BatchPlan(
+            shares, batch_size=batch_size, seed=seed, weights=weights, locality=locality, stages=stages
+        )
         self._read = BatchReader(datasets, self._plan, rank, world_size)
         self._batch_size = batch_size
         if not any(dataset.remote for dataset in datasets):
@@ -118,12 +123,12 @@ class SampleStream:
         """Continue where ``state`` was taken, perhaps on another number of ranks; takes effect at the next ``iter``.
 
         Raises:
-            CheckpointError: the state belongs to another order (seed, batch size, datasets or weights), so continuing
-                would repeat some samples and skip others.
+            CheckpointError: the state belongs to another order (seed, batch size, datasets, weights or stages), so
+                continuing would repeat some samples and skip others.
         """
         if state.get("order") != self._order:
             raise CheckpointError(
-                "the stream state was taken with another seed, batch size, dataset or weight; "
+                "the stream state was taken with another seed, batch size, dataset, weight or curriculum; "
                 "an epoch that was begun can only go on with the same ones"
             )
         self.state = StreamState(int(state["epoch"]), int(state["batch"]))

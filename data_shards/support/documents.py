@@ -24,6 +24,11 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @classmethod
+    def key_types(cls) -> dict[str, Any]:
+        """The type of what may stand at each key; those whose keys are not fields of the model say so here."""
+        return {name: field.annotation for name, field in cls.model_fields.items()}
+
 
 T = TypeVar("T", bound=Document)
 
@@ -162,18 +167,26 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that are valid at ``location``: follow field names, step over list indices and mapping keys."""
+    """The keys that are valid at ``location``: follow their names, step over list indices and mapping keys."""
     candidates: list[Any] = [model]
     for part in location:
         inner: list[Any] = []
         for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                if part in candidate.model_fields:
-                    inner += _models_in(candidate.model_fields[str(part)].annotation)
-            else:
+            keys = _keys_of(candidate)
+            if part in keys:
+                inner += _models_in(keys[str(part)])
+            elif not keys:
                 inner.append(candidate)
         candidates = inner or candidates
-    return [name for candidate in candidates for name in getattr(candidate, "model_fields", {})]
+    return [name for candidate in candidates for name in _keys_of(candidate)]
+
+
+def _keys_of(candidate: Any) -> dict[str, Any]:
+    if not (isinstance(candidate, type) and issubclass(candidate, BaseModel)):
+        return {}
+    if issubclass(candidate, Document):
+        return candidate.key_types()
+    return {name: field.annotation for name, field in candidate.model_fields.items()}
 
 
 def _models_in(annotation: Any) -> list[Any]:

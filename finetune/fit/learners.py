@@ -24,23 +24,24 @@ from pretrain.backbone import normalise
 from pretrain.backbone.study import Features
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
-from pretrain.views import ViewConfig, augment
-from pretrain.views.counter_rng import sample_keys
+from pretrain.views import Pipeline, ViewConfig
+from pretrain.views.random import sample_keys
 
-LIGHT = ViewConfig(
-    crop_scale_min=0.7,
-    crop_aspect=1.1,
-    rotation_deg=10.0,
-    flip_horizontal=0.0,
-    intensity=0.5,
-    brightness=0.1,
-    contrast=0.2,
-    gamma=0.1,
-    colour=0.05,
-    blur=0.0,
-    noise=0.0,
+LIGHT = ViewConfig.model_validate(
+    {
+        "crop": {"scale": (0.7, 1.0), "aspect": 1.1},
+        "rotation": {"degrees": 10.0},
+        "flip": None,
+        "brightness": {"probability": 0.5, "strength": 0.1},
+        "contrast": {"probability": 0.5, "strength": 0.2},
+        "gamma": {"probability": 0.5, "strength": 0.1},
+        "colour": {"probability": 0.5, "strength": 0.05},
+        "blur": None,
+        "noise": None,
+    }
 )
 """Weaker than in pretraining, for a label must survive it; nothing is mirrored: a label can be about the side."""
+_LIGHTLY = Pipeline(LIGHT)
 
 
 class CachedLearner:
@@ -187,7 +188,10 @@ class ImageLearner:
         def inputs(images: Tensor, numbers_B: np.ndarray, spacing_BA: Tensor | None) -> Tensor:
             if step is None or not self._augmented:
                 return normalise(images)
-            return augment(images, sample_keys(self._seed, step, 0, numbers_B, 0), LIGHT, spacing_BA)
+            samples_B = torch.from_numpy(numbers_B).to(images.device)
+            if spacing_BA is not None:
+                spacing_BA = spacing_BA.to(images.device)
+            return _LIGHTLY(images, sample_keys(self._seed, step, 0, samples_B, 0), spacing_BA)
 
         return inputs
 

@@ -227,10 +227,12 @@ def select_linear(
         pairs = zip(path, strengths, strict=True)
         return [LinearModel(read, scaling, affine, strength) for affine, strength in pairs]
 
-    def log_scores(model: LinearModel, rows: np.ndarray, train: np.ndarray) -> np.ndarray:
+    def log_scores(models: list[LinearModel], rows: np.ndarray, train: np.ndarray) -> list[np.ndarray]:
+        """Of models that have one scaling, which is computed once."""
         offset = target.offset(labels[train]) if balanced else None
-        logits = model.logits(features[model.reads][rows])
-        return target.log_scores(logits, None if offset is None else torch.from_numpy(offset)).numpy()
+        shift = None if offset is None else torch.from_numpy(offset)
+        scaled = models[0].scaling(features[models[0].reads][rows])
+        return [target.log_scores(model.affine(scaled), shift).numpy() for model in models]
 
     def loss(scores_MC: np.ndarray, rows: np.ndarray) -> float:
         return float(target.log_loss(torch.from_numpy(scores_MC), labels[rows]).mean())
@@ -242,9 +244,7 @@ def select_linear(
     if folds:
         said: dict[str, list[np.ndarray]] = {}
         for read in needed:
-            paths = [
-                [log_scores(model, held, train) for model in fits(read, train, STRENGTHS)] for train, held in folds
-            ]
+            paths = [log_scores(fits(read, train, STRENGTHS), held, train) for train, held in folds]
             losses = np.zeros(len(STRENGTHS))
             for path, (_, held) in zip(paths, folds, strict=True):
                 losses += np.array([loss(scores, held) for scores in path]) / len(folds)

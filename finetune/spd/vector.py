@@ -18,11 +18,10 @@ def matrices(vector: Tensor) -> Tensor:
     """The symmetric matrices ``(..., C, C)`` of which :func:`vectorised` made these."""
     size = (math.isqrt(8 * vector.shape[-1] + 1) - 1) // 2
     rows, columns = torch.triu_indices(size, size, device=vector.device)
+    place_CC = torch.empty(size, size, dtype=torch.int64, device=vector.device)
+    place_CC[rows, columns] = place_CC[columns, rows] = torch.arange(len(rows), device=vector.device)
     entries = vector / _scale(rows, columns, vector)
-    matrix = vector.new_zeros(*vector.shape[:-1], size, size)
-    matrix[..., rows, columns] = entries
-    matrix[..., columns, rows] = entries
-    return matrix
+    return entries.index_select(-1, place_CC.flatten()).unflatten(-1, (size, size))
 
 
 def _scale(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:

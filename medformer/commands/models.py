@@ -38,7 +38,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=run_show)
 
     verb = verbs.add_parser(
-        "publish", parents=[store], help="store a bundle or a fitted classifier as the next version of a name"
+        "publish", parents=[store], help="store a bundle, classifier or generator as the next version of a name"
     )
     verb.add_argument(
         "bundle", metavar="FOLDER", type=Path, help="the bundle that pretraining wrote, or the classifier/ of finetune"

@@ -36,7 +36,9 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
         run = load(GeneratorRun, arguments.config, arguments.overrides)
         print(f"generator bundle: {train_generator(run, resume=arguments.resume)}")
         return 0
-    config = load(PretrainConfig, arguments.config, arguments.overrides)
+    from medformer.pulled_models import with_pulled_models
+
+    config = with_pulled_models(load(PretrainConfig, arguments.config, arguments.overrides))
     bundle = launch(config, resume=arguments.resume)
     if bundle is None:
         command = " ".join(["medformer pretrain", str(arguments.config), *arguments.overrides, "--resume"])

@@ -27,6 +27,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     sources.add_argument("source", nargs="?", help="explain the options of this one")
     sources.set_defaults(run=run_sources)
     _register_adopt(actions)
+    _register_augment(actions)
     inspect = actions.add_parser("inspect", help="say what a folder of shards holds")
     inspect.add_argument("folder", type=Path, help="a folder of shards, or a folder of such folders")
     inspect.add_argument("--sheet", type=Path, metavar="PNG", help="also draw a contact sheet into this file")
@@ -86,6 +87,25 @@ def _register_adopt(actions: argparse._SubParsersAction) -> None:
     adopt.set_defaults(run=run_index)
 
 
+def _register_augment(actions: argparse._SubParsersAction) -> None:
+    augment = actions.add_parser(
+        "augment",
+        help="write augmented copies of the training images beside them",
+        description="Writes a folder of shards with the images of FOLDER and COPIES augmented ones of each image of "
+        "its training split, made by the code and under the policy of pretraining. Copies keep label and subject.",
+    )
+    augment.add_argument("folder", type=Path, help="a folder of shards")
+    augment.add_argument("overrides", nargs="*", metavar="key=value", help="parameters of the views, as crop.aspect=1")
+    augment.add_argument("--config", type=Path, metavar="YAML", help="document with the parameters of the views")
+    augment.add_argument("--copies", type=int, default=1, help="of each training image (default 1)")
+    augment.add_argument("--image", help="which image of the studies, where they have several")
+    augment.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
+    augment.add_argument("--out", type=Path, required=True, help="the new folder of shards")
+    augment.add_argument("--workers", type=int, default=_cores(), help="processes (default: one per core)")
+    augment.add_argument("--overwrite", action="store_true", help="replace a folder that exists")
+    augment.set_defaults(run=run_augment)
+
+
 def run_build(arguments: argparse.Namespace) -> int:
     """``shards build``."""
     from medformer.commands.shards_build import build
@@ -107,6 +127,14 @@ def run_index(arguments: argparse.Namespace) -> int:
     from medformer.commands.shards_build import index
 
     index(arguments)
+    return 0
+
+
+def run_augment(arguments: argparse.Namespace) -> int:
+    """``shards augment``."""
+    from medformer.commands.shards_augment import augment
+
+    augment(arguments)
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -53,7 +54,8 @@ def load_generator(folder: Path) -> Generator:
         raise CheckpointError(f"{folder}: not a generator of BrainFuse of version {VERSION}")
     path = folder / "generator.safetensors"
     try:
-        generator = Generator(parse(GeneratorConfig, document["generator"], str(folder / "config.json")))
+        with torch.device("cpu"):  # Whoever asks may be making modules without values.
+            generator = Generator(parse(GeneratorConfig, document["generator"], str(folder / "config.json")))
         generator.load_state_dict(load_file(path), strict=True)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, MedformerError) as error:
         raise CheckpointError(f"{path}: not the weights of this generator: {' '.join(str(error).split())}") from None

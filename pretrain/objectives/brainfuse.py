@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -23,16 +22,12 @@ from pretrain.metadata import Metadata
 from pretrain.objectives.barlow_twins import barlow_twins_loss
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.collectives import all_gather_rows, world_size
-from pretrain.objectives.draws import derived_keys, uniforms_of
 from pretrain.objectives.projector import Projector
 from pretrain.objectives.requests import ViewRequest
 from pretrain.objectives.simclr import nt_xent
 from pretrain.objectives.views import Source, View, Views
-from pretrain.views import augment
-from pretrain.views.config import ViewConfig
-
-_HEIGHT, _PARENTS, _FIRST_VIEW = 11, 12, 13
-"""Purposes for which keys are derived, see :func:`~pretrain.objectives.draws.derived_keys`."""
+from pretrain.views import Pipeline, ViewConfig
+from pretrain.views.random import stream, streams, uniforms
 
 
 @objective("brainfuse")
@@ -90,6 +85,7 @@ class BrainFuse(Objective):
             plain = config.joint == "simclr"
             sizes = [backbone.embed_dim, config.hidden, *([] if plain else [config.hidden]), config.out]
             self.projector = Projector(sizes, last_bias=False)
+        self.augment = Pipeline(config.views)
         self.generator = None if config.generator is None else load_generator(config.generator).requires_grad_(False)
         if self.generator is not None and self.generator.config.context:
             raise ConfigError(
@@ -112,6 +108,10 @@ class BrainFuse(Objective):
         axes = len(shape) - 1
         if config.axis is not None and axes != 3:
             raise ConfigError(f"objectives.brainfuse: axis {config.axis} is of volumes, and the images are planes")
+        fused_shape = (shape[0], *shape[-2:]) if config.axis is not None else shape
+        if config.joint != "none":
+            config.views.check_data(fused_shape)
+            ViewRequest().check_views(config.views, fused_shape)
         if config.generator is None:
             return
         known = load_generator(config.generator).config
@@ -134,7 +134,7 @@ class BrainFuse(Objective):
         dtype = views.full[0].images.dtype
         parents_KBC = self._parents(source, keys_B, rows).to(dtype)
         with torch.no_grad():
-            one = mean_fused(parents_KBC) if self.generator is None else fused(self.generator.eval(), parents_KBC)
+            one = views.by_rows(lambda some: self._fused(parents_KBC[:, some]), parents_KBC[0])
         metadata = Metadata(
             source.metadata.organ_B,
             source.metadata.modality_B,
@@ -145,8 +145,8 @@ class BrainFuse(Objective):
             pixels = ((one.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             embedded = []
             for number in range(2):
-                own = derived_keys(keys_B, _FIRST_VIEW + number)
-                view = View(augment(pixels, own, self.config.views, None, number).to(dtype), metadata, None, own)
+                own = stream(keys_B, f"brainfuse.view {number}")
+                view = View(self.augment(pixels, own, None, number).to(dtype), metadata, None, own)
                 embedded.append(views.features(backbone, view).embedding_BD)
             za, zb = (self.projector.project(each, total) for each in embedded)
             if self.config.joint == "simclr":
@@ -154,55 +154,64 @@ class BrainFuse(Objective):
             else:
                 parts["joint"] = sum(barlow_twins_loss(za, zb, self.config.redundancy, total), za.new_zeros(()))
         if self.config.consistency:
-            made_BD = backbone.features(one, metadata).embedding_BD
+            child, *parents = (View(images, metadata, None, keys_B) for images in (one, *parents_KBC))
+            made_BD = views.features(backbone, child).embedding_BD
             with torch.no_grad():
-                mean_BD = torch.stack([backbone.features(each, metadata).embedding_BD for each in parents_KBC]).mean(0)
+                mean_BD = torch.stack([views.features(backbone, each).embedding_BD for each in parents]).mean(0)
             squared = (made_BD - mean_BD).square().mean(dim=1).sum() * (world_size() / total)
             parts["consistency"] = self.config.consistency * squared
         loss = torch.stack(list(parts.values())).sum()
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
-    def _parents(self, source: Source, keys_B: np.ndarray, rows: tuple[int, ...]) -> Tensor:
+    def _fused(self, parents_KBC: Tensor) -> Tensor:
+        return mean_fused(parents_KBC) if self.generator is None else fused(self.generator.eval(), parents_KBC)
+
+    def _parents(self, source: Source, keys_B: Tensor, rows: tuple[int, ...]) -> Tensor:
         """The images that are fused to each row, the row's own first, ``K,B,C,*size``."""
         everyone = all_gather_rows(source.images, rows)
-        sample_G = all_gather_rows(source.sample_B.to(everyone.device), rows).cpu().numpy()
+        own_B = source.sample_B.to(everyone.device)
+        sample_G = all_gather_rows(own_B, rows)
         subject_B = source.sample_B if source.subject_B is None else source.subject_B
-        subject_G = all_gather_rows(subject_B.to(everyone.device), rows).cpu().numpy()
-        check = len(np.unique(subject_G))
-        try:
-            check_parents(self.config.parents, check)
+        subject_G = all_gather_rows(subject_B.to(everyone.device), rows)
+        try:  # The one number of a step that is waited for: without it an error could not be told.
+            check_parents(self.config.parents, len(subject_G.unique()))
         except ConfigError as error:
             raise TrainingError(f"{error} in a batch") from None
-        own = source.sample_B.cpu().numpy()
-        chosen = np.stack(
-            [
-                _chosen(key, int(sample), sample_G, subject_G, self.config.parents)
-                for key, sample in zip(keys_B, own, strict=True)
-            ],
-            axis=1,
-        )
-        parents = everyone[torch.from_numpy(chosen).to(everyone.device)]
+        chosen_KB = chosen_parents(keys_B, own_B, sample_G, subject_G, self.config.parents)
+        parents = everyone[chosen_KB]
         if self.config.axis is None:
             return parents
         axis = 3 + self.config.axis
-        length = parents.shape[axis]
-        height_B = (uniforms_of(derived_keys(keys_B, _HEIGHT), 1)[:, 0] * length).astype(int)
-        each = [parents[:, row].select(axis - 1, int(height)) for row, height in enumerate(height_B)]
-        return torch.stack(each, dim=1)
+        height_B = (uniforms(stream(keys_B, "brainfuse.height"), 1)[:, 0] * parents.shape[axis]).long()
+        place = height_B.view(1, -1, *[1] * (parents.ndim - 2))
+        return parents.take_along_dim(place, dim=axis).squeeze(axis)
 
 
-def _chosen(key: np.uint64, own: int, sample_G: np.ndarray, subject_G: np.ndarray, count: int) -> np.ndarray:
-    """Places in the global batch of a row and of the others that are fused to it, all of different subjects."""
-    mine = int(np.flatnonzero(sample_G == own)[0])
-    # By the numbers of key and sample, whatever the order of the batch.
-    with np.errstate(over="ignore"):
-        keys_G = derived_keys(sample_G.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key, _PARENTS)
-    order = np.lexsort((sample_G, uniforms_of(keys_G, 1)[:, 0]))
-    found, seen = [mine], {int(subject_G[mine])}
-    for place in order.tolist():
-        if len(found) == count:
-            break
-        if int(subject_G[place]) not in seen:
-            found.append(place)
-            seen.add(int(subject_G[place]))
-    return np.array(found)
+def chosen_parents(keys_B: Tensor, own_B: Tensor, sample_G: Tensor, subject_G: Tensor, count: int) -> Tensor:
+    """Places in the global batch of each row and of the others that are fused to it, all of different subjects.
+
+    They are drawn by the numbers of key and sample, whatever the order of the batch.
+
+    Args:
+        keys_B: of the rows.
+        own_B: numbers of their samples.
+        sample_G: those of the global batch.
+        subject_G: whose they are; ``count`` subjects at least.
+        count: how many are fused.
+
+    Returns:
+        ``count, B``, the row itself first.
+    """
+    mine_B = (sample_G == own_B[:, None]).to(torch.int8).argmax(dim=1)
+    u_BG = uniforms(streams(stream(keys_B, "brainfuse.parents"), sample_G), 1)[..., 0]
+    order_BG = u_BG.argsort(dim=1, stable=True)
+    theirs_BG = subject_G[order_BG]
+    # Of each subject the first in the order: sorted by subject, where another one begins.
+    sorted_BG, place_BG = theirs_BG.sort(dim=1, stable=True)
+    begins_BG = torch.ones_like(sorted_BG, dtype=torch.bool)
+    begins_BG[:, 1:] = sorted_BG[:, 1:] != sorted_BG[:, :-1]
+    first_BG = torch.zeros_like(begins_BG).scatter(1, place_BG, begins_BG)
+    fitting_BG = first_BG & (theirs_BG != subject_G[mine_B][:, None])
+    ranked_BG = torch.where(fitting_BG, torch.arange(len(subject_G), device=keys_B.device), len(subject_G))
+    others_BK = order_BG.gather(1, ranked_BG.sort(dim=1).values[:, : count - 1])
+    return torch.cat([mine_B[:, None], others_BK], dim=1).T

@@ -10,7 +10,6 @@ import math
 from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -19,18 +18,16 @@ from torch import Tensor, nn
 from data_shards.support.errors import ConfigError
 from pretrain.backbone import Medformer
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
-from pretrain.objectives.draws import derived_keys, uniforms_of
 from pretrain.objectives.precision import full_precision
 from pretrain.objectives.reduction import global_mean, touched
 from pretrain.objectives.requests import ViewRequest
+from pretrain.objectives.rotation import check_rotation
 from pretrain.objectives.views import Views
 from pretrain.views.config import ViewConfig
-
-_ORDER, _OFFSETS = 7, 8
-"""Purposes for which keys are derived."""
+from pretrain.views.random import stream, uniforms
 
 
-def shuffled(images: Tensor, order_BT: np.ndarray, u_BTA: np.ndarray, tiles: int, gap: float) -> Tensor:
+def shuffled(images: Tensor, order_BT: Tensor, u_BTA: Tensor, tiles: int, gap: float) -> Tensor:
     """Images put together from tiles of others' places.
 
     Args:
@@ -41,14 +38,14 @@ def shuffled(images: Tensor, order_BT: np.ndarray, u_BTA: np.ndarray, tiles: int
         gap: share of the side of a tile that is left away, so that edges do not fit together.
     """
     axes = images.ndim - 2
-    home = np.stack(np.unravel_index(order_BT, (tiles,) * axes), axis=-1)
+    home = torch.stack(torch.unravel_index(order_BT, (tiles,) * axes), dim=-1)
     index: list[Tensor] = []
     inner: list[int] = []
     for axis, length in enumerate(images.shape[2:]):
         side = length // tiles
         inner.append(max(side - math.ceil(side * gap), 1))
-        start_BT = home[..., axis] * side + np.floor(u_BTA[..., axis] * (side - inner[-1] + 1)).astype(np.int64)
-        at = torch.from_numpy(start_BT[..., None] + np.arange(inner[-1])).to(images.device)
+        start_BT = home[..., axis] * side + (u_BTA[..., axis] * (side - inner[-1] + 1)).long()
+        at = start_BT[..., None] + torch.arange(inner[-1], device=images.device)
         index.append(at.view(*at.shape[:2], *[1] * axis, -1, *[1] * (axes - axis - 1)))
     rows = torch.arange(len(images), device=images.device).view(-1, *[1] * (axes + 1))
     parts = images.movedim(1, -1)[(rows, *index)]  # B, T, inner..., C
@@ -88,8 +85,7 @@ class Jigsaw(Objective):
             shape = (shape[0], *shape[-2:])
         if min(shape[1:]) < 2 * config.tiles:
             raise ConfigError(f"images of {shape[1:]} cannot be cut into {config.tiles} tiles along every axis")
-        if views.rotation_deg >= 45:
-            raise ConfigError(f"views.rotation_deg {views.rotation_deg} hides what is to be told; below 45 is expected")
+        check_rotation(views)
 
     def __init__(self, backbone: Medformer, config: Config) -> None:
         super().__init__(backbone, config)
@@ -102,16 +98,15 @@ class Jigsaw(Objective):
         view, tiles = views.full[0], self.config.tiles
         axes = view.images.ndim - 2
         count = tiles**axes
-        order_BT = np.argsort(uniforms_of(derived_keys(view.keys_B, _ORDER), count), axis=1)
-        u_BTA = uniforms_of(derived_keys(view.keys_B, _OFFSETS), count * axes).reshape(-1, count, axes)
+        order_BT = uniforms(stream(view.keys_B, "jigsaw.order"), count).argsort(dim=1, stable=True)
+        u_BTA = uniforms(stream(view.keys_B, "jigsaw.offsets"), count * axes).view(-1, count, axes)
         shown = replace(view, images=shuffled(view.images, order_BT, u_BTA, tiles, self.config.gap))
         embedding_BD = views.features(backbone, shown).embedding_BD
-        truth_BT = torch.from_numpy(order_BT).to(embedding_BD.device)
         head = self.places[str(axes)]
         with full_precision(embedding_BD):
             logits_BTK = head(embedding_BD.to(next(head.parameters()).dtype)).unflatten(1, (count, count))
-            loss_B = F.cross_entropy(logits_BTK.transpose(1, 2), truth_BT, reduction="none").mean(dim=1)
-        right_B = (logits_BTK.argmax(dim=-1) == truth_BT).to(loss_B.dtype).mean(dim=1)
+            loss_B = F.cross_entropy(logits_BTK.transpose(1, 2), order_BT, reduction="none").mean(dim=1)
+        right_B = (logits_BTK.argmax(dim=-1) == order_BT).to(loss_B.dtype).mean(dim=1)
         unused = [module for name, module in self.places.items() if name != str(axes)]
         loss = touched(global_mean(loss_B, views.total_rows), unused)
         return {"loss": loss, "accuracy": global_mean(right_B, views.total_rows)}

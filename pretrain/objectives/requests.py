@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from data_shards.support.documents import Document
+from data_shards.support.errors import ConfigError
+from pretrain.views.config import ViewConfig
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -43,11 +45,30 @@ class ViewRequest:
         small: further small ones; None for none.
         clean: whether it also asks for a view that is cropped, turned and mirrored as the first one is, with its
             intensities as they are.
+        differing: whether it learns nothing where its views of the whole size are the same and are all it has.
     """
 
     full: int = 2
     small: SmallViews | None = None
     clean: bool = False
+    differing: bool = True
+
+    def check_views(self, views: ViewConfig, shape: tuple[int, ...]) -> None:
+        """Refuse augmentation that leaves two views the same where they must differ.
+
+        Args:
+            views: augmentation of the dataset.
+            shape: of each image, ``C,H,W`` or ``C,D,H,W``.
+
+        Raises:
+            ConfigError: it does.
+        """
+        alone = self.small is None or not self.small.count
+        if self.full > 1 and self.differing and alone and not views.differ(shape):
+            raise ConfigError(
+                f"views leave no transform that changes images of {shape}, and it needs two views that differ; "
+                "switch one on"
+            )
 
 
 @dataclass(frozen=True)

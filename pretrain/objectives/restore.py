@@ -90,10 +90,16 @@ class Restore(Objective):
         axes = view.images.ndim - 2
         truth = canonical(view.images, self.channels)
         assert features.tokens_BTD is not None
-        features = replace(features, tokens_BTD=features.tokens_BTD.to(truth.dtype))
+        tokens_BTD = features.tokens_BTD.to(truth.dtype)
+        decoder = self.decoders[str(axes)]
+
+        def error_of(rows: slice) -> Tensor:
+            told = decoder(replace(features, tokens_BTD=tokens_BTD[rows]), shown.images[rows])
+            error_B: Tensor = (told - truth[rows]).abs().flatten(1).mean(dim=1)
+            return error_B
+
         with full_precision(truth):
-            told = self.decoders[str(axes)](features, shown.images)
-            loss_B = (told - truth).abs().flatten(1).mean(dim=1)
+            loss_B = views.by_rows(error_of, truth)
         with torch.no_grad():
             damaged_B = (canonical(shown.images, self.channels) - truth).abs().flatten(1).mean(dim=1)
         unused = [module for name, module in self.decoders.items() if name != str(axes)]

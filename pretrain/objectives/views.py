@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,12 +15,13 @@ from pretrain.backbone import Features, Medformer, StudyImage
 from pretrain.backbone.position import Grid, Spacing
 from pretrain.backbone.visible import Visible, cells_of, padded_grid, patch_grid
 from pretrain.metadata import Metadata
-from pretrain.objectives.draws import derived_keys, uniforms_of
+from pretrain.objectives.chunks import Make, in_chunks
 from pretrain.objectives.requests import SmallViews, kind_of
+from pretrain.views.random import stream, uniforms
 
 T = TypeVar("T")
-_HIDING = 1
-"""The purpose for which keys are derived where patches are hidden; see :func:`derived_keys`."""
+_HIDING = "hiding"
+"""The stream that says which patches are hidden."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +32,20 @@ class View:
         images: normalised, ``B,C,H,W`` or ``B,C,D,H,W``, own rows only.
         metadata: what the network is told of each.
         spacing_mm: see :class:`Views`.
-        keys_B: 64 random bits for each image and view, of which an objective may draw whatever it needs (see
-            :func:`~pretrain.objectives.draws.derived_keys`): the same on any number of ranks.
+        keys_B: 64 random bits for each image and view, int64, of which an objective may draw whatever it needs from
+            streams of names of its own (see :mod:`pretrain.views.random`): the same on any number of ranks.
     """
 
     images: Tensor
     metadata: Metadata
     spacing_mm: Spacing
-    keys_B: np.ndarray
+    keys_B: Tensor
+
+    def part(self, rows: slice) -> View:
+        """Some of its images."""
+        metadata = Metadata(self.metadata.organ_B[rows], self.metadata.modality_B[rows], self.metadata.task_B[rows])
+        spacing_mm = self.spacing_mm[rows] if isinstance(self.spacing_mm, Tensor) else self.spacing_mm
+        return View(self.images[rows], metadata, spacing_mm, self.keys_B[rows])
 
 
 @dataclass(frozen=True)
@@ -95,16 +102,18 @@ class Views:
         small: the small views of each kind.
         clean: the first view with its intensities as they are; None when no objective asks for it.
         source: what the views were made of.
+        micro_batch: how many images' views go through a network at once; None for all. Objectives get the same.
     """
 
     images: tuple[Tensor, ...]
     metadata: tuple[Metadata, ...]
     rows: tuple[int, ...]
     spacing_mm: tuple[Spacing, ...]
-    keys: tuple[np.ndarray, ...] = ()
+    keys: tuple[Tensor, ...] = ()
     small: Mapping[SmallViews, tuple[View, ...]] = field(default_factory=dict)
     clean: View | None = None
     source: Source | None = None
+    micro_batch: int | None = None
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -115,7 +124,8 @@ class Views:
     @cached_property
     def full(self) -> tuple[View, ...]:
         """The views of the whole size, each by itself."""
-        keys = self.keys or tuple(np.zeros(len(images), dtype=np.uint64) for images in self.images)
+        none = (torch.zeros(len(images), dtype=torch.int64, device=images.device) for images in self.images)
+        keys = self.keys or tuple(none)
         return tuple(View(*view) for view in zip(self.images, self.metadata, self.spacing_mm, keys, strict=True))
 
     @property
@@ -131,23 +141,23 @@ class Views:
         Computed once per network, gradient mode and training mode, so that objectives that share views share the
         cost, and none gets what another has made without gradient or in evaluation.
         """
-        return self._once("full", backbone, lambda: _embeddings(backbone, self.full))
+        return self._embeddings("full", backbone, self.full)
 
     def small_embeddings(self, backbone: Medformer, small: SmallViews) -> tuple[Tensor, ...]:
         """The embedding ``B, D`` of each of the small views that were asked for as ``small``; likewise only once."""
         if not small.count:
             return ()
         kind = kind_of(small)
-        found = self._once(("small", kind), backbone, lambda: _embeddings(backbone, self.small[kind]))
-        return found[: small.count]
+        return self._embeddings(("small", kind), backbone, self.small[kind])[: small.count]
 
     def features(self, backbone: Medformer, view: View, *, dense: bool = False) -> Features:
         """What ``backbone`` makes of one view, of those here or of one that an objective has changed; only once."""
-        return self._once(
-            (view, dense),
-            backbone,
-            lambda: backbone.features(view.images, view.metadata, view.spacing_mm, dense=dense),
-        )
+
+        def make(rows: slice) -> Features:
+            part = view.part(rows)
+            return backbone.features(part.images, part.metadata, part.spacing_mm, dense=dense)
+
+        return self._once((view, dense), backbone, make, view.images)
 
     def partial(self, backbone: Medformer, view: View, share: float, cells: int) -> Partial:
         """What ``backbone`` makes of a view when it does not see a share of its patches; only once.
@@ -163,16 +173,35 @@ class Views:
         Raises:
             ValueError: the image is a single patch.
         """
-        return self._once((view, share, cells), backbone, lambda: _partial(backbone, view, share, cells))
+
+        def make(rows: slice) -> Partial:
+            return _partial(backbone, view.part(rows), share, cells)
+
+        return self._once((view, share, cells), backbone, make, view.images)
+
+    def by_rows(self, make: Make[T], like: Tensor) -> T:
+        """What a head makes of own rows when it treats each by itself and needs much memory: as many as fit at once.
+
+        Args:
+            make: see :func:`~pretrain.objectives.chunks.in_chunks`.
+            like: has own rows.
+        """
+        return in_chunks(make, like, self.micro_batch)
 
     def embedded(self, backbone: Medformer) -> tuple[Tensor, ...] | None:
         """What :meth:`embeddings` has given an objective that trains ``backbone``; None when none has asked."""
         return self._made.get(("full", backbone, True, True))
 
-    def _once(self, what: Any, backbone: Medformer, make: Callable[[], T]) -> T:
+    def _embeddings(self, what: Any, backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...]:
+        def make(rows: slice) -> tuple[Tensor, ...]:
+            return _embeddings(backbone, [view.part(rows) for view in views])
+
+        return self._once(what, backbone, make, views[0].images)
+
+    def _once(self, what: Any, backbone: Medformer, make: Make[T], like: Tensor) -> T:
         key = (what, backbone, torch.is_grad_enabled(), backbone.training)
         if key not in self._made:
-            self._made[key] = make()
+            self._made[key] = in_chunks(make, like, self.micro_batch)
         found: T = self._made[key]
         return found
 
@@ -197,15 +226,12 @@ def _embeddings(backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...
 def _partial(backbone: Medformer, view: View, share: float, cells: int) -> Partial:
     stem = backbone.adapter.stem
     size = tuple(view.images.shape[2:])
-    count = int(np.prod(patch_grid(size, stem.stride * cells)))
+    count = math.prod(patch_grid(size, stem.stride * cells))
     if count < 2:
         raise ValueError(f"images of {size} voxels are a single patch of {stem.stride * cells}; none can be hidden")
     hidden = min(max(round(share * count), 1), count - 1)
-    order_BP = np.argsort(uniforms_of(derived_keys(view.keys_B, _HIDING), count), axis=1)
-    device = view.images.device
-    hidden_BP, seen_BP = (
-        torch.from_numpy(np.sort(part, axis=1)).to(device) for part in (order_BP[:, :hidden], order_BP[:, hidden:])
-    )
+    order_BP = uniforms(stream(view.keys_B, _HIDING), count).argsort(dim=1, stable=True)
+    hidden_BP, seen_BP = (part.sort(dim=1).values for part in (order_BP[:, :hidden], order_BP[:, hidden:]))
     study = StudyImage(view.images, view.metadata.modality_B, view.spacing_mm)
     encoded = backbone.encode([study], view.metadata, visible=Visible(seen_BP, cells))
     grid = padded_grid(size, stem.stride, stem.offset, cells)

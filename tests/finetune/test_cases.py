@@ -255,14 +255,14 @@ def test_arrays_can_be_bags_too() -> None:
 def test_co_registered_images_are_moved_alike() -> None:
     from finetune.fit.learners import LIGHT
     from pretrain.views import augment
-    from pretrain.views.counter_rng import sample_keys
+    from pretrain.views.random import sample_keys
 
     pixels = blobs(1).images[0]
     study = Study({"t1w": plane(pixels), "t2w": plane(pixels)})
     made: list[torch.Tensor] = []
 
     def inputs(images: torch.Tensor, numbers: np.ndarray, spacing: torch.Tensor | None) -> torch.Tensor:
-        made.append(augment(images, sample_keys(0, 1, 0, numbers, 0), LIGHT, spacing))
+        made.append(augment(images, sample_keys(0, 1, 0, torch.from_numpy(numbers), 0), LIGHT, spacing))
         return made[-1]
 
     encode(tiny_backbone(), [[study]], dense=False, numbers=np.array([7]), inputs=inputs)

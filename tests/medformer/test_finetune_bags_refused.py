@@ -51,7 +51,7 @@ def fitted(made: Path, table: str, out: Path, *options: str) -> int:
         ("tablem.csv", SCALES, "scales 1, 2 need one grid of tokens; these cases have images of different sizes"),
         ("two.csv", SCALES, "scales 1, 2 need one grid of tokens"),
         ("tablet.csv", ("--head", "spd"), "head spd: a covariance needs two tokens at least, a case has 1"),
-        ("tablet.csv", ("--set", "head_options.reads=tangent"), "an image of one token; a covariance needs two"),
+        ("tablet.csv", ("--set", "head_options.reads=tangent"), "in no given case there are tokens that differ"),
     ],
 )
 def test_one_line_says_what_is_wrong(

@@ -50,11 +50,11 @@ def drifting_images(total: int, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(pixels.clip(0, 255).astype(np.uint8))
 
 
-def document_of(objectives: dict[str, Any], **changes: Any) -> PretrainConfig:
+def document_of(objectives: dict[str, Any], micro_batch: int | None = None, **changes: Any) -> PretrainConfig:
     """A configuration with these objectives, whose data are made by the tests themselves."""
     content = {
         "out": Path("none"),
-        "data": {"datasets": [{"path": "none"}]},
+        "data": {"datasets": [{"path": "none"}], "micro_batch_size": micro_batch},
         "model": {"kwargs": BACKBONE},
         "objectives": objectives,
         **changes,
@@ -85,4 +85,5 @@ def doubled(views: Views) -> Views:
         small={kind: tuple(map(twice, each)) for kind, each in views.small.items()},
         clean=None if views.clean is None else twice(views.clean),
         source=views.source,
+        micro_batch=views.micro_batch,
     )

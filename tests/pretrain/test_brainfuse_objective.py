@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from data_shards.support.errors import ConfigError, TrainingError
+from data_shards.vocabulary import Task
 from pretrain.brainfuse.bundle import save_generator
 from pretrain.brainfuse.fusion import fused
 from pretrain.brainfuse.generator import Generator, GeneratorConfig
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.base import check_parameters
-from pretrain.objectives.brainfuse import BrainFuse, _chosen
+from pretrain.objectives.brainfuse import BrainFuse, chosen_parents
+from pretrain.views.random import sample_keys
 from tests.pretrain.objective_views import document_of, drifting_images, views_of
 
 
@@ -26,21 +27,27 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_parents_are_of_different_subjects_whatever_the_order_of_the_batch() -> None:
-    generator = np.random.default_rng(0)
-    sample_G = generator.permutation(200)[:40]
-    subject_G = sample_G // 5
-    found, partners = {}, []
-    for row in range(40):
-        chosen = _chosen(np.uint64(1000 + sample_G[row]), int(sample_G[row]), sample_G, subject_G, 4)
-        assert chosen[0] == row and len(set(subject_G[chosen].tolist())) == 4
-        found[int(sample_G[row])] = sample_G[chosen].tolist()
-        partners += sample_G[chosen[1:]].tolist()
-    assert len(set(partners)) > 30  # not always the same ones
-    order = generator.permutation(40)
-    for row in range(40):
-        sample = int(sample_G[order][row])
-        again = _chosen(np.uint64(1000 + sample), sample, sample_G[order], subject_G[order], 4)
-        assert sample_G[order][again].tolist() == found[sample]
+    generator = torch.Generator().manual_seed(0)
+    sample_G = torch.randperm(200, generator=generator)[:40]
+    keys_G, subject_G = sample_keys(0, 0, 0, sample_G, 0), sample_G // 5
+    chosen_KG = chosen_parents(keys_G, sample_G, sample_G, subject_G, 4)
+    assert chosen_KG.shape == (4, 40) and torch.equal(chosen_KG[0], torch.arange(40))
+    assert all(len(set(subjects)) == 4 for subjects in subject_G[chosen_KG].T.tolist())
+    assert len(sample_G[chosen_KG[1:]].unique()) > 30  # not always the same ones
+    found = dict(zip(sample_G.tolist(), sample_G[chosen_KG].T.tolist(), strict=True))
+    order = torch.randperm(40, generator=generator)
+    mixed_G, own = sample_G[order], slice(10, 25)  # the rows of one of several ranks
+    again_KB = chosen_parents(keys_G[order][own], mixed_G[own], mixed_G, subject_G[order], 4)
+    assert mixed_G[again_KB].T.tolist() == [found[sample] for sample in mixed_G[own].tolist()]
+
+
+def test_parents_are_evenly_drawn_among_subjects_and_their_images() -> None:
+    subject_G = torch.tensor([0, 1, 1, 1, 2, 3])  # three images of one subject
+    rows = torch.zeros(6000, dtype=torch.int64)
+    chosen_KB = chosen_parents(sample_keys(0, 0, 0, torch.arange(6000), 0), rows, torch.arange(6), subject_G, 2)
+    share = torch.bincount(chosen_KB[1], minlength=6) / 6000
+    # The subject of three images is asked the more often the more images it has, as one image is drawn of all.
+    torch.testing.assert_close(share, torch.tensor([0, 0.2, 0.2, 0.2, 0.2, 0.2]), atol=0.025, rtol=0)
 
 
 def test_the_consistency_is_that_of_its_equation(bundle: Path) -> None:
@@ -61,7 +68,9 @@ def test_the_consistency_is_that_of_its_equation(bundle: Path) -> None:
         parents = parents.double()
         one = fused(objective.generator, parents)
         metadata = views.source.metadata
-        metadata = type(metadata)(metadata.organ_B, metadata.modality_B, views.metadata[0].task_B.clone())
+        metadata = type(metadata)(
+            metadata.organ_B, metadata.modality_B, torch.full_like(metadata.organ_B, int(Task.self_supervised))
+        )
         made, *others = (module.backbone.features(each, metadata).embedding_BD for each in (one, *parents))
         expected = 0.5 * (made - torch.stack(others).mean(0)).square().mean()
     torch.testing.assert_close(outcome["loss"], expected, rtol=1e-9, atol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,18 @@ from pretrain.data import check_objectives
 from pretrain.metadata import Metadata
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.damage import artefacts, coarse, grey, noisy
-from pretrain.objectives.draws import uniforms_of
 from pretrain.objectives.jigsaw import shuffled
 from pretrain.objectives.prototypes import sinkhorn
 from pretrain.objectives.rotation import turned, turned_spacing
 from pretrain.view_factory import ViewFactory
-from pretrain.views.counter_rng import sample_keys
+from pretrain.views.random import sample_keys, uniforms
 from tests.pretrain.objective_views import batch_of, document_of, drifting_images, views_of
 
 TINY = {"hidden": 8, "out": 4}
 
 
-def keys(count: int) -> np.ndarray:
-    return sample_keys(0, 0, 0, np.arange(count), 0)
+def keys(count: int) -> torch.Tensor:
+    return sample_keys(0, 0, 0, torch.arange(count), 0)
 
 
 def test_sinkhorn_equals_lightlys_and_uses_all_prototypes_alike() -> None:
@@ -129,15 +129,15 @@ def test_cells_outside_of_the_image_are_told_apart() -> None:
 def test_tiles_in_their_places_give_the_image_and_others_change_places(axes: int) -> None:
     images = torch.randn(3, 2, *[8] * axes)
     count = 2**axes
-    order, still = np.tile(np.arange(count), (3, 1)), np.zeros((3, count, axes))
+    order, still = torch.arange(count).repeat(3, 1), torch.zeros(3, count, axes)
     assert torch.equal(shuffled(images, order, still, 2, 0.0), images)
-    moved = shuffled(images, order[:, ::-1].copy(), still, 2, 0.0)
+    moved = shuffled(images, order.flip(1), still, 2, 0.0)
     assert torch.equal(moved[(slice(None), slice(None), *[slice(4)] * axes)], images[..., *[slice(4, 8)] * axes])
     assert shuffled(images, order, still, 2, 0.3).shape[2:] == (4,) * axes
 
 
 def test_turns_are_those_of_rot90_and_spacings_change_places() -> None:
-    images, turns = torch.randn(4, 1, 3, 5, 5), np.array([0, 1, 2, 3])
+    images, turns = torch.randn(4, 1, 3, 5, 5), torch.arange(4)
     assert all(torch.equal(turned(images, turns)[row], images[row].rot90(row, (-2, -1))) for row in range(4))
     assert turned_spacing((3.0, 1.0, 1.0), turns) == (3.0, 1.0, 1.0)
     found = turned_spacing((3.0, 2.0, 1.0), turns)
@@ -183,7 +183,7 @@ def test_what_is_hidden_is_a_share_and_differs_between_images() -> None:
     assert found.hidden_BQ.shape == (6, 12 * 4) and found.answers_BQD.shape == (6, 48, 8)
     assert len({tuple(row) for row in found.hidden_BQ.tolist()}) == 6
     assert views.partial(backbone, views.clean, 0.75, 2) is found
-    assert uniforms_of(views.clean.keys_B, 3).shape == (6, 3)
+    assert uniforms(views.clean.keys_B, 3).shape == (6, 3)
 
 
 @pytest.mark.parametrize("name", ["simclr", "swav"])
@@ -199,6 +199,7 @@ class Pretended:
 
     def __init__(self, *shape: int) -> None:
         self.image_shape = shape
+        self.manifest = SimpleNamespace(vocabulary={})  # nothing is known of what they show
 
 
 @pytest.mark.parametrize(
@@ -208,8 +209,8 @@ class Pretended:
         ({"restore": {}}, (5, 28, 28), {}, "images of 5 channels, of 3 at most"),
         ({"masked": {"cells": 8}}, (1, 28, 28), {}, "a single patch of 32; at least two are needed, lower cells"),
         ({"rotation": {}}, (1, 28, 20), {}, "images of 28 x 20 cannot be turned"),
-        ({"rotation": {}}, (1, 28, 28), {"views": {"rotation_deg": 90}}, "hides what is to be told"),
-        ({"rotation": {}}, (1, 28, 28), {"views": {"flip_vertical": 0.5}}, "half a turn"),
+        ({"rotation": {}}, (1, 28, 28), {"views": {"rotation": {"degrees": 90}}}, "hides what is to be told"),
+        ({"rotation": {}}, (1, 28, 28), {"views": {"flip": {"vertical": 0.5}}}, "half a turn"),
         ({"jigsaw": {"tiles": 3}}, (1, 5, 28, 28), {}, "cannot be cut into 3 tiles"),
         ({"dino": {"ibot": 1.0, "cells": 8}}, (1, 28, 28), {}, "a single patch"),
     ],

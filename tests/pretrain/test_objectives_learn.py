@@ -17,8 +17,10 @@ from pretrain.view_factory import ViewFactory
 from tests.pretrain.objective_views import batch_of, document_of
 
 COUNT, STEPS, RATE = 32, 100, 2e-3
+SLOWER = {"dino": (200, 1e-3)}
+"""A teacher that follows at .9 lets such a network collapse from some initial weights; at .96 it needs more steps."""
 NETWORK = {"embed_dim": 32, "depth": 1, "num_heads": 2, "latents": 8, "latents_per_entry": 1}
-VIEWS = {"rotation_deg": 0.0, "crop_scale_min": 0.6, "flip_horizontal": 0.0}
+VIEWS = {"rotation": None, "crop": {"scale": [0.6, 1.0]}, "flip": None}
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +46,13 @@ def spots(axes: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(images).clip(0, 255).astype(np.uint8))
 
 
-def learn(objectives: dict[str, Any], axes: int = 2, steps: int = STEPS) -> tuple[list[dict[str, float]], float]:
+def learn(
+    objectives: dict[str, Any], axes: int = 2, steps: int = STEPS, rate: float = RATE
+) -> tuple[list[dict[str, float]], float]:
     torch.manual_seed(0)
     config = document_of(objectives, model={"kwargs": NETWORK}, views=VIEWS)
     module = PretrainModule(create_backbone(config.model), config.objectives)
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=RATE)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=rate)
     make_views = ViewFactory(config, torch.device("cpu"))
     images, lines = spots(axes), []
     for step in range(steps):
@@ -82,8 +86,8 @@ SMALL = {"hidden": 32, "out": 16}
     ("name", "parameters", "watched", "falls_to", "spreads"),
     [
         ("swav", {**SMALL, "prototypes": 16}, "loss", 0.7, 0.1),
-        ("dino", {**SMALL, "prototypes": 32, "tau": 0.9}, "loss", 0.95, 0.1),
-        ("dino", {**SMALL, "prototypes": 32, "tau": 0.9, "ibot": 1.0, "cells": 1}, "token", 0.7, 0.1),
+        ("dino", {**SMALL, "prototypes": 32, "tau": 0.96}, "loss", 0.95, 0.1),
+        ("dino", {**SMALL, "prototypes": 32, "tau": 0.96, "ibot": 1.0, "cells": 1}, "token", 0.7, 0.1),
         ("masked", {"cells": 1}, "pixels", 0.5, APART),
         ("masked", {"cells": 1}, "thumbnail", 0.8, APART),
         ("restore", {"hidden": 8, "task": "denoise"}, "pixels", 0.3, APART),
@@ -97,7 +101,8 @@ SMALL = {"hidden": 32, "out": 16}
 def test_it_learns_without_collapse(
     name: str, parameters: dict[str, Any], watched: str, falls_to: float, spreads: float
 ) -> None:
-    lines, after = learn({name: parameters})
+    steps, rate = SLOWER.get(name, (STEPS, RATE))
+    lines, after = learn({name: parameters}, steps=steps, rate=rate)
     first, last = mean(lines[:3], f"{name}/{watched}"), mean(lines[-10:], f"{name}/{watched}")
     assert last < falls_to * first, f"{first} to {last}"
     assert after > spreads, f"a spread of {after}"

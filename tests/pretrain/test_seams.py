@@ -186,7 +186,7 @@ def test_constant_images_end_a_run_with_one_line_where_an_objective_can_collapse
         constant_shards,
         tmp_path / "out",
         objectives={"swav": {"hidden": 8, "out": 4, "prototypes": 8}},
-        views={"noise": 0.0, "intensity": 0.0},
+        views=dict.fromkeys(["noise", "contrast", "brightness", "gamma", "colour"]),
         model={"metadata_dropout": 0.0, "kwargs": document(tmp_path, tmp_path)["model"]["kwargs"]},
         health={"min_embedding_std": 0.02, "patience": 2},
         schedule={"max_steps": 4},

@@ -21,7 +21,7 @@ BATCHES = 25  # More than the two epochs of the two datasets together.
 def configuration(*folders: Path, dropout: float = 0.5) -> PretrainConfig:
     content = document(folders[0], Path("unused"))
     content["data"]["datasets"] = [{"path": str(folder)} for folder in folders]
-    content["data"]["datasets"][-1]["views"] = {"rotation_deg": 45.0, "flip_vertical": 0.5}
+    content["data"]["datasets"][-1]["views"] = {"rotation": {"degrees": 45.0}, "flip": {"vertical": 0.5}}
     content["model"]["metadata_dropout"] = dropout
     return PretrainConfig.model_validate(content)
 

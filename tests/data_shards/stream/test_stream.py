@@ -15,6 +15,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from data_shards.order.lanes import Locality
+from data_shards.order.mixture import Stage
 from data_shards.order.plan import BatchPlan, Share, apportion, part
 from data_shards.reading.reader import ShardedDataset
 from data_shards.sample import Image, Sample
@@ -129,6 +130,11 @@ def test_interrupted_twice_on_changing_ranks_and_readers_the_stream_shows_what_a
     mixture = [datasets[name] for name in names]
     weights = data.draw(st.none() | st.just([1.0 + place for place in range(len(names))]))
     options = {"batch_size": data.draw(st.integers(1, 16)), "seed": data.draw(st.integers(0, 99)), "weights": weights}
+    if weights is None and data.draw(st.booleans(), label="curriculum"):
+        firsts = [0, *sorted(data.draw(st.sets(st.integers(1, 60), max_size=2)))]
+        # One dataset after the other, then all.
+        ones = [tuple(float(place == number % len(names)) for place in range(len(names))) for number in range(2)]
+        options["stages"] = [Stage(*each) for each in zip(firsts, [*ones, (1.0,) * len(names)], strict=False)]
     try:
         whole = SampleStream(mixture, **options)
     except ConfigError:  # a weight too small for one batch; apportionment has its own test
@@ -238,7 +244,7 @@ def test_a_state_of_another_order_is_refused(datasets: dict[str, ShardedDataset]
         SampleStream([datasets["seven"]], batch_size=4, seed=0),
         SampleStream([datasets["many"], datasets["one"]], batch_size=4, seed=0),
     ):
-        with pytest.raises(CheckpointError, match="another seed, batch size, dataset or weight"):
+        with pytest.raises(CheckpointError, match="another seed, batch size, dataset, weight or curriculum"):
             other.load_state_dict(state)
     SampleStream([datasets["many"]], batch_size=4, seed=0, rank=2, world_size=7).load_state_dict(state)
 

@@ -1,0 +1,37 @@
+"""What ``medformer shards augment`` does."""
+
+from __future__ import annotations
+
+import argparse
+
+from data_shards.support.documents import parse, read_mapping, resolved
+from data_shards.support.errors import ConfigError
+from data_shards.support.files import refuse_existing
+from data_shards.support.progress import Progress
+from data_shards.writing.writer import write_dataset
+from pretrain.views import ViewConfig
+from pretrain.views.offline import Augmented
+
+
+def augment(arguments: argparse.Namespace) -> None:
+    """Write the folder, and say what the policy has changed."""
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers: expected a number above 0, found {arguments.workers}")
+    refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    content = read_mapping(arguments.config) if arguments.config else {}
+    views = parse(ViewConfig, content, str(arguments.config or "views"), arguments.overrides)
+    source = Augmented(arguments.folder, views, arguments.copies, arguments.seed, arguments.image)
+    for note in source.ruled.notes:
+        print(f"policy {views.policy}: {note}")
+    options = {"views": resolved(source.ruled.views), "copies": arguments.copies, "seed": arguments.seed}
+    with Progress(len(source), "samples", f"augment {source.card.name}") as progress:
+        manifest = write_dataset(
+            source,
+            arguments.out,
+            workers=arguments.workers,
+            overwrite=arguments.overwrite,
+            options=options,
+            progress=progress,
+        )
+    counts = ", ".join(f"{entry.samples} {split}" for split, entry in manifest.splits.items())
+    print(f"{arguments.out}: {counts}")

@@ -1,0 +1,1 @@
+"""How well labels can be told from the embeddings of a network while it is being pretrained."""

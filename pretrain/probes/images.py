@@ -1,0 +1,94 @@
+"""Labelled images of a shard folder, chosen once: some to fit on, others of other subjects to score on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_shards.order.permutation import Permutation
+from data_shards.reading.reader import ShardedDataset
+from data_shards.storage import Cache
+from data_shards.support.errors import ConfigError
+from data_shards.vocabulary import Task
+from pretrain.probes.config import ProbedConfig
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Some images of a split.
+
+    Attributes:
+        dataset: the split.
+        index_N: which of its samples.
+        label_NL: class of each, one column; or 0 and 1 in a column for each label.
+        subject_N: hashed.
+    """
+
+    dataset: ShardedDataset
+    index_N: np.ndarray
+    label_NL: np.ndarray
+    subject_N: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> Labelled:
+        """Some of them."""
+        return Labelled(self.dataset, self.index_N[chosen], self.label_NL[chosen], self.subject_N[chosen])
+
+
+def labelled_images(config: ProbedConfig, most: int, cache: Cache) -> tuple[Labelled, Labelled]:
+    """The images to fit on and those to score on; no subject is in both, as shards hold a subject in one split alone.
+
+    Args:
+        config: the folder and its splits.
+        most: of either part.
+        cache: for shards on a server.
+
+    Raises:
+        DataError: the folder or a split is not there.
+        ConfigError: its images cannot be probed on; what was found and what is expected.
+    """
+    first, second = (_labelled(config, split, cache) for split in (config.fit, config.score))
+    where = first.dataset.folder
+    if config.fit == config.score:
+        subjects = np.unique(first.subject_N)
+        half = subjects[Permutation(len(subjects), "probe", where_name(first))(np.arange(len(subjects) // 2))]
+        held = np.isin(first.subject_N, half)
+        first, second = first.rows(~held), second.rows(held)
+    first, second = (_drawn(part, most) for part in (first, second))
+    if not len(second.index_N):
+        raise ConfigError(f"probes: {where}: no labelled image to score on in split {config.score}")
+    if not len(first.index_N) or (first.label_NL == first.label_NL[:1]).all():
+        raise ConfigError(f"probes: {where}: the labelled images to fit on, in split {config.fit}, are of one class")
+    return first, second
+
+
+def where_name(part: Labelled) -> str:
+    """A name of the images that does not depend on where they lie."""
+    return f"{part.dataset.card.name}/{part.dataset.split}/{part.dataset.image}"
+
+
+def _labelled(config: ProbedConfig, split: str, cache: Cache) -> Labelled:
+    dataset = ShardedDataset(config.path, split, image=config.image, cache=cache)
+    shape = dataset.image_shape
+    if shape is None or len(shape) not in (3, 4) or np.dtype(dataset.layout.dtype) != np.uint8:
+        raise ConfigError(f"probes: {dataset.folder}: expected 8-bit images C,H,W or C,D,H,W of one size")
+    described = dataset.describe(np.arange(len(dataset)))
+    label_NL = described.label_BL
+    if not label_NL.shape[1]:
+        raise ConfigError(f"probes: {dataset.folder}: split {split} has no labels")
+    several = dataset.card.task == Task.multilabel.name
+    if label_NL.dtype.kind != "i" or (label_NL.shape[1] > 1 and not several):
+        raise ConfigError(
+            f"probes: {dataset.folder}: labels of a {dataset.card.task} task; expected a class for each image, or a "
+            "yes or no for each label"
+        )
+    known = np.flatnonzero((label_NL >= 0).all(axis=1))
+    return Labelled(dataset, np.arange(len(dataset)), label_NL, described.subject_B).rows(known)
+
+
+def _drawn(part: Labelled, most: int) -> Labelled:
+    """At most so many, the same ones every time, in the order in which they lie on the disk."""
+    count = len(part.index_N)
+    if count <= most:
+        return part
+    return part.rows(np.sort(Permutation(count, "probe", where_name(part))(np.arange(most))))

@@ -1,0 +1,111 @@
+"""Augmented copies as samples of shards, made by the code of pretraining."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_shards.card import DatasetCard
+from data_shards.reading.reader import ShardedDataset
+from data_shards.reading.records import Records
+from data_shards.sample import MASK, Image, Sample
+from data_shards.sources.base import Source
+from data_shards.support.errors import ConfigError
+from data_shards.vocabulary import Modality, Organ, Task
+from pretrain.views.config import ViewConfig
+from pretrain.views.pipeline import Pipeline
+from pretrain.views.policy import Ruled, under_policy
+from pretrain.views.random import sample_keys
+
+
+class Augmented(Source):
+    """The samples of a folder of shards, and augmented copies of those of its training split.
+
+    Copies follow their image, with its label, subject and attributes; their keys end in ``-view-1``, ``-view-2``, ...
+    Copy ``c`` of a sample is the view that pretraining with the same seed shows of it in epoch ``c``. Images of other
+    splits are not touched. A copy has the spacing of its image, as a view has in pretraining; what a crop or a scale
+    makes larger or smaller is part of the augmentation.
+
+    Args:
+        folder: a folder of shards.
+        views: how strongly; under the policy that they name.
+        copies: of each image of the training split, at least 1.
+        seed: of the random numbers.
+        image: which image of the studies; may be left out when they have only one.
+
+    Raises:
+        ConfigError: the views ask for what is not for these images, or change nothing; there is nothing to copy.
+        DataError: the folder is damaged.
+    """
+
+    duplicates = "allow"
+
+    def __init__(self, folder: Path, views: ViewConfig, copies: int, seed: int = 0, image: str | None = None) -> None:
+        if copies < 1:
+            raise ConfigError(f"copies: expected a number above 0, found {copies}")
+        train = ShardedDataset(folder, "train", image=image)
+        self._datasets = {
+            split: ShardedDataset(folder, split, image=train.image)
+            for split, entry in train.manifest.splits.items()
+            if train.image in entry.images
+        }
+        if MASK in train.entry.images:
+            raise ConfigError(f"{folder}: the studies have masks, which copies would no longer fit")
+        shape = train.image_shape
+        if shape is None or np.dtype(train.layout.dtype) != np.uint8:
+            raise ConfigError(f"{folder}: expected 8-bit images of one size; `medformer shards build` prepares them")
+        if any(each > 1 for each in views.coarser) or any(views.slices):
+            raise ConfigError("coarser and slices make pairs of views of different kinds: they are for pretraining")
+        words = train.manifest.vocabulary
+        self.ruled: Ruled = under_policy(views, words["organ"], words["modality"], shape)
+        self.ruled.views.check_data(shape)
+        if not self.ruled.views.acting_on(shape):
+            raise ConfigError(f"{folder}: no transform is left that changes such images, so copies would be the images")
+        self._copies, self._seed, self._image = copies, seed, train.image
+        self._pipeline = Pipeline(self.ruled.views)
+        self.card = _card(train.card, copies, seed)
+        self._starts = np.cumsum(
+            [0, *(len(each) * (1 + copies * (name == "train")) for name, each in self._datasets.items())]
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def sample(self, position: int) -> Sample:
+        """An image as it is, or a copy."""
+        place = int(np.searchsorted(self._starts, position, side="right")) - 1
+        split, dataset = list(self._datasets.items())[place]
+        each = 1 + self._copies if split == "train" else 1
+        row, copy = divmod(position - int(self._starts[place]), each)
+        records = dataset.read(np.array([row]))
+        pixels = records.stacked[0] if copy == 0 else self._view(records, row, copy)
+        spacing_mm = tuple(records.spacing_mm_BA[0].tolist())
+        known = bool(np.isfinite(spacing_mm).all())
+        label = records.label_BL[0]
+        unlabelled = not label.size or bool(np.isnan(label).any() if label.dtype.kind == "f" else (label < 0).any())
+        attributes = {name: float(values[0]) for name, values in records.attributes.items()}
+        key = records.key_B[0].decode()
+        return Sample(
+            key=key if copy == 0 else f"{key}-view-{copy}",
+            images={self._image: Image(pixels, Modality(int(records.modality_B[0])), spacing_mm if known else ())},
+            organ=Organ(int(records.organ_B[0])),
+            subject=records.subject_B[0].decode(),
+            split=split,
+            label=None if unlabelled else label,
+            task=Task(int(records.task_B[0])),
+            attributes={name: value for name, value in attributes.items() if np.isfinite(value)},
+        )
+
+    def _view(self, records: Records, row: int, copy: int) -> np.ndarray:
+        keys_B = sample_keys(self._seed, copy, 0, torch.tensor([row]), 0)
+        view = self._pipeline(torch.from_numpy(records.stacked), keys_B, torch.from_numpy(records.spacing_mm_BA))
+        pixels: np.ndarray = ((view[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+        return pixels
+
+
+def _card(card: DatasetCard, copies: int, seed: int) -> DatasetCard:
+    words = f"{copies} augmented copies of each training image, seed {seed}"
+    note = f"{card.note}; {words}" if card.note else words
+    return card.model_copy(update={"title": f"{card.title}, augmented", "official": False, "note": note})

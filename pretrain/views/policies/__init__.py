@@ -1,0 +1,1 @@
+"""Policies of augmentation, one YAML document each."""
