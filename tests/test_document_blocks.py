@@ -115,6 +115,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "shards build": a_build,
     "shards index": an_index,
     "pretrain": a_pretraining,
+    "jobs submit": a_pretraining,
     "finetune": a_finetuning,
     "predict": a_prediction,
     "embed": an_embedding,
