@@ -17,16 +17,19 @@ def augment(arguments: argparse.Namespace) -> None:
     """Write the folder, and say what the policy has changed."""
     if arguments.workers < 1:
         raise ConfigError(f"--workers: expected a number above 0, found {arguments.workers}")
+    source, out = arguments.folder.resolve(), arguments.out.resolve()
+    if source == out or source in out.parents or out in source.parents:
+        raise ConfigError(f"--out {arguments.out}: the images that are read lie there; choose another folder")
     refuse_existing(arguments.out, overwrite=arguments.overwrite)
     content = read_mapping(arguments.config) if arguments.config else {}
     views = parse(ViewConfig, content, str(arguments.config or "views"), arguments.overrides)
-    source = Augmented(arguments.folder, views, arguments.copies, arguments.seed, arguments.image)
-    for note in source.ruled.notes:
+    augmented = Augmented(arguments.folder, views, arguments.copies, arguments.seed, arguments.image)
+    for note in augmented.ruled.notes:
         print(f"policy {views.policy}: {note}")
-    options = {"views": resolved(source.ruled.views), "copies": arguments.copies, "seed": arguments.seed}
-    with Progress(len(source), "samples", f"augment {source.card.name}") as progress:
+    options = {"views": resolved(augmented.ruled.views), "copies": arguments.copies, "seed": arguments.seed}
+    with Progress(len(augmented), "samples", f"augment {augmented.card.name}") as progress:
         manifest = write_dataset(
-            source,
+            augmented,
             arguments.out,
             workers=arguments.workers,
             overwrite=arguments.overwrite,

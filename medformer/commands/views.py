@@ -53,7 +53,9 @@ def run_policy(arguments: argparse.Namespace) -> int:
     modalities = [kind for kind in arguments.kinds if kind in Modality.__members__]
     for kind in arguments.kinds:
         if kind not in organs and kind not in modalities:
-            raise ConfigError(f"unknown kind {kind!r}{nearest(kind, [*Organ.__members__, *Modality.__members__])}")
+            raise ConfigError(
+                f"unknown kind {kind!r}{nearest(kind, dict.fromkeys([*Organ.__members__, *Modality.__members__]))}"
+            )
     if not arguments.kinds:
         organs, modalities = list(policy.organ), list(policy.modality)
     if organs and not modalities:

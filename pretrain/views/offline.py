@@ -19,6 +19,8 @@ from pretrain.views.pipeline import Pipeline
 from pretrain.views.policy import Ruled, under_policy
 from pretrain.views.random import sample_keys
 
+_WORDS = "augmented copies of each training image"
+
 
 class Augmented(Source):
     """The samples of a folder of shards, and augmented copies of those of its training split.
@@ -46,6 +48,8 @@ class Augmented(Source):
         if copies < 1:
             raise ConfigError(f"copies: expected a number above 0, found {copies}")
         train = ShardedDataset(folder, "train", image=image)
+        if _WORDS in train.card.note:
+            raise ConfigError(f"{folder}: it has augmented copies already; augment the folder that it was made of")
         self._datasets = {
             split: ShardedDataset(folder, split, image=train.image)
             for split, entry in train.manifest.splits.items()
@@ -55,7 +59,11 @@ class Augmented(Source):
             raise ConfigError(f"{folder}: the studies have masks, which copies would no longer fit")
         shape = train.image_shape
         if shape is None or np.dtype(train.layout.dtype) != np.uint8:
-            raise ConfigError(f"{folder}: expected 8-bit images of one size; `medformer shards build` prepares them")
+            found = "images of several sizes" if shape is None else f"images of {np.dtype(train.layout.dtype)}"
+            raise ConfigError(
+                f"{folder}: expected 8-bit images of one size, found {found}; `prepare.size` and `prepare.intensity` "
+                "of `medformer shards build` make such"
+            )
         if any(each > 1 for each in views.coarser) or any(views.slices):
             raise ConfigError("coarser and slices make pairs of views of different kinds: they are for pretraining")
         words = train.manifest.vocabulary
@@ -106,6 +114,6 @@ class Augmented(Source):
 
 
 def _card(card: DatasetCard, copies: int, seed: int) -> DatasetCard:
-    words = f"{copies} augmented copies of each training image, seed {seed}"
+    words = f"{copies} {_WORDS}, seed {seed}"
     note = f"{card.note}; {words}" if card.note else words
     return card.model_copy(update={"title": f"{card.title}, augmented", "official": False, "note": note})

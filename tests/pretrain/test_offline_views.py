@@ -73,6 +73,13 @@ def test_what_cannot_be_augmented_is_refused(shards: Path, tmp_path: Path) -> No
         Augmented(shards, ViewConfig.model_validate({"solarise": {}}), copies=1)
     with pytest.raises(ConfigError, match="are for pretraining"):
         Augmented(shards, ViewConfig.model_validate({"coarser": [1, 2]}), copies=1)
+    held = (shards / "manifest.json").read_bytes()
+    for out in (shards, shards.parent, shards / "copies"):
+        assert main(["shards", "augment", str(shards), "--out", str(out), "--overwrite"]) == 2
+    assert (shards / "manifest.json").read_bytes() == held
+    assert main(["shards", "augment", str(shards), "--out", str(tmp_path / "once")]) == 0
+    with pytest.raises(ConfigError, match="it has augmented copies already"):
+        Augmented(tmp_path / "once", ViewConfig(), copies=1)
     masked = tmp_path / "masked"
     write_dataset(Phantoms("phantom-knee-mri-2d", subjects=12, images_per_subject=1, masks=True), masked)
     with pytest.raises(ConfigError, match="the studies have masks"):
