@@ -99,5 +99,12 @@ def _paths(config: PretrainConfig) -> Iterable[tuple[str, str]]:
     yield "out", str(config.out)
     for number, dataset in enumerate(config.data.datasets):
         yield f"data.datasets.{number}.path", dataset.path
+    for number, probed in enumerate(config.probes.datasets):
+        yield f"probes.datasets.{number}.path", str(probed.path)
+    models = {"model.init_from": config.model.init_from}
+    models["objectives.brainfuse.generator"] = config.objectives.get("brainfuse", {}).get("generator")
+    for key, model in models.items():
+        if model is not None and not set(str(model)) & {"@", ":"}:  # not one of the registry
+            yield key, str(model)
     if config.data.reading.cache is not None:
         yield "data.reading.cache", str(config.data.reading.cache)

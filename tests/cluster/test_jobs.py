@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.errors import ClusterError
 from cluster.jobs.client import ENDED, Job, Jobs
 from cluster.jobs.package import DOCUMENT, MOST_BYTES, pack
 from cluster.status_lines import Status, parsed
@@ -67,7 +68,7 @@ def test_a_job_runs_on_two_nodes_is_stopped_and_goes_on_when_it_is_sent_again(
     long = config(shards, out, schedule={"epochs": 4000, "max_steps": 20000})
     job = jobs.submit(long)
     assert (job.name, job.attempt, job.out) == ("chest-run", 1, str(out))
-    with pytest.raises(Exception, match="medformer jobs stop chest-run"):
+    with pytest.raises(ClusterError, match="medformer jobs stop chest-run"):
         jobs.submit(long)
     deadline = time.monotonic() + LIMIT_S
     store = CheckpointStore(out / "checkpoints", 1)
@@ -81,7 +82,7 @@ def test_a_job_runs_on_two_nodes_is_stopped_and_goes_on_when_it_is_sent_again(
     points = [point for line in jobs.logs("chest-run", statuses=True).splitlines() if (point := parsed(line))]
     assert points and points[-1].total == 20000 and points[-1].images_per_s > 0
     assert not any(map(parsed, jobs.logs("chest-run").splitlines()))
-    with pytest.raises(Exception, match="has ended"):
+    with pytest.raises(ClusterError, match="has ended"):
         jobs.stop("chest-run")
     again = jobs.submit(long.model_copy(update={"schedule": long.schedule.model_copy(update={"max_steps": 20000})}))
     assert again.id == "chest-run.2"
@@ -119,9 +120,9 @@ def test_a_run_that_fails_on_the_cluster_says_why(head: RayHead, shards: Path, t
     assert main(["jobs", "watch", "lost", "--address", head.dashboard]) == 1
     said = capsys.readouterr().out
     assert "nowhere" in said and said.endswith("lost.1: failed\n")
-    with pytest.raises(Exception, match="the name lost is that of the run in"):
+    with pytest.raises(ClusterError, match="the name lost is that of the run in"):
         jobs.submit(config(shards, tmp_path / "elsewhere"), name="lost")
-    with pytest.raises(Exception, match=r"no job 'lots'.*did you mean 'lost'"):
+    with pytest.raises(ClusterError, match=r"no job 'lots'.*did you mean 'lost'"):
         jobs.job("lots")
 
 
@@ -134,6 +135,8 @@ def test_what_cannot_be_sent_is_refused_in_one_line(head: RayHead, shards: Path,
         file.truncate(MOST_BYTES + 1)
     for words, message in (
         ([*there, "out=runs/x"], "out: runs/x: a job runs on other machines; give an absolute path"),
+        ([*there, "model.init_from=runs/b"], "model.init_from: runs/b: a job runs on other machines"),
+        ([*there, "probes.datasets=[{path: runs/p}]"], "probes.datasets.0.path: runs/p: a job runs on other machines"),
         ([*there, "--name", "a b"], "name 'a b': expected letters"),
         ([*there, "--include", str(tmp_path / "none")], "no such file or folder"),
         ([*there, "--include", str(big)], "the biggest: weights.bin 100.0 MiB"),

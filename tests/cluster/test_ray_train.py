@@ -228,3 +228,22 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"Ray cluster 127\.0\.0\.1:9 does not answer"):
         run_on_workers(print, WorkerGroup(address="127.0.0.1:9"), tmp_path)
     assert time.monotonic() - began < 60
+
+
+def test_workers_end_when_others_were_started_in_their_folder(tmp_path: Path) -> None:
+    """A driver that was taken for lost and lives must not write beside the one that took its place."""
+    said, _, _ = run_driver(
+        tmp_path,
+        """
+        def body(runtime):
+            from cluster.ray_runtime import ATTEMPT_FILE
+            if runtime.rank == 0:
+                (Path({out!r}) / ATTEMPT_FILE).write_text("7\\n")
+            for _ in range(300):
+                if runtime.stop_requested():
+                    return "stopped"
+                time.sleep(0.1)
+            return "never told"
+        """.replace("{out!r}", repr(str(tmp_path / "out"))),
+    )
+    assert "ERROR ClusterError" in said and "workers were started again (attempt 7); these ones end" in said
