@@ -1,10 +1,9 @@
-"""How far the gradient of a distributed loss is from that of one process, ours and lightly's."""
+"""How far the gradient of a distributed loss is from that of one process, ours and those of three libraries."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from lightly.loss import BarlowTwinsLoss, DINOLoss, NTXentLoss, SwaVLoss
 from torch import Tensor, nn
 
+from benchmarks.gradient_peers import Loss, solo_learn, stable_pretraining
 from benchmarks.table import Table
 from pretrain.objectives.barlow_twins import barlow_twins_loss
 from pretrain.objectives.collectives import all_reduce_sum
@@ -23,7 +23,6 @@ from pretrain.objectives.simclr import nt_xent
 
 ROWS, WIDTH, PROTOTYPES = 32, 16, 12
 SETTINGS = (("equal distributions", 2, 0.0), ("ranks differ", 2, 1.0), ("ranks differ", 4, 1.0))
-Loss = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
 
 
 def run() -> Table:
@@ -32,23 +31,32 @@ def run() -> Table:
     for setting, world_size, shift in SETTINGS:
         found = _distributed(world_size, shift)
         for loss in LOSSES:
-            truth = _gradient(loss, "ours", _global(world_size, shift), (ROWS * world_size,))
-            for library in ("ours", "lightly"):
+            for library in LOSSES[loss]:
+                truth = _gradient(loss, library, _global(world_size, shift), (ROWS * world_size,))
                 mean = found[f"{loss} {library}"]
                 error = float((mean - truth).norm() / truth.norm())
                 cosine = float(nn.functional.cosine_similarity(mean.flatten(), truth.flatten(), dim=0))
-                name = "medformer" if library == "ours" else f"lightly {version('lightly')}"
-                rows.append((loss, f"{setting}, {world_size} ranks", name, f"{error:.1e}", f"{cosine:.4f}"))
+                rows.append((loss, f"{setting}, {world_size} ranks", _named(library), f"{error:.1e}", f"{cosine:.4f}"))
     return Table(
         title="Gradient of a distributed loss against one process on the concatenated batch",
-        command="python -m benchmarks gradients",
+        command="PYTHON -m benchmarks gradients",
         columns=("loss", "data", "library", "relative error", "cosine"),
         rows=tuple(rows),
-        remarks=f"gloo, float64, {ROWS} images per rank, {WIDTH} channels. Where ranks differ, rank r sees "
-        "x (1 + r) + r: a strong site effect. lightly standardises Barlow Twins per rank by design; its sums over "
-        f"ranks are switched on where it has a switch. SwAV: {PROTOTYPES} fixed prototypes, three iterations. DINO: "
-        "the second step, whose centre is of the first, and a fixed head; lightly keeps its temperature in float32.",
+        remarks=f"gloo, float64, {ROWS} images per rank, {WIDTH} channels; each against the same library in one "
+        "process. Where ranks differ, rank r sees x (1 + r) + r: a strong site effect. The libraries standardise "
+        "Barlow Twins per rank, lightly by design; sums over ranks are switched on where there is a switch. SwAV: "
+        f"{PROTOTYPES} fixed prototypes, three iterations. DINO: the second step, whose centre is of the first, and a "
+        "fixed head. The libraries keep some of it in float32. solo-learn is of its repository (April 2026).",
     )
+
+
+def _named(library: str) -> str:
+    if library == "ours":
+        return "medformer"
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:  # a checkout
+        return library
 
 
 def _fixed(channels: int) -> Tensor:
@@ -104,6 +112,12 @@ LOSSES: dict[str, dict[str, Loss]] = {
     "SwAV": {"ours": _our_swav, "lightly": _lightly_swav},
     "DINO": {"ours": _our_dino, "lightly": _lightly_dino},
 }
+for _library, _losses in (
+    ("solo-learn", solo_learn(_fixed(WIDTH))),
+    ("stable-pretraining", stable_pretraining(_fixed(WIDTH))),
+):
+    for _name, _loss in _losses.items():
+        LOSSES[_name][_library] = _loss
 
 
 def _global(world_size: int, shift: float) -> Tensor:

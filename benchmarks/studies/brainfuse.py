@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.studies brainfuse FOLDER``. The claim of the source slides is an order: fused by the generator,
 above fused by the mean of the pixels (Raw), above Barlow Twins alone (BT), above no pretraining (NT); and more with the
-consistency (CR). Generator, networks and labels are of the training subjects; what was tried beforehand was tried on
-the validation subjects, and each fit predicts the test subjects once. Every fit is kept; seeds come one after the
-other, so that a table of fewer seeds is there early.
+consistency (CR; CRr relative to how far the means of the parents lie apart). Generator, networks and labels are of the
+training subjects; what was tried beforehand was tried on the validation subjects, and each fit predicts the test
+subjects once. Every fit is kept; seeds come one after the other, so that a table of fewer seeds is there early.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ READS = ("frozen, 10", "frozen, 50", "two stages, 10")
 PAIRS = (
     ("BT", "NT"), ("BT + Raw", "BT"), ("BT + Fuse", "BT + Raw"), ("BT + Fuse", "BT"), ("BT + Fuse", "BT + mixup"),
     ("BT + Raw + CR", "BT + Raw"), ("BT + Fuse + CR", "BT + Fuse"), ("BT + Fuse + CR", "BT + Raw + CR"),
-    ("BT + CR alone", "BT"),
+    ("BT + CR alone", "BT"), ("BT + Raw + CRr", "BT + Raw"), ("BT + Fuse + CRr", "BT + Fuse"),
+    ("BT + Fuse + CRr", "BT + Raw + CRr"), ("BT + Fuse + CRr", "BT"), ("BT + CRr alone", "BT"),
 )  # fmt: skip
 
 
@@ -81,7 +82,12 @@ def fit(folder: Path, brains: Brains, arm: Arm, seed: int, generator: Path) -> N
         "pretraining_cpu_s": trained_s,
         "probes_cpu_s": time.process_time() - started_s - trained_s,
         "subjects_sha256": {split: brains.parts[split].sha256 for split in SPLITS},
-        "constants": {"steps": STEPS, "rows": ROWS, "parents": PARENTS, "consistency": CONSISTENCY},
+        "constants": {
+            "steps": STEPS,
+            "rows": ROWS,
+            "parents": PARENTS,
+            "consistency": CONSISTENCY.get(str(arm.consistent), 0.0),
+        },
     }
     with kept.with_suffix(".partial").open("wb") as file:
         np.savez(file, record=json.dumps(record), **said)
@@ -196,8 +202,9 @@ def tables(folder: Path, sets: Sequence[Brains], split: str = "test") -> list[Ta
             f"subjects. Top-1, 3, 5: in which of ten parts a slice lies, chance 10, 30 and 50 %; AUC: {of_whole}. "
             "Frozen: a linear model of embeddings (scikit-learn); two stages: from there the whole network, 100 steps. "
             f"medformer_nano of 64 channels and 2 layers; {STEPS} steps of {ROWS} slices of the first term and {ROWS} "
-            f"of the second in every arm, {PARENTS} parents, CR of weight {CONSISTENCY:g}, mixup with Beta({MIXUP}, "
-            f"{MIXUP}). Splits by subject (SHA-256 of their names): {hashes}. torch {torch.__version__}.",
+            f"of the second in every arm, {PARENTS} parents, CR (squared distance) of weight "
+            f"{CONSISTENCY['squared']:g}, CRr (relative distance) of weight {CONSISTENCY['relative']:g}, mixup with "
+            f"Beta({MIXUP}, {MIXUP}). Splits by subject (SHA-256 of their names): {hashes}. torch {torch.__version__}.",
         ),
         Table(
             title="The arms of BrainFuse: differences",

@@ -21,7 +21,7 @@ from pretrain.brainfuse.fusion import check_parents, fused, mean_fused
 from pretrain.metadata import Metadata
 from pretrain.objectives.barlow_twins import barlow_twins_loss
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
-from pretrain.objectives.collectives import all_gather_rows, world_size
+from pretrain.objectives.collectives import all_gather_rows, all_reduce_sum, world_size
 from pretrain.objectives.projector import Projector
 from pretrain.objectives.requests import ViewRequest
 from pretrain.objectives.simclr import nt_xent
@@ -36,7 +36,8 @@ class BrainFuse(Objective):
 
     ``K`` subjects are fused, the one of the row and others of the global batch; which follows from the key of the row
     and from the numbers of the samples, so it is the same on any number of ranks. The consistency is
-    ``|| f(fuse(x_1 .. x_K)) - mean_k f(x_k) ||^2 / D``, without gradient to the mean.
+    ``|| f(fuse(x_1 .. x_K)) - mean_k f(x_k) ||^2``, without gradient to the mean, by default relative to how far the
+    means of the global batch lie apart: the share of their variance that the fused images do not have.
     """
 
     class Config(ObjectiveConfig):
@@ -49,6 +50,9 @@ class BrainFuse(Objective):
                 None fuses images as they are.
             joint: what embeds two views alike: ``barlow_twins``, ``simclr``, or ``none``.
             consistency: weight of that term; 0 leaves it out.
+            distance: ``relative`` divides the squared distance by the variance of the means over the global batch, so
+                that it stays when all embeddings are scaled or shifted; ``squared`` divides it by the channels alone,
+                and shrinks with embeddings that shrink.
             redundancy: of Barlow Twins.
             temperature: of SimCLR.
             hidden: width of the projector.
@@ -61,6 +65,7 @@ class BrainFuse(Objective):
         axis: Annotated[int, Field(ge=0, le=2)] | None = None
         joint: Literal["barlow_twins", "simclr", "none"] = "barlow_twins"
         consistency: Annotated[float, Field(ge=0)] = 1.0
+        distance: Literal["relative", "squared"] = "relative"
         redundancy: Annotated[float, Field(ge=0)] = 0.005
         temperature: Annotated[float, Field(gt=0)] = 0.2
         hidden: Annotated[int, Field(gt=0)] = 512
@@ -158,8 +163,8 @@ class BrainFuse(Objective):
             made_BD = views.features(backbone, child).embedding_BD
             with torch.no_grad():
                 mean_BD = torch.stack([views.features(backbone, each).embedding_BD for each in parents]).mean(0)
-            squared = (made_BD - mean_BD).square().mean(dim=1).sum() * (world_size() / total)
-            parts["consistency"] = self.config.consistency * squared
+            distance = _share_unexplained if self.config.distance == "relative" else _squared_distance
+            parts["consistency"] = self.config.consistency * distance(made_BD, mean_BD, total)
         loss = torch.stack(list(parts.values())).sum()
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
@@ -185,6 +190,23 @@ class BrainFuse(Objective):
         height_B = (uniforms(stream(keys_B, "brainfuse.height"), 1)[:, 0] * parents.shape[axis]).long()
         place = height_B.view(1, -1, *[1] * (parents.ndim - 2))
         return parents.take_along_dim(place, dim=axis).squeeze(axis)
+
+
+def _squared_distance(made_BD: Tensor, mean_BD: Tensor, total: int) -> Tensor:
+    """Mean over the rows of the global batch and the channels."""
+    return (made_BD - mean_BD).square().mean(dim=1).sum() * (world_size() / total)
+
+
+def _share_unexplained(made_BD: Tensor, mean_BD: Tensor, total: int) -> Tensor:
+    """Squared distances over those of the means from their centre, both summed over the global batch.
+
+    The centre is taken first: a difference of moments would lose what embeddings far from zero differ by.
+    """
+    with torch.no_grad():
+        centre_D = all_reduce_sum(mean_BD.sum(dim=0)) / total
+        spread = all_reduce_sum((mean_BD - centre_D).square().sum())
+    tiny = torch.finfo(made_BD.dtype).tiny
+    return (made_BD - mean_BD).square().sum() * (world_size() / spread.clamp_min(tiny))
 
 
 def chosen_parents(keys_B: Tensor, own_B: Tensor, sample_G: Tensor, subject_G: Tensor, count: int) -> Tensor:

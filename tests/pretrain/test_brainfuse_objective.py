@@ -12,7 +12,7 @@ from pretrain.brainfuse.fusion import fused
 from pretrain.brainfuse.generator import Generator, GeneratorConfig
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.base import check_parameters
-from pretrain.objectives.brainfuse import BrainFuse, chosen_parents
+from pretrain.objectives.brainfuse import BrainFuse, _share_unexplained, chosen_parents
 from pretrain.views.random import sample_keys
 from tests.pretrain.objective_views import document_of, drifting_images, views_of
 
@@ -50,8 +50,10 @@ def test_parents_are_evenly_drawn_among_subjects_and_their_images() -> None:
     torch.testing.assert_close(share, torch.tensor([0, 0.2, 0.2, 0.2, 0.2, 0.2]), atol=0.025, rtol=0)
 
 
-def test_the_consistency_is_that_of_its_equation(bundle: Path) -> None:
-    config = document_of({"brainfuse": {"generator": str(bundle), "joint": "none", "consistency": 0.5, "axis": 0}})
+@pytest.mark.parametrize("distance", ["relative", "squared"])
+def test_the_consistency_is_that_of_its_equation(bundle: Path, distance: str) -> None:
+    given = {"generator": str(bundle), "joint": "none", "consistency": 0.5, "axis": 0, "distance": distance}
+    config = document_of({"brainfuse": given})
     torch.manual_seed(0)
     module = PretrainModule(create_backbone(config.model), config.objectives).double()
     views = views_of(config, drifting_images(6, (1, 8, 8, 8)), 0, 1)
@@ -72,10 +74,24 @@ def test_the_consistency_is_that_of_its_equation(bundle: Path) -> None:
             metadata.organ_B, metadata.modality_B, torch.full_like(metadata.organ_B, int(Task.self_supervised))
         )
         made, *others = (module.backbone.features(each, metadata).embedding_BD for each in (one, *parents))
-        expected = 0.5 * (made - torch.stack(others).mean(0)).square().mean()
+        mean = torch.stack(others).mean(0)
+        expected = 0.5 * (made - mean).square().mean()
+        if distance == "relative":
+            expected /= mean.var(dim=0, correction=0).mean()
     torch.testing.assert_close(outcome["loss"], expected, rtol=1e-9, atol=1e-12)
     outcome["loss"].backward()
     assert all(parameter.grad is None for parameter in objective.generator.parameters())
+
+
+def test_the_relative_consistency_does_not_change_when_embeddings_are_scaled_and_shifted() -> None:
+    made_BD, mean_BD = torch.randn(2, 7, 5, dtype=torch.float64).unbind()
+    one = _share_unexplained(made_BD, mean_BD, 7)
+    other = _share_unexplained(1e-3 * made_BD + 50, 1e-3 * mean_BD + 50, 7)
+    torch.testing.assert_close(other, one, rtol=1e-9, atol=0)
+    same_BD = torch.ones(7, 5, requires_grad=True)
+    alike = _share_unexplained(same_BD, same_BD.detach(), 7)  # all images alike: no distance, and a finite gradient
+    alike.backward()
+    assert alike == 0 and torch.equal(same_BD.grad, torch.zeros(7, 5))
 
 
 def test_what_cannot_be_fused_is_refused(bundle: Path) -> None:

@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         for task in ("super_resolution", "artefacts", "colour")
     },
     "brainfuse simclr": {"brainfuse": {**CHEAP, "joint": "simclr", "parents": 4}},
+    "brainfuse squared": {"brainfuse": {**CHEAP, "distance": "squared"}},
     "weighted sum": {name: SMALL.get(name, {}) for name in OBJECTIVES},
     "three": {name: SMALL[name] for name in ("barlow_twins", "swav", "masked")},
 }
