@@ -11,7 +11,7 @@ STAMP := $(VENV)/.medformer-installed
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all timm-checks lint format bench clean
+.PHONY: help install demo test test-all chaos timm-checks lint format bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(STAMP)  ## the test suite, 20 to 30 minutes on 2 cores
 
 test-all: $(STAMP)  ## the test suite with its slow tests
 	$(BIN)/python -m pytest
+
+chaos: $(STAMP)  ## kill, stop and fill what a run depends on, over thirty times, and compare with an unbroken run
+	$(BIN)/python -m tests.chaos runs/chaos
 
 timm-checks: $(STAMP)  ## timm's own model tests, run on the backbone
 	$(BIN)/python -m tests.timm_suite

@@ -1,0 +1,207 @@
+"""The faults, by name: what is done to a run while it trains, and what a person would do after it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.jobs.client import Job
+from pretrain.checkpoint import CheckpointStore
+from pretrain.config import PretrainConfig
+from tests.chaos.stage import Stage, kill_session
+
+LIMIT_S = 420
+"""For a run to end after a fault, on a machine that does other things too."""
+
+
+@dataclass
+class Running:
+    """A run under way.
+
+    Attributes:
+        stage: where.
+        config: what was sent.
+        name: of the run.
+        draw: random numbers of this trial.
+        told: what the person had to read or do, for the table.
+    """
+
+    stage: Stage
+    config: PretrainConfig
+    name: str
+    draw: random.Random
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def store(self) -> CheckpointStore:
+        """The checkpoints of the run."""
+        return CheckpointStore(self.config.out / "checkpoints")
+
+    def ended(self) -> Job:
+        """The newest attempt, when it has ended."""
+        return self.stage.wait_for_end(self.name, LIMIT_S)
+
+    def again(self) -> Job:
+        """Send the same run once more, as a person does whose job has died."""
+        self.told.append("sent again")
+        return self.stage.submit(self.config, self.name)
+
+    def wait_for(self, happened: Callable[[], bool], what: str) -> None:
+        """Until something has happened.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        deadline = time.monotonic() + LIMIT_S
+        while not happened():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what} did not come about")
+            time.sleep(0.005)
+
+
+Fault = Callable[[Running], None]
+
+
+def kill_worker(run: Running) -> None:
+    """SIGKILL of one of the two workers."""
+    run.draw.choice(run.stage.workers()).send_signal(signal.SIGKILL)
+
+
+def stop_worker(run: Running) -> None:
+    """SIGSTOP of a worker: it is there, and does nothing."""
+    run.draw.choice(run.stage.workers()).send_signal(signal.SIGSTOP)
+
+
+def kill_during_checkpoint(run: Running) -> None:
+    """SIGKILL of a worker while a checkpoint is half-written."""
+    folder, victim = run.config.out / "checkpoints", run.draw.choice(run.stage.workers())
+    run.wait_for(lambda: any(folder.glob(".step-*.partial")), "a half-written checkpoint")
+    victim.send_signal(signal.SIGKILL)
+
+
+def kill_raylet(run: Running) -> None:
+    """SIGKILL of the second node with all that runs on it; another one joins."""
+    kill_session(run.stage.nodes[1])
+    run.stage.nodes = run.stage.nodes[:1]
+    run.told.append("a node added")
+    run.stage.add_node()
+
+
+def stop_raylet(run: Running) -> None:
+    """SIGSTOP of the second node: its raylet and its workers do nothing; another one joins, later it is killed."""
+    lost = run.stage.nodes[1]
+    for process in [run.stage.raylet(lost), *run.stage.workers([lost])]:
+        process.send_signal(signal.SIGSTOP)
+    run.stage.nodes = run.stage.nodes[:1]
+    run.told.append("a node added")
+    run.stage.add_node()
+    run.ended()
+    kill_session(lost)
+
+
+def kill_driver(run: Running) -> None:
+    """SIGKILL of the command that leads the run."""
+    (driver,) = run.stage.drivers()
+    driver.send_signal(signal.SIGKILL)
+    run.ended()
+    run.again()
+
+
+def kill_head(run: Running) -> None:
+    """SIGKILL of the head and its node; the cluster is started anew, and the run sent again."""
+    run.stage.lose_cluster()
+    run.told.append("cluster started")
+    run.stage.start_cluster()
+    run.again()
+
+
+def kill_server(run: Running) -> None:
+    """SIGKILL of the tracking server; it is back before the run ends, or after."""
+    run.stage.server.kill()
+    if run.draw.random() < 0.5:
+        time.sleep(2)
+    else:
+        run.ended()
+    run.told.append("server started")
+    run.stage.server.start()
+
+
+def stop_server(run: Running) -> None:
+    """SIGSTOP of the tracking server for ten seconds: it takes connections and does not answer."""
+    process = run.stage.server.process
+    assert process is not None
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(10)
+    os.killpg(process.pid, signal.SIGCONT)
+
+
+def fill_disk(run: Running) -> None:
+    """The disk of the run is full when a checkpoint is due; there is room again, and the run is sent again."""
+    filler = run.config.out.parent / "filler"
+    with open(filler, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        except OSError:
+            pass
+    job = run.ended()
+    assert job.state == "FAILED", f"on a full disk the job is {job.state.lower()}"
+    said = [line for line in run.stage.jobs().logs(run.name).splitlines() if "no space" in line.lower()]
+    assert said, "the log does not say that the disk is full"
+    filler.unlink()
+    run.again()
+
+
+def damage_checkpoint(run: Running) -> None:
+    """The driver is killed, and of the newest checkpoint a file is cut off; it is refused, and removed by hand."""
+    (driver,) = run.stage.drivers()
+    driver.send_signal(signal.SIGKILL)
+    run.ended()
+    run.wait_for(lambda: not run.stage.workers(), "the end of the workers")
+    newest = run.store.latest()
+    assert newest is not None
+    files = [path for path in newest.folder.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    run.again()
+    assert run.ended().state == "FAILED", "a damaged checkpoint was taken"
+    assert f"remove {newest.folder} to go on" in run.stage.jobs().logs(run.name)
+    shutil.rmtree(newest.folder)
+    run.told.append("checkpoint removed")
+    run.again()
+
+
+def run_twice(run: Running) -> None:
+    """A second attempt of the same run, sent under another name while the first trains: the older one must end."""
+    for _ in range(2):
+        run.stage.add_node()
+    first, run.name = run.name, f"{run.name}-twin"
+    run.stage.submit(run.config, run.name)
+    run.stage.wait_for_end(first, LIMIT_S)
+    run.ended()
+    for node in run.stage.nodes[2:]:
+        kill_session(node)
+    del run.stage.nodes[2:]
+
+
+KINDS: dict[str, tuple[Fault, int]] = {
+    "SIGKILL a worker": (kill_worker, 6),
+    "SIGSTOP a worker": (stop_worker, 4),
+    "SIGKILL a worker during a checkpoint": (kill_during_checkpoint, 3),
+    "SIGKILL a node": (kill_raylet, 3),
+    "SIGSTOP a node": (stop_raylet, 2),
+    "SIGKILL the driver": (kill_driver, 3),
+    "SIGKILL the head": (kill_head, 3),
+    "SIGKILL the tracking server": (kill_server, 2),
+    "SIGSTOP the tracking server": (stop_server, 1),
+    "disk full at a checkpoint": (fill_disk, 2),
+    "a torn checkpoint": (damage_checkpoint, 1),
+    "two attempts at once": (run_twice, 2),
+}
+"""What is done, and how often."""
