@@ -103,7 +103,7 @@ class Stage:
 
     def raylet(self, node: subprocess.Popen[bytes]) -> psutil.Process:
         """The raylet of a node."""
-        (found,) = [each for each in self._matching(lambda words: words[0].endswith("/raylet"), [node])]
+        (found,) = self._matching(lambda words: words[0].endswith("/raylet"), [node])
         return found
 
     def drivers(self) -> list[psutil.Process]:
