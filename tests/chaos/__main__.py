@@ -1,6 +1,6 @@
 """``python -m tests.chaos FOLDER [--seed N] [--only KIND]``: every fault, one run each; goes on where it was stopped.
 
-Each trial is a line of ``FOLDER/outcomes.jsonl``. The table is printed at the end; status 1 says that something is wrong.
+Each trial is a line of ``FOLDER/outcomes.jsonl``. The table is printed at the end; status 1: something is wrong.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def table(outcomes: list[Outcome], seed: int) -> Table:
         columns=("fault", "trials", "right", "seconds until training goes on, median", "by hand"),
         rows=tuple(rows),
         remarks="A Ray head with dashboard and a second node, a worker on each, a tracking server, jobs over HTTP; "
-        f"runs of {STEPS} steps with a checkpoint every {EVERY}, the fault after a step that is drawn (seed {seed}). Right: "
-        "the run finishes, its weights are bit for bit those of the unbroken run, each step is once in the curves "
+        f"runs of {STEPS} steps with a checkpoint every {EVERY}, the fault after a step that is drawn (seed {seed}). "
+        "Right: the run finishes, its weights are bit for bit those of the unbroken run, each step is once in the curves "
         "(the file's and the tracking server's), no step before a complete checkpoint was taken again, nothing "
         "half-written is left. By hand: what a person does after the fault.",
     )
