@@ -87,8 +87,8 @@ def table(outcomes: list[Outcome], seed: int) -> Table:
         rows=tuple(rows),
         remarks="A Ray head with dashboard and a second node, a worker on each, a tracking server, jobs over HTTP; "
         f"runs of {STEPS} steps with a checkpoint every {EVERY}, the fault after a step that is drawn (seed {seed}). "
-        "Right: the run finishes, its weights are bit for bit those of the unbroken run, each step is once in the curves "
-        "(the file's and the tracking server's), no step before a complete checkpoint was taken again, nothing "
+        "Right: the run finishes, its weights are bit for bit those of the unbroken run, each step is once in the "
+        "curves (the file's and the tracking server's), no step before a complete checkpoint was taken again, nothing "
         "half-written is left. By hand: what a person does after the fault.",
     )
 
