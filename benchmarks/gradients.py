@@ -46,7 +46,8 @@ def run() -> Table:
         "process. Where ranks differ, rank r sees x (1 + r) + r: a strong site effect. The libraries standardise "
         "Barlow Twins per rank, lightly by design; sums over ranks are switched on where there is a switch. SwAV: "
         f"{PROTOTYPES} fixed prototypes, three iterations. DINO: the second step, whose centre is of the first, and a "
-        "fixed head. The libraries keep some of it in float32. solo-learn is of its repository (April 2026).",
+        "fixed head. The libraries keep some of it in float32. solo-learn is of its repository (April 2026); "
+        "PYTHON has it and stable-pretraining, which are left out where they are missing.",
     )
 
 
