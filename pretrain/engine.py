@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError
-from data_shards.support.files import read_json
+from data_shards.support.files import finite, read_json
 from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
@@ -32,8 +32,10 @@ from pretrain.optim import create_schedule, grow_state
 from pretrain.probes.probe import open_probes, probe_all
 from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime, on_rank_zero
+from pretrain.saving.policy import check_metric, retire
+from pretrain.saving.writer import CheckpointWriter
 from pretrain.sharding import gradient_norm, initialise, zero_stage
-from pretrain.stopping import StopVote
+from pretrain.stopping import StepVote
 from pretrain.view_factory import ViewFactory
 
 
@@ -61,7 +63,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
         MedformerError: the output cannot be written.
     """
     stage = zero_stage(config)
-    store = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep)
+    store = CheckpointStore(config.out / "checkpoints")
     if not resume:
         on_rank_zero(runtime, lambda: _refuse_existing(config.out))
 
@@ -89,8 +91,10 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     batches: Iterator[Batch] = iter(stream)
     shown: dict[str, float] = {}
 
+    writer = CheckpointWriter(store, runtime, lambda _: retire(store, config.checkpoint))
+
     module.train()
-    with progress, StopVote() as vote:
+    with progress, StepVote() as vote, writer:
         while step < total_steps:
             asked_s = time.perf_counter()
             batch = next(batches)
@@ -100,9 +104,11 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             schedule.step_update(step)
             views = make_views(batch)
             loss, parts = engine(views, (step - 1) / total_steps)
-            vote.cast(runtime.stop_requested())
+            vote.cast(writer.votes(runtime.stop_requested()))
             engine.backward(loss)
-            stop = vote.outcome()  # One rank that is asked to stop takes the others with it.
+            votes = vote.outcome()
+            stop = votes.stop
+            writer.note(votes)
 
             last = step == total_steps
             save = stop or last or step % config.checkpoint.every_steps == 0
@@ -123,6 +129,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 if probe:
                     metrics |= probe_all(probes, module.backbone, runtime, at_once(config, runtime.world_size))
                     meter.restart()
+                check_metric(config.checkpoint.keep_best, metrics, probe)
                 if log:
                     log.append(metrics, step)
                 runtime.report(metrics, step)
@@ -130,7 +137,10 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 shown = {name: metrics[name] for name in ("loss", "images_per_s", "data_wait")}
             progress.advance(1, **shown)
             if save:
-                _save(store, engine, stream, config, runtime, step)
+                state = _state(stream, config, runtime, step, metrics)
+                writer.save(step, state, lambda folder: _taken(engine, folder, runtime))
+            if stop or last:
+                writer.finish()
             if stop and not last:
                 return None
 
@@ -157,10 +167,11 @@ def _prepare_output(config: PretrainConfig, store: CheckpointStore) -> None:
     write_resolved(config, config.out)
 
 
-def _save(
-    store: CheckpointStore, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime, step: int
-) -> None:
-    state = {
+def _state(
+    stream: SampleStream, config: PretrainConfig, runtime: Runtime, step: int, metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    """What is noted in a checkpoint beside the tensors."""
+    return {
         "step": step,
         "attempt": runtime.attempt,
         "world_size": runtime.world_size,
@@ -168,11 +179,14 @@ def _save(
         "stream": stream.state_dict(),
         "config_sha256": run_digest(config),
         "vocabulary": _vocabulary(),
+        "metrics": finite(dict(metrics)),
     }
-    with store.write(step, runtime.attempt, state) as folder:
-        engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
-        torch.save(rng_state(), folder / f"rng-rank-{runtime.rank}.pt")
-    runtime.checkpoint_saved(store.path(step, runtime.attempt), step)
+
+
+def _taken(engine: Any, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Copies of what this rank writes into a checkpoint, by file name."""
+    taken: dict[str, Any] = engine.checkpoint_engine.take(engine, folder)
+    return taken | {f"rng-rank-{runtime.rank}.pt": rng_state()}
 
 
 def _vocabulary() -> dict[str, int]:
