@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.batch import Batch
@@ -29,9 +28,11 @@ from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.collectives import all_gather_rows
 from pretrain.optim import create_schedule, grow_state
+from pretrain.partitions import whole
 from pretrain.probes.probe import open_probes, probe_all
 from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime, on_rank_zero
+from pretrain.saving.courier import Courier, check_copies, newest_copy, open_courier
 from pretrain.saving.policy import check_metric, retire
 from pretrain.saving.writer import CheckpointWriter
 from pretrain.sharding import gradient_norm, initialise, zero_stage
@@ -80,10 +81,10 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
 
     step = 0
     # Rank 0 chooses: a shared file system may show the others an older state of the folder.
-    checkpoint = on_rank_zero(runtime, lambda: _intact(store.latest())) if resume else None
+    checkpoint = on_rank_zero(runtime, lambda: _chosen(config, store, runtime)) if resume else None
     if checkpoint is not None:
         step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
-    on_rank_zero(runtime, lambda: _prepare_output(config, store))
+    on_rank_zero(runtime, lambda: _prepare_output(config, store, resume=resume))
     make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
@@ -91,7 +92,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     batches: Iterator[Batch] = iter(stream)
     shown: dict[str, float] = {}
 
-    writer = CheckpointWriter(store, runtime, lambda _: retire(store, config.checkpoint))
+    courier = open_courier(config.checkpoint, store)
+    writer = CheckpointWriter(store, runtime, lambda _: _kept(store, config, courier))
 
     module.train()
     with progress, StepVote() as vote, writer:
@@ -141,10 +143,11 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 writer.save(step, state, lambda folder: _taken(engine, folder, runtime))
             if stop or last:
                 writer.finish()
-            if stop and not last:
-                return None
+            if stop:
+                break
 
-    return _export(config, runtime, module, datasets, step)
+    on_rank_zero(runtime, courier.wait)
+    return _export(config, runtime, module, datasets, step) if step == total_steps else None
 
 
 def _refuse_existing(out: Path) -> None:
@@ -152,13 +155,25 @@ def _refuse_existing(out: Path) -> None:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
 
 
-def _intact(checkpoint: Checkpoint | None) -> Checkpoint | None:
-    if checkpoint is not None:
+def _chosen(config: PretrainConfig, store: CheckpointStore, runtime: Runtime) -> Checkpoint | None:
+    """The checkpoint to go on from, which is intact; the newest copy is fetched when it is newer than those here."""
+    if (copy := newest_copy(config.checkpoint, store)) is not None:
+        place = Checkpoint(store.path(copy.step, copy.attempt), copy.step, copy.attempt)
+        check_same_run(place, copy.state(), config, runtime.world_size)
+        copy.fetch(store)
+    if (checkpoint := store.latest()) is not None:
         checkpoint.verify()
     return checkpoint
 
 
-def _prepare_output(config: PretrainConfig, store: CheckpointStore) -> None:
+def _kept(store: CheckpointStore, config: PretrainConfig, courier: Courier) -> None:
+    """Remove what is no longer kept, here and among the copies."""
+    retire(store, config.checkpoint)
+    courier.send()
+
+
+def _prepare_output(config: PretrainConfig, store: CheckpointStore, *, resume: bool) -> None:
+    check_copies(config.checkpoint, resume=resume)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         store.clean()
@@ -231,36 +246,42 @@ def _export(
     step: int,
 ) -> Path:
     folder = config.out / "bundle"
-    if runtime.rank == 0:
-        provenance = {
-            "config": resolved(config),
-            "config_sha256": digest(config),
-            "code_version": code_version(),
-            "seed": config.seed,
-            "steps": step,
-            "objectives": list(config.objectives),
-            **_origin(config),
-            "datasets": [
-                {
-                    "name": dataset.card.name,
-                    "title": dataset.card.title,
-                    "licence": dataset.card.licence,
-                    "official": dataset.card.official,
-                    "note": dataset.card.note,
-                    "manifest_sha256": dataset.manifest_digest,
-                    "split": "train",
-                    "samples": len(dataset),
-                }
-                for dataset in datasets
-            ],
-        }
-        # From the file: a run that was cut off after its last checkpoint goes on from there without another step.
-        lines = read_metrics(config.out / "metrics.jsonl")
-        metrics = {"pretraining": lines[-1] if lines else {}}
-        save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
-        module.export(config.out / "objectives")
-    dist.barrier()
+    with whole(module.backbone):
+        on_rank_zero(runtime, lambda: _write_bundle(folder, config, module, datasets, step))
+    with whole(module.objectives):
+        on_rank_zero(runtime, lambda: module.export(config.out / "objectives"))
     return folder
+
+
+def _write_bundle(
+    folder: Path, config: PretrainConfig, module: PretrainModule, datasets: list[ShardedDataset], step: int
+) -> None:
+    provenance = {
+        "config": resolved(config),
+        "config_sha256": digest(config),
+        "code_version": code_version(),
+        "seed": config.seed,
+        "steps": step,
+        "objectives": list(config.objectives),
+        **_origin(config),
+        "datasets": [
+            {
+                "name": dataset.card.name,
+                "title": dataset.card.title,
+                "licence": dataset.card.licence,
+                "official": dataset.card.official,
+                "note": dataset.card.note,
+                "manifest_sha256": dataset.manifest_digest,
+                "split": "train",
+                "samples": len(dataset),
+            }
+            for dataset in datasets
+        ],
+    }
+    # From the file: a run that was cut off after its last checkpoint goes on from there without another step.
+    lines = read_metrics(config.out / "metrics.jsonl")
+    metrics = {"pretraining": lines[-1] if lines else {}}
+    save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
 
 
 def _origin(config: PretrainConfig) -> dict[str, Any]:

@@ -75,8 +75,19 @@ class SnapshotEngine:
         self._taken[path] = copied(state_dict)
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Read a file of a checkpoint; it holds objects of DeepSpeed, and its digest has been verified."""
-        return torch.load(path, map_location=map_location, weights_only=False)
+        """Read a file of a checkpoint: tensors, and a few classes of DeepSpeed that do nothing when they are read.
+
+        It may have come from elsewhere, so nothing else in it is unpickled.
+
+        Raises:
+            UnpicklingError: there is something else in it.
+        """
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
+            return torch.load(path, map_location=map_location, weights_only=True)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Nothing: nothing is written."""
