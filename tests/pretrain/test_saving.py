@@ -149,13 +149,11 @@ def test_a_rank_that_cannot_write_ends_the_run_on_all_with_its_reason(rank: int,
 
 
 def test_a_failure_is_told_at_the_next_step_not_at_the_next_checkpoint(tmp_path: Path) -> None:
-    with (
-        pytest.raises(MedformerError, match="cannot write checkpoint .*: Input/output error"),
-        writer_of(tmp_path) as writer,
-    ):
-        writer.save(1, {}, taking(bad=Refused()))
-        while not writer.votes(False).failed:
-            assert not writer.votes(False).complete
+    writer = writer_of(tmp_path)
+    writer.save(1, {}, taking(bad=Refused()))
+    while not writer.votes(False).failed:
+        assert not writer.votes(False).complete
+    with pytest.raises(MedformerError, match="cannot write checkpoint .*: Input/output error"):
         writer.note(writer.votes(False))
     assert not list(tmp_path.iterdir())
 
