@@ -63,7 +63,7 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
 
 def trained_steps(config: PretrainConfig) -> int | None:
     """The step of the newest checkpoint, after which a run goes on; None when there is none."""
-    checkpoint = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep).latest()
+    checkpoint = CheckpointStore(config.out / "checkpoints").latest()
     return None if checkpoint is None else int(checkpoint.state()["step"])
 
 

@@ -84,7 +84,7 @@ class ShownProgress:
                 self._write_status(figures)
 
     def _write_status(self, figures: Mapping[str, float]) -> None:
-        newest = CheckpointStore(self._out / "checkpoints", 1).latest()
+        newest = CheckpointStore(self._out / "checkpoints").latest()
         status = Status(
             self._step,
             self._progress.total or 0,

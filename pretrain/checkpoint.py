@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from data_shards.support.disk import FULL, is_filled, is_full_disk
+from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.errors import CheckpointError, MedformerError
 from data_shards.support.files import read_json, sha256_of, sync_tree, write_json
 
 _NAME = re.compile(r"step-(\d{8})-attempt-(\d+)$")
 ENGINE_TAG = "engine"
 """Name of the folder inside a checkpoint that DeepSpeed writes."""
-_DIGESTS = "sha256.json"
-_DISK_ERRORS = ("inline_container", "iostream")
-"""What tells the RuntimeErrors by which the writer of ``torch.save`` reports a full disk, of large and small files."""
+STATE = "state.json"
+"""Name of the file with what the engine notes beside the tensors."""
+DIGESTS = "sha256.json"
+"""Name of the file with the SHA-256 of all others."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is damaged.
         """
-        return read_json(self.folder / "state.json", CheckpointError)
+        return read_json(self.folder / STATE, CheckpointError)
 
     def verify(self) -> None:
         """Compare every file with the digest that was taken when it was written.
@@ -55,7 +54,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is missing or damaged; the message names it.
         """
-        path = self.folder / _DIGESTS
+        path = self.folder / DIGESTS
         try:
             digests = json.loads(path.read_text())
             damaged = [name for name, digest in digests.items() if sha256_of(self.folder / name) != digest]
@@ -80,24 +79,26 @@ class CheckpointStore:
 
     Args:
         folder: where checkpoints lie; made when it is missing.
-        keep: how many of the newest stay.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.keep = keep
 
     def path(self, step: int, attempt: int) -> Path:
         """Where the checkpoint that ``attempt`` wrote after ``step`` lies, or will lie."""
         return self.folder / f"step-{step:08d}-attempt-{attempt}"
 
+    def partial(self, step: int, attempt: int) -> Path:
+        """Where it is filled before."""
+        final = self.path(step, attempt)
+        return final.with_name(f".{final.name}.partial")
+
     def complete(self) -> list[Checkpoint]:
         """Every complete checkpoint, oldest first."""
-        found = []
-        for path in self.folder.glob("step-*"):
-            if match := _NAME.match(path.name):
-                found.append(Checkpoint(path, int(match[1]), int(match[2])))
-        return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))
+        return sorted(
+            (Checkpoint(path, *number) for path in self.folder.glob("step-*") if (number := numbers_of(path.name))),
+            key=lambda checkpoint: (checkpoint.step, checkpoint.attempt),
+        )
 
     def latest(self) -> Checkpoint | None:
         """The checkpoint to go on from, or None."""
@@ -109,47 +110,55 @@ class CheckpointStore:
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
-    @contextlib.contextmanager
-    def write(self, step: int, attempt: int, state: dict[str, Any]) -> Iterator[Path]:
-        """Write a checkpoint; every rank enters, and each fills its part of the folder that is yielded.
+    def begin(self, step: int, attempt: int) -> Path:
+        """Make the hidden folder that is to be filled; one rank does.
 
         Raises:
-            MedformerError: the disk refuses; the half-written folder is removed.
+            MedformerError: the disk refuses.
         """
-        final = self.path(step, attempt)
-        partial = final.with_name(f".{final.name}.partial")
-        leader = dist.get_rank() == 0
         try:
-            if leader:
-                partial.mkdir(parents=True)
-                write_json(partial / "state.json", state)
-            dist.barrier()
-            yield partial
-            dist.barrier()
-            if leader:
-                write_json(partial / _DIGESTS, _digests(partial))
-                sync_tree(partial)
-                os.replace(partial, final)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _DISK_ERRORS):
-                raise  # A worker was lost: that is for the surroundings to mend, by a restart.
-            full = is_full_disk(error) or (isinstance(error, RuntimeError) and is_filled(partial))
-            shutil.rmtree(partial, ignore_errors=True)
-            reason = FULL if full else getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise MedformerError(f"cannot write checkpoint {final}: {reason}{self._what_stays()}") from error
-        except MedformerError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise MedformerError(f"cannot write checkpoint {final}: {error}{self._what_stays()}") from error
-        if leader:
-            for old in self.complete()[: -self.keep]:
-                self._remove(old.folder)
-        dist.barrier()
+            (partial := self.partial(step, attempt)).mkdir(parents=True)
+        except OSError as error:
+            raise self.refusal(step, attempt, error) from error
+        return partial
 
-    def _what_stays(self) -> str:
+    def commit(self, step: int, attempt: int, digests: Mapping[str, str]) -> Checkpoint:
+        """Let a folder that was filled appear under its name, when the disk has all of it.
+
+        Args:
+            step: of the checkpoint.
+            attempt: that has written it.
+            digests: SHA-256 of each file in it, by its path.
+
+        Raises:
+            OSError: the disk refuses.
+            MedformerError: so does this.
+        """
+        partial, final = self.partial(step, attempt), self.path(step, attempt)
+        write_json(partial / DIGESTS, dict(digests))
+        sync_tree(partial)
+        os.replace(partial, final)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return Checkpoint(final, step, attempt)
+
+    def refusal(self, step: int, attempt: int, error: Exception) -> MedformerError:
+        """What to say when a checkpoint cannot be written, with what the run can go on from."""
+        reason = FULL if is_full_disk(error) else getattr(error, "strerror", None) or str(error) or repr(error)
         last = self.latest()
-        return "" if last is None else f"; {last.folder.name} stays, and --resume goes on from it"
+        stays = "" if last is None else f"; {last.folder.name} stays, and --resume goes on from it"
+        return MedformerError(f"cannot write checkpoint {self.path(step, attempt)}: {reason}{stays}")
 
-    def _remove(self, folder: Path) -> None:
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Remove a checkpoint.
+
+        Raises:
+            MedformerError: the disk refuses.
+        """
+        folder = checkpoint.folder
         # Hidden first: what a kill leaves of it must not look complete.
         hidden = folder.with_name(f".{folder.name}.retired")
         try:
@@ -159,9 +168,10 @@ class CheckpointStore:
             raise MedformerError(f"cannot remove the old checkpoint {folder}: {error.strerror or error}") from error
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): sha256_of(path) for path in paths}
+def numbers_of(name: str) -> tuple[int, int] | None:
+    """Step and attempt of the checkpoint that a folder's name says, or None when it says none."""
+    match = _NAME.match(name)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def rng_state() -> dict[str, Any]:

@@ -203,16 +203,46 @@ class ScheduleConfig(Document):
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.001
 
 
+class KeepBest(Document):
+    """By what the best checkpoints are chosen.
+
+    Attributes:
+        metric: what is logged under this name at the step of a checkpoint, such as ``loss`` or
+            ``probe/NAME/knn_auc``; a checkpoint at whose step it is not logged is not ranked.
+        mode: whether the smallest (``min``) or the largest (``max``) values are the best.
+        count: how many stay.
+    """
+
+    metric: str
+    mode: Literal["min", "max"]
+    count: Count = 1
+
+
 class CheckpointConfig(Document):
-    """When training checkpoints are written.
+    """When training checkpoints are written, and which of them stay.
 
     Attributes:
         every_steps: optimizer steps between two; one is also written at the end and when the run is asked to stop.
         keep: how many of the newest stay.
+        keep_best: which others stay for what was measured at their step; None for none.
+        keep_every_steps: those of every so many steps stay, too; None for none.
+        to: folder behind a URL that fsspec knows, such as ``s3://bucket/run``, to which complete checkpoints are
+            copied; None for none.
     """
 
     every_steps: Count = 100
     keep: Count = 2
+    keep_best: KeepBest | None = None
+    keep_every_steps: Count | None = None
+    to: str | None = None
+
+    @model_validator(mode="after")
+    def _are_written(self) -> CheckpointConfig:
+        if self.keep_every_steps is not None and self.keep_every_steps % self.every_steps:
+            raise ValueError(
+                f"keep_every_steps: {self.keep_every_steps} is not a multiple of every_steps, {self.every_steps}"
+            )
+        return self
 
 
 class HealthConfig(Document):
@@ -311,6 +341,13 @@ class PretrainConfig(Document):
             if key in deepspeed:
                 raise ValueError(f"{key!r} is set by {ours!r}")
         return deepspeed
+
+    @model_validator(mode="after")
+    def _best_is_probed(self) -> PretrainConfig:
+        best = self.checkpoint.keep_best
+        if best is not None and best.metric.startswith("probe/") and not self.probes.datasets:
+            raise ValueError(f"checkpoint.keep_best.metric: {best.metric!r} needs probes.datasets")
+        return self
 
 
 PLACE_KEYS = (

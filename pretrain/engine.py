@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError
-from data_shards.support.files import read_json
+from data_shards.support.files import finite, read_json
 from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
@@ -29,11 +28,15 @@ from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.collectives import all_gather_rows
 from pretrain.optim import create_schedule, grow_state
+from pretrain.partitions import whole
 from pretrain.probes.probe import open_probes, probe_all
 from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime, on_rank_zero
+from pretrain.saving.courier import Courier, check_copies, newest_copy, open_courier
+from pretrain.saving.policy import check_metric, retire
+from pretrain.saving.writer import CheckpointWriter
 from pretrain.sharding import gradient_norm, initialise, zero_stage
-from pretrain.stopping import StopVote
+from pretrain.stopping import StepVote
 from pretrain.view_factory import ViewFactory
 
 
@@ -61,7 +64,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
         MedformerError: the output cannot be written.
     """
     stage = zero_stage(config)
-    store = CheckpointStore(config.out / "checkpoints", config.checkpoint.keep)
+    store = CheckpointStore(config.out / "checkpoints")
     if not resume:
         on_rank_zero(runtime, lambda: _refuse_existing(config.out))
 
@@ -78,10 +81,10 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
 
     step = 0
     # Rank 0 chooses: a shared file system may show the others an older state of the folder.
-    checkpoint = on_rank_zero(runtime, lambda: _intact(store.latest())) if resume else None
+    checkpoint = on_rank_zero(runtime, lambda: _chosen(config, store, runtime)) if resume else None
     if checkpoint is not None:
         step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
-    on_rank_zero(runtime, lambda: _prepare_output(config, store))
+    on_rank_zero(runtime, lambda: _prepare_output(config, store, resume=resume))
     make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
@@ -89,8 +92,11 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     batches: Iterator[Batch] = iter(stream)
     shown: dict[str, float] = {}
 
+    courier = open_courier(config.checkpoint, store)
+    writer = CheckpointWriter(store, runtime, lambda _: _kept(store, config, courier))
+
     module.train()
-    with progress, StopVote() as vote:
+    with progress, StepVote() as vote, writer:
         while step < total_steps:
             asked_s = time.perf_counter()
             batch = next(batches)
@@ -100,9 +106,11 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             schedule.step_update(step)
             views = make_views(batch)
             loss, parts = engine(views, (step - 1) / total_steps)
-            vote.cast(runtime.stop_requested())
+            vote.cast(writer.votes(runtime.stop_requested()))
             engine.backward(loss)
-            stop = vote.outcome()  # One rank that is asked to stop takes the others with it.
+            votes = vote.outcome()
+            stop = votes.stop
+            writer.note(votes)
 
             last = step == total_steps
             save = stop or last or step % config.checkpoint.every_steps == 0
@@ -123,6 +131,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 if probe:
                     metrics |= probe_all(probes, module.backbone, runtime, at_once(config, runtime.world_size))
                     meter.restart()
+                check_metric(config.checkpoint.keep_best, metrics, probe)
                 if log:
                     log.append(metrics, step)
                 runtime.report(metrics, step)
@@ -130,11 +139,15 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 shown = {name: metrics[name] for name in ("loss", "images_per_s", "data_wait")}
             progress.advance(1, **shown)
             if save:
-                _save(store, engine, stream, config, runtime, step)
-            if stop and not last:
-                return None
+                state = _state(stream, config, runtime, step, metrics)
+                writer.save(step, state, lambda folder: _taken(engine, folder, runtime))
+            if stop or last:
+                writer.finish()
+            if stop:
+                break
 
-    return _export(config, runtime, module, datasets, step)
+    on_rank_zero(runtime, courier.wait)
+    return _export(config, runtime, module, datasets, step) if step == total_steps else None
 
 
 def _refuse_existing(out: Path) -> None:
@@ -142,13 +155,25 @@ def _refuse_existing(out: Path) -> None:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
 
 
-def _intact(checkpoint: Checkpoint | None) -> Checkpoint | None:
-    if checkpoint is not None:
+def _chosen(config: PretrainConfig, store: CheckpointStore, runtime: Runtime) -> Checkpoint | None:
+    """The checkpoint to go on from, which is intact; the newest copy is fetched when it is newer than those here."""
+    if (copy := newest_copy(config.checkpoint, store)) is not None:
+        place = Checkpoint(store.path(copy.step, copy.attempt), copy.step, copy.attempt)
+        check_same_run(place, copy.state(), config, runtime.world_size)
+        copy.fetch(store)
+    if (checkpoint := store.latest()) is not None:
         checkpoint.verify()
     return checkpoint
 
 
-def _prepare_output(config: PretrainConfig, store: CheckpointStore) -> None:
+def _kept(store: CheckpointStore, config: PretrainConfig, courier: Courier) -> None:
+    """Remove what is no longer kept, here and among the copies."""
+    retire(store, config.checkpoint)
+    courier.send()
+
+
+def _prepare_output(config: PretrainConfig, store: CheckpointStore, *, resume: bool) -> None:
+    check_copies(config.checkpoint, resume=resume)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         store.clean()
@@ -157,10 +182,11 @@ def _prepare_output(config: PretrainConfig, store: CheckpointStore) -> None:
     write_resolved(config, config.out)
 
 
-def _save(
-    store: CheckpointStore, engine: Any, stream: SampleStream, config: PretrainConfig, runtime: Runtime, step: int
-) -> None:
-    state = {
+def _state(
+    stream: SampleStream, config: PretrainConfig, runtime: Runtime, step: int, metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    """What is noted in a checkpoint beside the tensors."""
+    return {
         "step": step,
         "attempt": runtime.attempt,
         "world_size": runtime.world_size,
@@ -168,11 +194,14 @@ def _save(
         "stream": stream.state_dict(),
         "config_sha256": run_digest(config),
         "vocabulary": _vocabulary(),
+        "metrics": finite(dict(metrics)),
     }
-    with store.write(step, runtime.attempt, state) as folder:
-        engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
-        torch.save(rng_state(), folder / f"rng-rank-{runtime.rank}.pt")
-    runtime.checkpoint_saved(store.path(step, runtime.attempt), step)
+
+
+def _taken(engine: Any, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Copies of what this rank writes into a checkpoint, by file name."""
+    taken: dict[str, Any] = engine.checkpoint_engine.take(engine, folder)
+    return taken | {f"rng-rank-{runtime.rank}.pt": rng_state()}
 
 
 def _vocabulary() -> dict[str, int]:
@@ -217,36 +246,42 @@ def _export(
     step: int,
 ) -> Path:
     folder = config.out / "bundle"
-    if runtime.rank == 0:
-        provenance = {
-            "config": resolved(config),
-            "config_sha256": digest(config),
-            "code_version": code_version(),
-            "seed": config.seed,
-            "steps": step,
-            "objectives": list(config.objectives),
-            **_origin(config),
-            "datasets": [
-                {
-                    "name": dataset.card.name,
-                    "title": dataset.card.title,
-                    "licence": dataset.card.licence,
-                    "official": dataset.card.official,
-                    "note": dataset.card.note,
-                    "manifest_sha256": dataset.manifest_digest,
-                    "split": "train",
-                    "samples": len(dataset),
-                }
-                for dataset in datasets
-            ],
-        }
-        # From the file: a run that was cut off after its last checkpoint goes on from there without another step.
-        lines = read_metrics(config.out / "metrics.jsonl")
-        metrics = {"pretraining": lines[-1] if lines else {}}
-        save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
-        module.export(config.out / "objectives")
-    dist.barrier()
+    with whole(module.backbone):
+        on_rank_zero(runtime, lambda: _write_bundle(folder, config, module, datasets, step))
+    with whole(module.objectives):
+        on_rank_zero(runtime, lambda: module.export(config.out / "objectives"))
     return folder
+
+
+def _write_bundle(
+    folder: Path, config: PretrainConfig, module: PretrainModule, datasets: list[ShardedDataset], step: int
+) -> None:
+    provenance = {
+        "config": resolved(config),
+        "config_sha256": digest(config),
+        "code_version": code_version(),
+        "seed": config.seed,
+        "steps": step,
+        "objectives": list(config.objectives),
+        **_origin(config),
+        "datasets": [
+            {
+                "name": dataset.card.name,
+                "title": dataset.card.title,
+                "licence": dataset.card.licence,
+                "official": dataset.card.official,
+                "note": dataset.card.note,
+                "manifest_sha256": dataset.manifest_digest,
+                "split": "train",
+                "samples": len(dataset),
+            }
+            for dataset in datasets
+        ],
+    }
+    # From the file: a run that was cut off after its last checkpoint goes on from there without another step.
+    lines = read_metrics(config.out / "metrics.jsonl")
+    metrics = {"pretraining": lines[-1] if lines else {}}
+    save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
 
 
 def _origin(config: PretrainConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
 from pretrain.config import HealthConfig
 from pretrain.objectives import Views
+from pretrain.partitions import whole
 
 
 def watched_embeddings(views: Views, backbone: Medformer) -> tuple[Tensor, ...]:
@@ -27,7 +28,7 @@ def watched_embeddings(views: Views, backbone: Medformer) -> tuple[Tensor, ...]:
         return tuple(each.detach() for each in trained_on)
     first = views.first
     devices = {first.images.device} if first.images.device.type == "cuda" else set()
-    with evaluating(backbone), torch.random.fork_rng(devices), torch.no_grad():
+    with whole(backbone), evaluating(backbone), torch.random.fork_rng(devices), torch.no_grad():
         return (views.features(backbone, first).embedding_BD,)
 
 

@@ -11,6 +11,7 @@ from pretrain.module import PretrainModule, create_backbone
 from pretrain.optim import create_optimizer
 from pretrain.probes.probe import open_probes
 from pretrain.resumption import check_resumption
+from pretrain.saving.courier import check_copies
 from pretrain.sharding import zero_stage
 
 
@@ -32,6 +33,7 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
     stage = zero_stage(config)
     if resume:
         check_resumption(config, world_size)
+    check_copies(config.checkpoint, resume=resume)
     datasets = open_datasets(config.data)
     for dataset in datasets:
         check_dataset(dataset, config, world_size)

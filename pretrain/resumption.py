@@ -23,7 +23,7 @@ def check_resumption(config: PretrainConfig, world_size: int) -> None:
         CheckpointError: it was written with another document, whose differing keys are named with both values, or by
             a number of workers that has to stay.
     """
-    if (checkpoint := CheckpointStore(config.out / "checkpoints", config.checkpoint.keep).latest()) is not None:
+    if (checkpoint := CheckpointStore(config.out / "checkpoints").latest()) is not None:
         check_same_run(checkpoint, checkpoint.state(), config, world_size)
 
 

@@ -14,19 +14,21 @@ from data_shards.support.errors import ConfigError
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule
 from pretrain.optim import create_optimizer
+from pretrain.partitions import register_apart
 from pretrain.runtime import Runtime
+from pretrain.saving.snapshot import SnapshotEngine
 
 
 def zero_stage(config: PretrainConfig) -> int:
     """The ZeRO stage that the configuration asks for.
 
     Raises:
-        ConfigError: it is not 0, 1 or 2.
+        ConfigError: it is none of 0, 1, 2 and 3.
     """
     section = config.deepspeed.get("zero_optimization", {})
     stage = section.get("stage", 0) if isinstance(section, dict) else section
-    if not isinstance(section, dict) or stage not in (0, 1, 2):
-        raise ConfigError(f"deepspeed.zero_optimization.stage: {stage!r} is not supported; expected 0, 1 or 2")
+    if not isinstance(section, dict) or stage not in (0, 1, 2, 3):
+        raise ConfigError(f"deepspeed.zero_optimization.stage: {stage!r} is not supported; expected 0, 1, 2 or 3")
     return int(stage)
 
 
@@ -71,7 +73,15 @@ def initialise(module: PretrainModule, config: PretrainConfig, runtime: Runtime)
         )
     except (ValueError, TypeError, deepspeed.DeepSpeedConfigError) as error:
         raise ConfigError(f"deepspeed: refuses its configuration: {error}") from error
+    if stage == 3:
+        register_apart(module)
+    engine.checkpoint_engine = SnapshotEngine()
+    engine._copy_recovery_script = _nothing  # Programs have no place in a checkpoint; weights leave it as a bundle.
     return engine, optimizer
+
+
+def _nothing(path: str) -> None:
+    """Copy no script."""
 
 
 def gradient_norm(module: PretrainModule) -> float:

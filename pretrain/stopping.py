@@ -1,14 +1,29 @@
-"""Stopping all ranks after the same step when any of them is asked to."""
+"""What all ranks have to agree on in every step: whether to stop, and how far the checkpoint under way is."""
 
 from __future__ import annotations
 
 from types import TracebackType
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 
-class StopVote:
+class Votes(NamedTuple):
+    """What the ranks say.
+
+    Attributes:
+        stop: to be asked to write a checkpoint and end; one rank that is takes the others with it.
+        failed: that its part of the checkpoint under way could not be written.
+        complete: that the checkpoint under way is complete; rank 0 knows.
+    """
+
+    stop: bool = False
+    failed: bool = False
+    complete: bool = False
+
+
+class StepVote:
     """One vote of all ranks per step, counted behind the backward pass.
 
     A rank casts its vote before the backward pass and asks for the outcome after it: by then every rank has taken part
@@ -22,9 +37,9 @@ class StopVote:
     def __init__(self) -> None:
         self._group: dist.ProcessGroup | None = None
         self._work: dist.Work | None = None
-        self._votes = torch.zeros(1, dtype=torch.int32)
+        self._votes = torch.zeros(len(Votes._fields), dtype=torch.int32)
 
-    def __enter__(self) -> StopVote:
+    def __enter__(self) -> StepVote:
         if dist.get_world_size() > 1:
             group = dist.new_group(backend="gloo")
             assert isinstance(group, dist.ProcessGroup)  # every rank is a member
@@ -38,15 +53,15 @@ class StopVote:
         if kind is None and self._group is not None:
             dist.destroy_process_group(self._group)
 
-    def cast(self, stop: bool) -> None:
-        """Say whether this rank is asked to stop."""
-        self._votes.fill_(int(stop))
+    def cast(self, votes: Votes) -> None:
+        """Say what this rank has to say."""
+        self._votes.copy_(torch.tensor(votes, dtype=torch.int32))
         if self._group is not None:
             self._work = dist.all_reduce(self._votes, group=self._group, async_op=True)
 
-    def outcome(self) -> bool:
-        """Whether any rank is asked to; the same on every rank."""
+    def outcome(self) -> Votes:
+        """What any rank says; the same on every rank."""
         if self._work is not None:
             self._work.wait()
             self._work = None
-        return bool(self._votes.item())
+        return Votes(*(count > 0 for count in self._votes.tolist()))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pretrain.objectives.batchnorm import GlobalBatchNorm1d
+from pretrain.partitions import lerp_parts
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,9 +31,8 @@ def rate_at(start: float, progress: float) -> float:
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, kept: float) -> None:
-    """Move ``slow`` to ``kept slow + (1 - kept) fast``, buffers included."""
-    for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
-        old.lerp_(new.to(old.dtype), 1 - kept)
+    """Move ``slow`` to ``kept slow + (1 - kept) fast``, buffers included; every rank calls this."""
+    lerp_parts(slow.parameters(), fast.parameters(), 1 - kept)
     for before, now in zip(slow.buffers(), fast.buffers(), strict=True):
         if before.is_floating_point():
             before.lerp_(now, 1 - kept)

@@ -18,6 +18,7 @@ from pretrain.backbone import Medformer, normalise
 from pretrain.backbone.modes import evaluating
 from pretrain.metadata import Metadata
 from pretrain.objectives.collectives import all_gather_rows
+from pretrain.partitions import whole
 from pretrain.probes.config import ProbesConfig
 from pretrain.probes.images import Labelled, labelled_images
 from pretrain.probes.scores import probe_scores
@@ -88,7 +89,7 @@ def probe_all(probes: Sequence[Probe], backbone: Medformer, runtime: Runtime, at
     """
     began_s = time.perf_counter()
     devices = {runtime.device} if runtime.device.type == "cuda" else set()
-    with evaluating(backbone), torch.random.fork_rng(devices), torch.no_grad():
+    with whole(backbone), evaluating(backbone), torch.random.fork_rng(devices), torch.no_grad():
         embedded = [[_embedded(part, backbone, runtime, at_once) for part in (each.fit, each.score)] for each in probes]
 
     def scores() -> dict[str, float]:

@@ -71,7 +71,7 @@ def test_a_job_runs_on_two_nodes_is_stopped_and_goes_on_when_it_is_sent_again(
     with pytest.raises(ClusterError, match="medformer jobs stop chest-run"):
         jobs.submit(long)
     deadline = time.monotonic() + LIMIT_S
-    store = CheckpointStore(out / "checkpoints", 1)
+    store = CheckpointStore(out / "checkpoints")
     while store.latest() is None:
         assert time.monotonic() < deadline and jobs.job("chest-run").state not in ENDED, jobs.logs("chest-run")
         time.sleep(0.5)

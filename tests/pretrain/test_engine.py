@@ -58,7 +58,7 @@ def test_a_run_leaves_its_document_its_record_its_checkpoints_and_its_bundle(sha
     assert sorted(path.name for path in out.iterdir()) == ["bundle", "checkpoints", "config.yaml", "metrics.jsonl"]
     assert PretrainConfig.model_validate(yaml.safe_load((out / "config.yaml").read_text())) == config
     assert [step for _, step in runtime.saved] == [2, 4, 6, 7]
-    store = CheckpointStore(out / "checkpoints", 2)
+    store = CheckpointStore(out / "checkpoints")
     assert [checkpoint.step for checkpoint in store.complete()] == [6, 7]
     for checkpoint in store.complete():
         checkpoint.verify()

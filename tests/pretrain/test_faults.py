@@ -6,7 +6,6 @@ import json
 import math
 import resource
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from pretrain.meter import MetricsFile
 from pretrain.objectives import OBJECTIVES, Views
 from pretrain.objectives.base import objective
 from tests.pretrain.runs import GroupRuntime, Run, document, write_document
-from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -57,7 +55,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def newest(out: Path) -> Checkpoint:
-    checkpoint = CheckpointStore(out / "checkpoints", 2).latest()
+    checkpoint = CheckpointStore(out / "checkpoints").latest()
     assert checkpoint is not None and checkpoint.step == 3
     return checkpoint
 
@@ -211,7 +209,7 @@ def test_the_way_out_leads_to_the_end(shards: Path, out: Path) -> None:
 def test_hidden_checkpoints_are_cleaned_and_never_loaded(shards: Path, out: Path) -> None:
     stale = out / "checkpoints" / ".step-00000099-attempt-0.partial"
     shutil.copytree(newest(out).folder, stale)
-    assert CheckpointStore(out / "checkpoints", 2).latest() == newest(out)
+    assert CheckpointStore(out / "checkpoints").latest() == newest(out)
     runtime = GroupRuntime()
     assert run(short(shards, out), runtime, resume=True)
     assert runtime.reported == [4]
@@ -219,7 +217,7 @@ def test_hidden_checkpoints_are_cleaned_and_never_loaded(shards: Path, out: Path
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(shards: Path, out: Path, tmp_path: Path) -> None:
-    checkpoints = CheckpointStore(out / "checkpoints", 2).complete()
+    checkpoints = CheckpointStore(out / "checkpoints").complete()
     before = content_of(out / "checkpoints")
     largest = max(len(content) for content in before.values())
     content = document(shards, out, schedule={"max_steps": STEPS}, checkpoint={"every_steps": 2})
@@ -231,7 +229,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(shards: Path, out: Path, tmp_pa
     assert line.startswith(f"medformer: error: cannot write checkpoint {out / 'checkpoints' / 'step-00000004'}")
     assert "Traceback" not in text
     assert content_of(out / "checkpoints") == before
-    assert CheckpointStore(out / "checkpoints", 2).complete() == checkpoints
+    assert CheckpointStore(out / "checkpoints").complete() == checkpoints
     assert [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith(".")] == []
 
 
@@ -273,7 +271,7 @@ def test_a_loss_that_is_not_a_number_is_named_and_the_good_checkpoint_kept(
     config = short(shards, out, objectives=objectives, checkpoint={"every_steps": 1, "keep": 1})
     with pytest.raises(TrainingError, match="step 3: brittle/loss is nan"):
         run(config, GroupRuntime())
-    (kept,) = CheckpointStore(out / "checkpoints", 1).complete()
+    (kept,) = CheckpointStore(out / "checkpoints").complete()
     assert kept.step == 2
     state = torch.load(kept.folder / "engine" / "mp_rank_00_model_states.pt", weights_only=False)["module"]
     assert all(tensor.isfinite().all() for tensor in state.values())
@@ -291,7 +289,7 @@ def test_a_collapse_stops_the_run_and_keeps_its_checkpoint(shards: Path, tmp_pat
     config = short(shards, tmp_path / "out", health={"min_embedding_std": 0.99, "patience": 3})
     with pytest.raises(TrainingError, match="step 3: representation collapsed"):
         run(config, GroupRuntime())
-    assert [checkpoint.step for checkpoint in CheckpointStore(tmp_path / "out" / "checkpoints", 2).complete()] == [2]
+    assert [checkpoint.step for checkpoint in CheckpointStore(tmp_path / "out" / "checkpoints").complete()] == [2]
     assert not (tmp_path / "out" / "bundle").exists()
 
 
@@ -301,37 +299,3 @@ def test_a_record_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> 
     record.path.mkdir()
     with pytest.raises(MedformerError, match=r"cannot write .*metrics\.jsonl"):
         record.append({"loss": 1.0}, 1)
-
-
-def test_a_worker_lost_while_a_checkpoint_is_written_is_not_a_disk_that_refuses(tmp_path: Path) -> None:
-    """An error of ours would end the run; this one must reach those who start workers again."""
-    store = CheckpointStore(tmp_path, 2)
-    with pytest.raises(RuntimeError, match="Connection reset"), store.write(1, 0, {}):
-        raise RuntimeError("gloo: Connection reset by peer")
-    assert store.latest() is None
-    store.clean()
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("numbers", [9, 1_000_000])
-def test_a_full_disk_is_told_from_it_for_small_and_large_files(numbers: int, tmp_path: Path) -> None:
-    with pytest.raises(MedformerError, match="cannot write checkpoint"), CheckpointStore(tmp_path, 2).write(1, 0, {}):
-        torch.save(torch.zeros(numbers), "/dev/full")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("numbers", [9, 4_000_000])
-def test_a_disk_that_is_full_is_named_with_what_stays(numbers: int, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 2 << 20) as disk:
-        store = CheckpointStore(disk, 2)
-        with store.write(1, 0, {"step": 1}):
-            """A checkpoint without tensors."""
-        (disk / "other").write_bytes(bytes((2 << 20) - (160 << 10)))
-        # Small files take a page each.
-        with pytest.raises(MedformerError) as told, store.write(2, 0, {"step": 2}) as folder:
-            deque((torch.save(torch.zeros(numbers), folder / f"{number}.pt") for number in range(100)), maxlen=0)
-        assert str(told.value) == (
-            f"cannot write checkpoint {store.path(2, 0)}: No space left on device; step-00000001-attempt-0 stays, and "
-            "--resume goes on from it"
-        )
-        assert sorted(path.name for path in disk.iterdir()) == ["other", "step-00000001-attempt-0"]

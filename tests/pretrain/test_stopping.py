@@ -29,7 +29,7 @@ def test_sigterm_to_one_rank_stops_both_after_the_step_it_comes_in_or_the_next(s
     assert after == (SIGNAL_STEP + 1, [SIGNAL_STEP + 1])
     for name, step in (("before-True", SIGNAL_STEP), ("before-False", SIGNAL_STEP + 1)):
         assert [line["step"] for line in read_metrics(tmp_path / name / "metrics.jsonl")] == [step]
-        newest = CheckpointStore(tmp_path / name / "checkpoints", 2).latest()
+        newest = CheckpointStore(tmp_path / name / "checkpoints").latest()
         assert newest is not None and newest.step == step
         newest.verify()
 
@@ -62,7 +62,7 @@ def test_sigterm_to_one_of_two_processes_is_obeyed_within_five_seconds(shards: P
     finally:
         for process in processes:
             process.kill()
-    (checkpoint,) = CheckpointStore(out / "checkpoints", 2).complete()
+    (checkpoint,) = CheckpointStore(out / "checkpoints").complete()
     begun = (checkpoint.folder / "state.json").stat().st_mtime  # The first file of a checkpoint.
     assert begun - asked < 5
     assert "go on with --resume" in logs[0].read_text()
