@@ -44,10 +44,18 @@ def check_same_run(checkpoint: Checkpoint, state: Mapping[str, Any], config: Pre
             f"{checkpoint.folder} was written by a run with another configuration{_changes(config)}; a resumed run may "
             f"only change {', '.join(PLACE_KEYS)} (compare {config.out / CONFIG_FILE})"
         )
-    if state["world_size"] != world_size and state["zero_stage"] > 0:
+    if state["world_size"] == world_size:
+        return
+    if state["zero_stage"] > 2:
         raise CheckpointError(
             f"{checkpoint.folder} holds optimizer state that ZeRO stage {state['zero_stage']} split over "
             f"{state['world_size']} workers; go on with as many, not {world_size}"
+        )
+    section = config.deepspeed.get("zero_optimization", {})
+    if state["zero_stage"] > 0 and isinstance(section, dict) and section.get("round_robin_gradients"):
+        raise CheckpointError(
+            f"{checkpoint.folder}: with deepspeed.zero_optimization.round_robin_gradients the optimizer state is "
+            f"ordered by the number of workers; go on with {state['world_size']}, not {world_size}"
         )
 
 

@@ -176,10 +176,14 @@ def test_a_checkpoint_of_another_model_size_names_the_tensor(shards: Path, out: 
     assert content_of(out) == before
 
 
-def test_a_sharded_optimizer_needs_as_many_workers(shards: Path, out: Path) -> None:
-    reseal(newest(out), lambda state: state.update(world_size=2, zero_stage=2))
-    with pytest.raises(CheckpointError, match="ZeRO stage 2 split over 2 workers; go on with as many, not 1"):
+def test_optimizer_state_that_cannot_be_cut_anew_needs_as_many_workers(shards: Path, out: Path) -> None:
+    reseal(newest(out), lambda state: state.update(world_size=2, zero_stage=3))
+    with pytest.raises(CheckpointError, match="ZeRO stage 3 split over 2 workers; go on with as many, not 1"):
         run(short(shards, out), GroupRuntime(), resume=True)
+    ordered = short(shards, out, deepspeed={"zero_optimization": {"stage": 1, "round_robin_gradients": True}})
+    reseal(newest(out), lambda state: state.update(zero_stage=1, config_sha256=run_digest(ordered)))
+    with pytest.raises(CheckpointError, match="round_robin_gradients .* go on with 2, not 1"):
+        run(ordered, GroupRuntime(), resume=True)
 
 
 def flip(path: Path) -> None:
