@@ -46,18 +46,23 @@ def room(machines: Iterable[Machine], share: Share) -> int:
     return sum(machine.holds(share) for machine in machines)
 
 
-def shared_out(machines: Sequence[Machine], workers: int, *, threads: int | None, gpus: int | None) -> Share:
+def shared_out(
+    machines: Sequence[Machine], workers: int, *, threads: int | None, gpus: int | None, least: int | None = None
+) -> Share:
     """The share of each worker, with what is left open decided by what the cluster has.
 
     Args:
         machines: of the cluster.
-        workers: how many there are to be.
+        workers: how many there are to be, at most.
         threads: CPU threads of each; None takes as many as all workers can have, at least one.
         gpus: GPUs of each; None takes one when every worker can have one, else none.
+        least: with so few the run does too: when the machines do not hold more, they share out all there is.
 
     Returns:
         The share; whether the machines hold it is not said by that.
     """
+    smallest = Share(threads or 1, gpus if gpus is not None else int(room(machines, Share(1, 1)) >= (least or workers)))
+    workers = max(least or workers, min(workers, room(machines, smallest)))
     if gpus is None:
         gpus = int(room(machines, Share(threads or 1, 1)) >= workers)
     if threads is None:

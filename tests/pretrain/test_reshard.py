@@ -1,4 +1,4 @@
-"""A run goes on with another number of workers at every ZeRO stage below 3: no number of its state is changed by that."""
+"""A run goes on with another number of workers at every ZeRO stage below 3, and no number of its state is changed."""
 
 from __future__ import annotations
 
