@@ -61,10 +61,10 @@ def shared_out(
     Returns:
         The share; whether the machines hold it is not said by that.
     """
-    smallest = Share(threads or 1, gpus if gpus is not None else int(room(machines, Share(1, 1)) >= (least or workers)))
-    workers = max(least or workers, min(workers, room(machines, smallest)))
+    least = workers if least is None else least
     if gpus is None:
-        gpus = int(room(machines, Share(threads or 1, 1)) >= workers)
+        gpus = int(room(machines, Share(threads or 1, 1)) >= least)
+    workers = max(least, min(workers, room(machines, Share(threads or 1, gpus))))
     if threads is None:
         most = max((int(machine.cpus) for machine in machines), default=1)
         threads = next((count for count in range(most, 1, -1) if room(machines, Share(count, gpus)) >= workers), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ from cluster.store import first_line
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_json
 
+# What gloo says in those that are left, often before Ray knows of the loss.
+_GONE = re.compile(r"Connection (reset|closed) by peer|Connection refused")
 _ASK_S = 2.0
 _WRITE_S = 5.0
 
@@ -122,6 +125,8 @@ class WorkerWatch(WorkerGroupCallback):
                     return f"{self._name(rank)} answered nothing for {self._hang_after_s:g} s"
                 if kind is WorkerHealthCheckFailedError:
                     return f"{self._name(rank)} was lost"
+                if _GONE.search(str(errors[rank])):
+                    return f"{self._name(rank)} lost the connection to another worker"
                 return f"{self._name(rank)}: {type(errors[rank]).__name__}: {first_line(errors[rank])}"
         raise AssertionError("no error")
 
