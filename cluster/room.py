@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster.capacity import Machine, Share, room
 
 Resources = Mapping[str, float]
+_ANSWER_S, _AT_ONCE = 2.0, 64
 
 
 def own_groups() -> list[Any]:
@@ -31,7 +34,7 @@ def room_for(share: Share) -> int:
     from ray._private.state import available_resources_per_node
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    alive = {node["NodeID"] for node in answering([node for node in ray.nodes() if node["Alive"]])}
     held = [
         (bundle.node_id.hex(), dict(bundle.unit_resources))
         for group in own_groups()
@@ -39,6 +42,21 @@ def room_for(share: Share) -> int:
         for bundle in group.bundles
     ]
     return counted(share, alive, available_resources_per_node(), held)
+
+
+def answering(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The machines of ``ray.nodes()`` whose Ray takes a connection: the head believes in a lost one for a while."""
+
+    def answers(node: Mapping[str, Any]) -> bool:
+        try:
+            socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), _ANSWER_S).close()
+        except OSError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(answers, nodes)
+        return [node for node, answered in zip(nodes, found, strict=True) if answered]
 
 
 def counted(
