@@ -74,12 +74,12 @@ def run() -> Table:
             "steps done twice", "new step after the loss, s", "new step after the growth, s",
         ),
         rows=tuple(rows),
-        remarks=f"{STEPS} steps of Barlow Twins, BYOL and SimCLR on a tiny network, global batches of 58 images, learning "
-        f"rate 1e-4 and an Adam epsilon of 1e-4, a checkpoint every {EVERY} steps; the differences are to the same run "
-        "on two workers throughout. A Ray head and a second raylet, one CPU each, on 127.0.0.1: the raylet is killed "
-        "with its worker and another one is started later. Steps done twice are those since the newest checkpoint when "
-        "the machine was lost; growing costs none, for a checkpoint comes first. The seconds include the start of the "
-        "processes, on a machine with other work.",
+        remarks=f"{STEPS} steps of Barlow Twins, BYOL and SimCLR on a tiny network, global batches of 58 images, "
+        f"learning rate 1e-4 and an Adam epsilon of 1e-4, a checkpoint every {EVERY} steps; the differences are to the "
+        "same run on two workers throughout. A Ray head and a second raylet, one CPU each, on 127.0.0.1: the raylet is "
+        "killed with its worker and another one is started later. Steps done twice are those since the newest "
+        "checkpoint when the machine was lost; growing costs none, for a checkpoint comes first. The seconds include "
+        "the start of the processes, on a machine with other work.",
     )  # fmt: skip
 
 
