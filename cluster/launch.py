@@ -108,7 +108,7 @@ def _register(registry: Registry, bundle: Path, name: str, run_id: str) -> None:
     except BaseException:
         _warn(f"the model is not registered; 'medformer models publish {bundle} --name {name}' does it")
         raise
-    print(f"registered {published.name}:{published.version} in {registry.store.uri}")
+    print(f"registered {published.name}:{published.version} in {registry.store.shown}")
 
 
 def worker_group(place: ClusterConfig) -> WorkerGroup:

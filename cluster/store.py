@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
+from data_shards.storage.address import shown
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 _PROBE_TIMEOUT_S = 10.0
 _SQLITE = "sqlite:///"
+# Quotes and brackets end an address in a sentence.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>()]+", re.IGNORECASE)
 
 
 class Store:
     """A connection to MLflow.
 
     Attributes:
-        uri: the tracking URI, resolved.
+        uri: the tracking URI, resolved; it may hold a password, see :attr:`shown`.
         client: MLflow's own client, for runs and models alike.
     """
 
@@ -55,8 +58,13 @@ class Store:
                 database.parent.mkdir(parents=True, exist_ok=True)
         elif self.uri.startswith(("http://", "https://")):
             _probe(self.uri)
-        with _readable(f"the model store {self.uri}"):
+        with _readable(f"the model store {shown(self.uri)}"):
             self.client = _client(self.uri)
+
+    @property
+    def shown(self) -> str:
+        """The address for messages: without user, password and query string."""
+        return shown(self.uri)
 
     def experiment_id(self, name: str) -> str:
         """The id of the experiment called ``name``, which is made when it is missing."""
@@ -75,10 +83,26 @@ class Store:
                         raise error
             return str(found.experiment_id)
 
-    def discard(self, location: str) -> None:
-        """Remove files that were half written, where this process can: a server looks after its own."""
-        if self._artifacts is not None and location.startswith("file:"):
-            shutil.rmtree(urllib.request.url2pathname(urllib.parse.urlparse(location).path), ignore_errors=True)
+    def discard(self, location: str) -> bool:
+        """Remove the files of a model where they lie with this store; whether they are gone.
+
+        Addresses come out of the registry, where others may have written them: any other place is left alone.
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if location.startswith("file:"):
+            path = Path(urllib.request.url2pathname(urllib.parse.urlparse(location).path)).resolve()
+            ours = self._artifacts is not None and self._artifacts.resolve() in path.parents
+        else:
+            ours = location.startswith("mlflow-artifacts:/") and not urllib.parse.urlparse(location).netloc
+        if not ours:
+            return False
+        try:
+            get_artifact_repository(location, self.uri, self.uri).delete_artifacts()
+        except (MlflowException, OSError):
+            return False
+        return True
 
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
@@ -100,10 +124,26 @@ class Store:
                 os.environ["MLFLOW_TRACKING_URI"] = previous
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception of another library says, short enough for a message of ours."""
+def first_line(error: object) -> str:
+    """What an exception of another library says, short enough for a message of ours, and without what is secret."""
     text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    return without_secrets(text.splitlines()[0])[:300] if text else type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """A text whose addresses have neither user nor password nor query string: these may hold credentials."""
+    return _ADDRESS.sub(lambda found: shown(found[0]), text)
+
+
+@contextlib.contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """MLflow's and the network's errors as one line; requests' exceptions are OSErrors."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"{doing}: {FULL if is_full_disk(error) else first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -137,7 +177,7 @@ def _probe(uri: str) -> None:
         return  # Something answers; what it allows shows later.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise RegistryError(f"tracking server {uri} does not answer: {reason}") from None
+        raise RegistryError(f"tracking server {shown(uri)} does not answer: {first_line(reason)}") from None
 
 
 def _client(uri: str) -> MlflowClient:
