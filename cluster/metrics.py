@@ -81,10 +81,9 @@ def _leaves(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mea
     for key, value in document.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            ends = [value.get(end) for end in ("estimate", "low", "high")]
-            if all(map(_is_number, ends)):
-                level = value.get("level")
-                yield name, Measured(*map(float, ends), float(level) if _is_number(level) else math.nan)
+            if all(_is_number(value.get(end)) for end in ("estimate", "low", "high")):
+                estimate, low, high = (float(value[end]) for end in ("estimate", "low", "high"))
+                yield name, Measured(estimate, low, high, float(value.get("level", math.nan)))
             elif _is_number(value.get("estimate")):
                 yield name, _alone(value["estimate"])
             else:
@@ -97,5 +96,5 @@ def _alone(value: float) -> Measured:
     return Measured(float(value), float(value), float(value))
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
-from data_shards.storage.address import shown
+from data_shards.storage.address import shown, without_secrets
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PROBE_TIMEOUT_S = 10.0
-_SQLITE = "sqlite:///"
-# Quotes and brackets end an address in a sentence.
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>()]+", re.IGNORECASE)
+SQLITE = "sqlite:///"
+# How MLflow 3.17 tells an experiment of training from one of an application of language models, which is its default.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 
 class Store:
@@ -50,9 +49,9 @@ class Store:
         self.uri = _resolved(tracking_uri)
         # Beside the database, so that the two move together; a server decides for itself.
         self._artifacts: Path | None = None
-        if self.uri.startswith(_SQLITE):
-            database = Path(self.uri.removeprefix(_SQLITE)).absolute()
-            self.uri = f"{_SQLITE}{database}"
+        if self.uri.startswith(SQLITE):
+            database = Path(self.uri.removeprefix(SQLITE)).absolute()
+            self.uri = f"{SQLITE}{database}"
             self._artifacts = database.parent / "artifacts"
             with _readable(f"the model store {database}"):
                 database.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +66,7 @@ class Store:
         return shown(self.uri)
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment called ``name``, which is made when it is missing."""
+        """The id of the experiment called ``name``, which is made when it is missing, as one of model training."""
         from mlflow.exceptions import MlflowException
 
         location = None if self._artifacts is None else (self._artifacts / name).as_uri()
@@ -75,12 +74,14 @@ class Store:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return self.client.create_experiment(name, artifact_location=location)
+                    return self.client.create_experiment(name, location, {_KIND_TAG: _KIND})
                 except MlflowException as error:
                     # Another process made it between the two calls.
                     found = self.client.get_experiment_by_name(name)
                     if found is None:
                         raise error
+            if _KIND_TAG not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
             return str(found.experiment_id)
 
     def discard(self, location: str) -> bool:
@@ -127,12 +128,7 @@ class Store:
 def first_line(error: object) -> str:
     """What an exception of another library says, short enough for a message of ours, and without what is secret."""
     text = str(error).strip()
-    return without_secrets(text.splitlines()[0])[:300] if text else type(error).__name__
-
-
-def without_secrets(text: str) -> str:
-    """A text whose addresses have neither user nor password nor query string: these may hold credentials."""
-    return _ADDRESS.sub(lambda found: shown(found[0]), text)
+    return str(without_secrets(text.splitlines()[0]))[:300] if text else type(error).__name__
 
 
 @contextlib.contextmanager
@@ -161,11 +157,11 @@ def _readable(what: str) -> Iterator[None]:
 def is_there(tracking_uri: str | None = None) -> bool:
     """Whether connecting would find a store; false where an embedded one would have to be made first."""
     uri = _resolved(tracking_uri)
-    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).is_file()
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
 
 
 def _resolved(tracking_uri: str | None) -> str:
-    embedded = f"{_SQLITE}{home_folder() / 'medformer.db'}"
+    embedded = f"{SQLITE}{home_folder() / 'medformer.db'}"
     return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded
 
 
@@ -187,7 +183,7 @@ def _client(uri: str) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # A database that refuses is an error of ours in one line, not a traceback before it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    if not uri.startswith(_SQLITE):
+    if not uri.startswith(SQLITE):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Two processes that make the tables of a new database at once would trip over each other.
     with ExclusiveFileLock(f"{uri.removeprefix('sqlite:///')}.lock"):

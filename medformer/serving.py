@@ -6,21 +6,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_shards.support.errors import MedformerError
 from finetune.served import ServedClassifier
-
-if TYPE_CHECKING:
-    import pandas
 
 
 class _PyFunc:
     def __init__(self, classifier: ServedClassifier) -> None:
         self._classifier = classifier
 
-    def predict(self, model_input: pandas.DataFrame) -> list[dict[str, Any]]:
-        """Answer a table; see :meth:`finetune.served.ServedClassifier.predict`."""
+    def predict(self, model_input: Any) -> list[dict[str, Any]]:
+        """Answer a data frame of pandas; see :meth:`finetune.served.ServedClassifier.predict`."""
         from mlflow.exceptions import MlflowException
 
         try:
