@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.interruptions import Interruptions, StopAsked
+from cluster.page import how_to_open
 from cluster.progress import ShownProgress
 from cluster.ray_runtime import FAILURE_FILE, GROW_FILE, STOP_FILE, RayRuntime
 from cluster.ray_train import run_on_workers, settled
 from cluster.reference import check_name
 from cluster.registry import Registry
+from cluster.run_facts import dataset_inputs, run_tags, training_data
+from cluster.system_metrics import sampled
 from cluster.tracking import TrackedRun
 from cluster.worker_group import WorkerGroup
-from data_shards.support.documents import digest, resolved
+from data_shards.support.documents import resolved
 from data_shards.support.errors import ConfigError
 from pretrain import preflight
 from pretrain.checkpoint import CheckpointStore
@@ -81,13 +86,16 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
     with _new_unless_trained(out):
         for name in (STOP_FILE, GROW_FILE):
             (out / name).unlink(missing_ok=True)
+        data = training_data(config)
         tracked = TrackedRun(
             registry.store,
             out,
             experiment=place.experiment,
             name=out.name,
             params=resolved(config),
-            tags={"medformer.config_sha256": digest(config), "medformer.out": str(out)},
+            tags=run_tags(config, data),
+            datasets=dataset_inputs(data),
+            texts={"datasets.json": json.dumps([vars(each) for each in data], indent=2)},
             warn=_warn,
         )
         initial = trained_steps(config) or 0
@@ -95,6 +103,7 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
         with tracked, shown:
             bundle = run_on_workers(_Pretraining(config), group, out, interruptions=interruptions)
             tracked.stopped = bundle is None
+    print(f"the run in MLflow: {how_to_open(registry.store, tracked.experiment_id, tracked.run_id)}")
     if bundle is None:
         return None
     if place.model_name is not None:
@@ -109,7 +118,7 @@ def _register(registry: Registry, bundle: Path, name: str, run_id: str) -> None:
     except BaseException:
         _warn(f"the model is not registered; 'medformer models publish {bundle} --name {name}' does it")
         raise
-    print(f"registered {published.name}:{published.version} in {registry.store.uri}")
+    print(f"registered {published.name}:{published.version} in {registry.store.shown}")
 
 
 def worker_group(place: ClusterConfig) -> WorkerGroup:
@@ -140,7 +149,8 @@ class _Pretraining:
 
         # Always on from the newest checkpoint: `launch` has seen that a new run has none, and a restarted one may.
         runtime.begun_after(trained_steps(self.config) or 0)
-        bundle = run(self.config, runtime, resume=True)
+        with sampled(self.config.out, runtime.node, runtime.device) if runtime.local_rank == 0 else nullcontext():
+            bundle = run(self.config, runtime, resume=True)
         if bundle is None:
             runtime.wait_for_others()
         return None if bundle is None else str(bundle)

@@ -11,11 +11,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a curve."""
+    """One value of a curve.
+
+    Attributes:
+        key: its name.
+        value: finite.
+        step: where.
+        time_ms: when it was measured, where the line says it.
+    """
 
     key: str
     value: float
     step: int
+    time_ms: int | None = None
 
 
 class MetricsFile:
@@ -25,8 +33,14 @@ class MetricsFile:
     the step of the checkpoint; the reader then starts again from the beginning, and gives every line once more.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: the file.
+            prefix: what the keys begin with.
+        """
+        self.path, self._prefix = path, prefix
         self._offset = 0
         self._last_line = b""
 
@@ -44,16 +58,17 @@ class MetricsFile:
                     break  # Half written; the rest comes later.
                 self._offset += len(line)
                 self._last_line = line
-                yield from _points(line)
+                yield from _points(line, self._prefix)
 
 
-def _points(line: bytes) -> Iterator[Point]:
+def _points(line: bytes, prefix: str) -> Iterator[Point]:
     try:
         record = json.loads(line)
     except ValueError:
         return  # A line torn by a killed process.
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
         return
+    time_ms = record.pop("time_ms", None)
     for key, value in record.items():
         if key != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield Point(key, float(value), record["step"])
+            yield Point(f"{prefix}{key}", float(value), record["step"], time_ms if isinstance(time_ms, int) else None)

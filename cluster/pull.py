@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from cluster.digests import FileDigest
 from cluster.errors import RegistryError
-from cluster.store import first_line
+from cluster.transfer import check_location, download
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import sync_tree
 
@@ -21,8 +20,10 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
     """Download ``files`` into ``destination``.
 
     They are collected in a hidden folder beside it, which becomes ``destination`` by one rename when every SHA-256 is
-    right. A pull that was interrupted, or that filled the disk, leaves the hidden folder, and the next one keeps the
-    files in it that are complete. A ``destination`` that already holds exactly these files is returned as it is.
+    right. A pull that was interrupted, that lost its server or that filled the disk leaves the hidden folder, and the
+    next one keeps the files in it that are complete. Of a file that was half there it asks only for the rest, unless
+    the disk was full: that file is dropped. A ``destination`` that already holds exactly these files is returned as it
+    is.
 
     Args:
         tracking_uri: the store.
@@ -33,8 +34,9 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
 
     Raises:
         RegistryError: ``destination`` is taken, another pull into it is running, the disk has no room, a file cannot be
-            fetched, or it is not what was published; nothing is left behind then.
+            fetched, it is not what was published (nothing is left behind then), or it lies on another host.
     """
+    check_location(tracking_uri, location)
     destination = destination.absolute()
     if destination.exists():
         if destination.is_dir() and all(digest.matches(destination / name) for name, digest in files.items()):
@@ -46,32 +48,62 @@ def fetch(tracking_uri: str, location: str, files: Mapping[str, FileDigest], des
             _discard_others(partial, files)
             missing = [name for name, digest in files.items() if not digest.matches(partial / name)]
             _require_room(partial, missing, files, reference, destination)
-            for name, digest in files.items():
-                if name in missing:
-                    folder = (partial / name).parent
-                    folder.mkdir(exist_ok=True)
-                    _download(tracking_uri, f"{location.rstrip('/')}/{name}", folder)
-                if not digest.matches(partial / name):
+            for name in missing:
+                (partial / name).parent.mkdir(exist_ok=True)
+                if not _complete(tracking_uri, location, name, files[name], partial):
                     shutil.rmtree(partial, ignore_errors=True)
                     raise RegistryError(
                         f"{reference}: {name} is damaged in the registry: its SHA-256 is not the published "
-                        f"{digest.sha256[:12]}...; nothing was written to {destination}"
+                        f"{files[name].sha256[:12]}...; nothing was written to {destination}"
                     )
             sync_tree(partial)
             os.replace(partial, destination)
+    except _Unfetched as problem:
+        raise RegistryError(f"{problem}{_kept(partial, files)}") from problem.__cause__
     except OSError as error:
+        if is_full_disk(error):  # Others need its last bytes more than the next pull does.
+            for name, digest in files.items():
+                _begun(partial, name, digest).unlink(missing_ok=True)
         rest = _kept(partial, files)
         raise RegistryError(f"cannot pull {reference} into {destination}: {error.strerror or error}{rest}") from error
     return destination
+
+
+class _Unfetched(RegistryError):
+    """A file that did not come, or not all of it."""
+
+
+def _complete(tracking_uri: str, location: str, name: str, digest: FileDigest, partial: Path) -> bool:
+    """Fetch what is missing of a file; whether it is then what was published."""
+    path = _begun(partial, name, digest)
+    for went_on in (path.exists(), False):
+        if not path.exists() or path.stat().st_size < digest.size_bytes:
+            try:
+                download(tracking_uri, location, name, path)
+            except RegistryError as error:
+                raise _Unfetched(str(error)) from error
+        if digest.matches(path):
+            os.replace(path, partial / name)
+            return True
+        if not went_on:
+            return False
+        path.unlink()  # What was there may be at fault, as after a power cut.
+    return False
+
+
+def _begun(partial: Path, name: str, digest: FileDigest) -> Path:
+    """Where the beginning of a file lies; the name says of which one, so that it is never taken for another's."""
+    return partial / f"{name}.{digest.sha256[:16]}.part"
 
 
 def _require_room(
     partial: Path, missing: Sequence[str], files: Mapping[str, FileDigest], reference: str, destination: Path
 ) -> None:
     """See that what is missing fits on the disk, before it is fetched: that may take long."""
-    # A file that is there and wrong is replaced, so that its room counts as free.
-    replaced = sum(path.stat().st_size for name in missing if (path := partial / name).is_file())
-    needed, free = sum(files[name].size_bytes for name in missing), shutil.disk_usage(partial).free + replaced
+    needed, free = 0, shutil.disk_usage(partial).free
+    for name in missing:
+        begun = _begun(partial, name, files[name])
+        needed += max(files[name].size_bytes - (begun.stat().st_size if begun.is_file() else 0), 0)
     if needed > free:
         rest = _kept(partial, files)
         raise RegistryError(
@@ -80,43 +112,32 @@ def _require_room(
 
 
 def _kept(partial: Path, files: Mapping[str, FileDigest]) -> str:
-    """Drop what is half there, and say what of an unfinished pull the next one goes on with."""
+    """Say what of an unfinished pull the next one goes on with; leave no folder without any of it."""
     if not partial.is_dir():
         return ""
+    _discard_others(partial, files)
     for path in sorted(partial.rglob("*"), reverse=True):  # what a folder holds before the folder
-        name = path.relative_to(partial).as_posix()
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-        elif path.is_file() and (name not in files or path.stat().st_size != files[name].size_bytes):
-            path.unlink()
     if not any(partial.iterdir()):
         partial.rmdir()
         return ""
-    return f"; the files that are complete are kept in {partial}, and the next pull goes on from them"
-
-
-def _download(tracking_uri: str, artifact_uri: str, folder: Path) -> None:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri)
-    except (MlflowException, OSError) as error:
-        if is_full_disk(error):
-            raise OSError(errno.ENOSPC, FULL) from error
-        raise RegistryError(f"cannot fetch {artifact_uri}: {first_line(error)}") from error
+    return f"; what has come is kept in {partial}, and the next pull goes on from there"
 
 
 def _discard_others(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """Remove what does not belong: the hidden folder may be the rest of a pull of another model."""
     folders = {name.rpartition("/")[0] for name in files}
+    begun = {_begun(folder, name, digest).relative_to(folder).as_posix() for name, digest in files.items()}
     for entry in sorted(folder.rglob("*")):
         name = entry.relative_to(folder).as_posix()
         if entry.is_dir() and not entry.is_symlink():
             if name not in folders:
                 shutil.rmtree(entry)
-        elif (name not in files or entry.is_symlink()) and entry.parent.is_dir():
+        elif entry.parent.is_dir() and (entry.is_symlink() or name not in begun | set(files)):
             entry.unlink(missing_ok=True)
+        elif name in files and entry.stat().st_size != files[name].size_bytes:
+            entry.unlink()
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class RayRuntime:
         rank: of this worker, from 0.
         local_rank: of this worker on its machine, from 0.
         world_size: how many workers there are.
+        node: number of its machine among those of the workers.
         attempt: 0 the first time that workers start in the run's folder, 1 after the first restart, and so on; the
             same on every rank.
         device: the GPU that Ray gave this worker; the CPU when it was given none, even where the machine has some.
@@ -53,6 +54,7 @@ class RayRuntime:
         self.rank: int = context.get_world_rank()
         self.local_rank: int = context.get_local_rank()
         self.world_size: int = context.get_world_size()
+        self.node: int = context.get_node_rank()
         # Ray's own answer for a worker without GPUs is the first one that torch sees.
         self.device: torch.device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
         self.attempt: int = broadcast_from_rank_zero(_next_attempt(out) if self.rank == 0 else None)

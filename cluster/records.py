@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.digests import FileDigest, encode
-from cluster.history import AliasMove
+from cluster.history import AliasMove, Deletion
+from data_shards.storage.address import shown
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class PublishedModel:
         return hashlib.sha256(encode(self.files).encode()).hexdigest()
 
     @property
+    def place(self) -> str:
+        """``location`` for messages: without user, password and query string."""
+        return shown(self.location)
+
+    @property
     def size_bytes(self) -> int:
         """The size of all files."""
         return sum(entry.size_bytes for entry in self.files.values())
@@ -57,7 +63,7 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of giving an alias to a version.
+    """What came of giving an alias to a version, or of taking it away.
 
     Attributes:
         move: as it was recorded.
@@ -73,12 +79,16 @@ class ModelDetails:
     """Everything about one name: versions newest first, moves of aliases oldest first.
 
     Attributes:
+        newer: numbers of versions that a later Medformer published, which this one cannot read.
+        deletions: versions that are gone, oldest first.
         unrecorded: aliases whose present version is not the last one recorded: they were moved by other means, or a
             promotion was cut off between the record and the alias.
     """
 
     name: str
     versions: tuple[PublishedModel, ...]
+    newer: tuple[str, ...]
     aliases: Mapping[str, str]
     history: tuple[AliasMove, ...]
+    deletions: tuple[Deletion, ...]
     unrecorded: tuple[str, ...]

@@ -10,19 +10,23 @@ import contextlib
 import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.digests import architecture_of, decode, digest_model, encode, is_classifier, is_generator
+from cluster.aliases import agree, aliases_of, move_alias
+from cluster.digests import CLASSIFIER_FILE, architecture_of, decode, digest_model, encode, is_classifier, is_generator
 from cluster.errors import RegistryError
-from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
+from cluster.flavour import write_flavour
+from cluster.gates import Requirement, compared
+from cluster.history import as_tag, new_deletion, read_deletions, read_moves
+from cluster.metrics import Measured, metrics_in
 from cluster.pull import fetch
 from cluster.records import ModelDetails, ModelSummary, Promotion, PublishedModel
 from cluster.reference import check_alias, check_name, check_version, parse_reference
-from cluster.store import Store, first_line
-from data_shards.support.disk import FULL, is_full_disk
+from cluster.store import Store, first_line, store_errors
+from data_shards.storage.scratch import scratch_folder
 from data_shards.support.errors import nearest
+from data_shards.support.files import read_json
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -30,8 +34,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "medformer-models"
 _DIGESTS = "medformer.files"
 _ARCHITECTURE = "medformer.architecture"
-# How often an alias is put right; each time is needed only when somebody else moved it meanwhile.
-_MOST_MOVES = 100
+_SCHEMA_TAG = "medformer.schema"
+SCHEMA = 1
+"""Of what is written about a version. A higher number says that it cannot be read as here."""
 # How often, and how long apart, an alias that does not agree with its history is looked at again.
 _LOOKS, _LOOK_S = 5, 0.2
 
@@ -58,7 +63,7 @@ class Registry:
         check_name(name)
         files = digest_model(bundle)
         architecture = architecture_of(bundle)
-        with _store_errors(f"cannot publish {bundle} as {name!r} in {self.store.uri}"):
+        with store_errors(f"cannot publish {bundle} as {name!r} in {self.store.shown}"):
             for published in self._versions(name):
                 if published.files == files:
                     return published
@@ -70,43 +75,106 @@ class Registry:
                     source=location,
                     run_id=run_id,
                     model_id=model_id,
-                    tags={_DIGESTS: encode(files), _ARCHITECTURE: architecture},
+                    tags={_DIGESTS: encode(files), _ARCHITECTURE: architecture, _SCHEMA_TAG: str(SCHEMA)},
                 )
             return self._published(created, {})
 
-    def promote(self, name: str, version: str, alias: str) -> Promotion:
+    def promote(self, name: str, version: str, alias: str, *, not_worse: Sequence[Requirement] = ()) -> Promotion:
         """Give ``alias`` to a version; the version that had it loses it, and the move is written down.
 
+        Args:
+            name: the model.
+            version: which of its versions.
+            alias: what it is to be called.
+            not_worse: in what the version must not be worse than the one that has the alias now. Where none has it
+                there is nothing to be worse than, but the version must hold these metrics.
+
         Raises:
-            RegistryError: there is no such model or version, or the alias is not a valid one.
+            RegistryError: there is no such model or version, the alias is not a valid one, or the version is worse:
+                both numbers are told.
         """
         check_alias(alias)
-        model = self._model(name)
         found = self.resolve(f"{name}:{check_version(version)}")
-        before = read_moves(model.tags)
-        move = new_move(alias, found.version, _aliases(model).get(alias), before)
-        key, value = as_tag(move)
-        with _store_errors(f"cannot promote {name}:{version}"):
-            # First the record: an alias never moves without one.
+        model = self._model(name)
+        required = ""
+        if not_worse:
+            holder = aliases_of(model).get(alias)
+            champion = None if holder in (None, found.version) else self.resolve(f"{name}:{holder}")
+            required = self._require(found, champion, not_worse)
+        return move_alias(self._client, model, alias, found.version, required=required)
+
+    def unpromote(self, name: str, alias: str) -> Promotion:
+        """Take an alias away; which versions had it stays written down.
+
+        Raises:
+            RegistryError: there is no such model, or it has no such alias.
+        """
+        model = self._model(check_name(name))
+        if check_alias(alias) not in (aliases := aliases_of(model)):
+            hint = nearest(alias, aliases) if aliases else "; it has none"
+            raise RegistryError(f"model {name!r} has no alias {alias!r}{hint}")
+        return move_alias(self._client, model, alias, None)
+
+    def delete(self, name: str, version: str) -> tuple[PublishedModel, bool]:
+        """Delete a version and its files; that it was there, and what was called by it, stays written down.
+
+        Its number is not given again. Files that another version has too, or that lie elsewhere than the store, stay.
+
+        Returns:
+            What was deleted, and whether its files are gone.
+
+        Raises:
+            RegistryError: there is no such version, or it has an alias.
+        """
+        found = self.resolve(f"{name}:{check_version(version)}")
+        if found.aliases:
+            ways = " and ".join(f"'medformer models unpromote {name}@{alias}'" for alias in found.aliases)
+            raise RegistryError(f"{name}:{version} is {' and '.join(found.aliases)}; {ways} first")
+        key, value = as_tag(new_deletion(found.version, found.digest))
+        with store_errors(f"cannot delete {name}:{version}"):
+            model_id = self._client.get_model_version(name, version).model_id
             self._client.set_registered_model_tag(name, key, value)
-        with _store_errors(f"the promotion of {name}:{version} is recorded but may not have taken effect; try again"):
-            moves = self._follow_history(name, alias)
-        holds = newest(moves, alias) or move
-        # As it stands in the history, where it may have come after a move that was not seen.
-        recorded = next((each for each in moves if replace(each, previous=move.previous) == move), move)
-        return Promotion(recorded, holds)
+            self._client.delete_model_version(name, version)
+            if model_id:
+                self._client.delete_logged_model(model_id)
+            shared = self._client.search_model_versions(f"source_path = '{found.location}'", max_results=1)
+        return found, not shared and self.store.discard(found.location)
+
+    def document(self, published: PublishedModel, file: str) -> dict[str, Any]:
+        """A JSON document of a version, checked by its SHA-256, without the rest of the model.
+
+        Raises:
+            RegistryError: the version has no such file, or it cannot be fetched or is damaged.
+        """
+        reference = f"{published.name}:{published.version}"
+        if file not in published.files:
+            raise RegistryError(f"{reference}: no {file}; it has {', '.join(sorted(published.files))}")
+        with scratch_folder("medformer-document-") as folder:
+            files = {file: published.files[file]}
+            pulled = fetch(self.store.uri, published.location, files, folder / "model", reference)
+            return read_json(pulled / file, RegistryError)
+
+    def metrics(self, published: PublishedModel) -> dict[str, Measured]:
+        """What was measured of a version: its ``metrics.json``, or the estimate of a classifier.
+
+        Raises:
+            RegistryError: the document cannot be fetched or is damaged.
+        """
+        if CLASSIFIER_FILE in published.files:
+            return metrics_in(self.document(published, CLASSIFIER_FILE).get("estimate") or {})
+        return metrics_in(self.document(published, "metrics.json"))
 
     def list(self) -> tuple[ModelSummary, ...]:
         """Every model, by name."""
         summaries = []
-        with _store_errors("cannot list the models"):
+        with store_errors("cannot list the models"):
             for model in self._models():
                 versions = self._versions(model.name)
                 summaries.append(
                     ModelSummary(
                         name=model.name,
                         latest_version=versions[0].version if versions else None,
-                        aliases=_aliases(model),
+                        aliases=aliases_of(model),
                         updated=_iso(model.last_updated_timestamp),
                     )
                 )
@@ -120,19 +188,23 @@ class Registry:
         """
         model = self._model(check_name(name))
         for _ in range(_LOOKS):
-            aliases, history = _aliases(model), read_moves(model.tags)
+            aliases, history = aliases_of(model), read_moves(model.tags)
             known = sorted({*aliases, *(move.alias for move in history)})
-            unrecorded = [alias for alias in known if not _agree(aliases, history, alias)]
+            unrecorded = [alias for alias in known if not agree(aliases, history, alias)]
             if not unrecorded:
                 break
             time.sleep(_LOOK_S)  # A promotion may be between its record and its alias.
             model = self._model(name)
-        with _store_errors(f"cannot show {name!r}"):
+        with store_errors(f"cannot show {name!r}"):
+            versions = self._versions(name, aliases)
+            there = {each.version for each in versions}
             return ModelDetails(
                 name=name,
-                versions=self._versions(name, aliases),
+                versions=versions,
+                newer=self._newer(name),
                 aliases=aliases,
                 history=history,
+                deletions=tuple(each for each in read_deletions(model.tags) if each.version not in there),
                 unrecorded=tuple(unrecorded),
             )
 
@@ -147,16 +219,21 @@ class Registry:
             raise self.which_version(reference)
         wanted = parse_reference(reference)
         model = self._model(wanted.name)
-        aliases = _aliases(model)
+        aliases = aliases_of(model)
         if wanted.alias is not None and wanted.alias not in aliases:
             hint = nearest(wanted.alias, aliases) if aliases else "; it has none yet, see 'medformer models promote'"
             raise RegistryError(f"model {wanted.name!r} has no alias {wanted.alias!r}{hint}")
         number = aliases[wanted.alias] if wanted.alias is not None else wanted.version
-        with _store_errors(f"cannot read {reference}"):
+        with store_errors(f"cannot read {reference}"):
             versions = self._versions(wanted.name, aliases)
         for published in versions:
             if published.version == number:
                 return published
+        if number in self._newer(wanted.name):
+            raise RegistryError(
+                f"{wanted.name}:{number} was published by a newer Medformer than this one, which reads schema "
+                f"{SCHEMA}; update medformer"
+            )
         known = ", ".join(published.version for published in versions) or "none"
         raise RegistryError(f"model {wanted.name!r} has no version {number}; valid: {known}")
 
@@ -187,21 +264,12 @@ class Registry:
         published = self.resolve(reference)
         return fetch(self.store.uri, published.location, published.files, destination, reference)
 
-    def _follow_history(self, name: str, alias: str) -> tuple[AliasMove, ...]:
-        """Put the alias where its newest move says, until both are seen to agree; returns the history.
-
-        Whoever moves an alias last looks once more afterwards, and sees all that was recorded before: so however many
-        promote at the same time, the last of them leaves agreement.
-        """
-        for _ in range(_MOST_MOVES):
-            model = self._client.get_registered_model(name)
-            moves = read_moves(model.tags)
-            if _agree(_aliases(model), moves, alias):
-                return moves
-            last = newest(moves, alias)
-            assert last is not None, "a move was recorded"
-            self._client.set_registered_model_alias(name, alias, last.version)
-        raise RegistryError(f"{name}@{alias} is moved again and again by others")
+    def _require(
+        self, found: PublishedModel, champion: PublishedModel | None, requirements: Sequence[Requirement]
+    ) -> str:
+        """What the version is not worse in, in words; an error where it is."""
+        own, others = self.metrics(found), self.metrics(champion) if champion is not None else {}
+        return "; ".join(compared(each, found, own, champion, others) for each in requirements)
 
     def _upload(self, bundle: Path, name: str, run_id: str | None) -> tuple[str, str]:
         """Store the files as a logged model; returns where they are and its id."""
@@ -216,6 +284,9 @@ class Registry:
         )
         try:
             self._client.log_model_artifacts(model.model_id, str(bundle))
+            with scratch_folder("medformer-flavour-") as folder:
+                if write_flavour(bundle, model.model_id, run_id, folder / "MLmodel"):
+                    self._client.log_model_artifact(model.model_id, str(folder / "MLmodel"))
         except BaseException:
             self.store.discard(model.artifact_location)
             with contextlib.suppress(Exception):  # the first error counts, and may be the reason for a second one
@@ -236,7 +307,7 @@ class Registry:
     def _model(self, name: str) -> RegisteredModel:
         from mlflow.exceptions import MlflowException
 
-        with _store_errors(f"cannot read model {name!r}"):
+        with store_errors(f"cannot read model {name!r}"):
             try:
                 return self._client.get_registered_model(name)
             except MlflowException as error:
@@ -244,16 +315,23 @@ class Registry:
                     raise
                 names = [model.name for model in self._models()]
         hint = nearest(name, names) if names else "; the registry is empty"
-        raise RegistryError(f"no model {name!r} in {self.store.uri}{hint}")
+        raise RegistryError(f"no model {name!r} in {self.store.shown}{hint}")
 
     def _models(self) -> Iterator[RegisteredModel]:
         yield from _pages(self._client.search_registered_models, order_by=["name ASC"])
 
     def _versions(self, name: str, aliases: Mapping[str, str] | None = None) -> tuple[PublishedModel, ...]:
         """The versions that this registry published, newest first; others under the name are not ours to judge."""
-        found = _pages(self._client.search_model_versions, filter_string=f"name='{name}'")
-        ours = [self._published(version, aliases or {}) for version in found if _DIGESTS in version.tags]
+        ours = [self._published(each, aliases or {}) for each in self._ours(name) if _schema(each) <= SCHEMA]
         return tuple(sorted(ours, key=lambda published: int(published.version), reverse=True))
+
+    def _newer(self, name: str) -> tuple[str, ...]:
+        """Numbers of the versions that a later Medformer published, and that this one cannot read."""
+        return tuple(str(each.version) for each in self._ours(name) if _schema(each) > SCHEMA)
+
+    def _ours(self, name: str) -> Iterator[ModelVersion]:
+        found = _pages(self._client.search_model_versions, filter_string=f"name='{name}'")
+        return (version for version in found if _DIGESTS in version.tags)
 
     def _published(self, version: ModelVersion, aliases: Mapping[str, str]) -> PublishedModel:
         number = str(version.version)
@@ -282,6 +360,12 @@ def _kind(bundle: Path) -> str:
     return "medformer-generator" if is_generator(bundle) else "medformer-backbone"
 
 
+def _schema(version: ModelVersion) -> int:
+    """Of what is written about a version; the first one was not written down."""
+    written = version.tags.get(_SCHEMA_TAG, "1")
+    return int(written) if written.isdecimal() else SCHEMA + 1
+
+
 def _pages(search: Any, **arguments: Any) -> Iterator[Any]:
     token = None
     while True:
@@ -292,26 +376,5 @@ def _pages(search: Any, **arguments: Any) -> Iterator[Any]:
             return
 
 
-def _aliases(model: RegisteredModel) -> dict[str, str]:
-    """Alias to version; MLflow gives the versions as text over HTTP and as numbers from SQL."""
-    return {alias: str(version) for alias, version in sorted(model.aliases.items())}
-
-
-def _agree(aliases: Mapping[str, str], moves: Sequence[AliasMove], alias: str) -> bool:
-    last = newest(moves, alias)
-    return last is not None and aliases.get(alias) == last.version
-
-
 def _iso(timestamp_ms: int) -> str:
     return datetime.datetime.fromtimestamp(timestamp_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
-
-
-@contextlib.contextmanager
-def _store_errors(doing: str) -> Iterator[None]:
-    """MLflow's and the network's errors as one line; requests' exceptions are OSErrors."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise RegistryError(f"{doing}: {FULL if is_full_disk(error) else first_line(error)}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
+from data_shards.storage.address import shown, without_secrets
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PROBE_TIMEOUT_S = 10.0
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
+# How MLflow 3.17 tells an experiment of training from one of an application of language models, which is its default.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 
 class Store:
     """A connection to MLflow.
 
     Attributes:
-        uri: the tracking URI, resolved.
+        uri: the tracking URI, resolved; it may hold a password, see :attr:`shown`.
         client: MLflow's own client, for runs and models alike.
     """
 
@@ -47,19 +49,24 @@ class Store:
         self.uri = _resolved(tracking_uri)
         # Beside the database, so that the two move together; a server decides for itself.
         self._artifacts: Path | None = None
-        if self.uri.startswith(_SQLITE):
-            database = Path(self.uri.removeprefix(_SQLITE)).absolute()
-            self.uri = f"{_SQLITE}{database}"
+        if self.uri.startswith(SQLITE):
+            database = Path(self.uri.removeprefix(SQLITE)).absolute()
+            self.uri = f"{SQLITE}{database}"
             self._artifacts = database.parent / "artifacts"
             with _readable(f"the model store {database}"):
                 database.parent.mkdir(parents=True, exist_ok=True)
         elif self.uri.startswith(("http://", "https://")):
             _probe(self.uri)
-        with _readable(f"the model store {self.uri}"):
+        with _readable(f"the model store {shown(self.uri)}"):
             self.client = _client(self.uri)
 
+    @property
+    def shown(self) -> str:
+        """The address for messages: without user, password and query string."""
+        return shown(self.uri)
+
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment called ``name``, which is made when it is missing."""
+        """The id of the experiment called ``name``, which is made when it is missing, as one of model training."""
         from mlflow.exceptions import MlflowException
 
         location = None if self._artifacts is None else (self._artifacts / name).as_uri()
@@ -67,18 +74,36 @@ class Store:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return self.client.create_experiment(name, artifact_location=location)
+                    return self.client.create_experiment(name, location, {_KIND_TAG: _KIND})
                 except MlflowException as error:
                     # Another process made it between the two calls.
                     found = self.client.get_experiment_by_name(name)
                     if found is None:
                         raise error
+            if _KIND_TAG not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
             return str(found.experiment_id)
 
-    def discard(self, location: str) -> None:
-        """Remove files that were half written, where this process can: a server looks after its own."""
-        if self._artifacts is not None and location.startswith("file:"):
-            shutil.rmtree(urllib.request.url2pathname(urllib.parse.urlparse(location).path), ignore_errors=True)
+    def discard(self, location: str) -> bool:
+        """Remove the files of a model where they lie with this store; whether they are gone.
+
+        Addresses come out of the registry, where others may have written them: any other place is left alone.
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if location.startswith("file:"):
+            path = Path(urllib.request.url2pathname(urllib.parse.urlparse(location).path)).resolve()
+            ours = self._artifacts is not None and self._artifacts.resolve() in path.parents
+        else:
+            ours = location.startswith("mlflow-artifacts:/") and not urllib.parse.urlparse(location).netloc
+        if not ours:
+            return False
+        try:
+            get_artifact_repository(location, self.uri, self.uri).delete_artifacts()
+        except (MlflowException, OSError):
+            return False
+        return True
 
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
@@ -100,10 +125,21 @@ class Store:
                 os.environ["MLFLOW_TRACKING_URI"] = previous
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception of another library says, short enough for a message of ours."""
+def first_line(error: object) -> str:
+    """What an exception of another library says, short enough for a message of ours, and without what is secret."""
     text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    return str(without_secrets(text.splitlines()[0]))[:300] if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """MLflow's and the network's errors as one line; requests' exceptions are OSErrors."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"{doing}: {FULL if is_full_disk(error) else first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -121,11 +157,11 @@ def _readable(what: str) -> Iterator[None]:
 def is_there(tracking_uri: str | None = None) -> bool:
     """Whether connecting would find a store; false where an embedded one would have to be made first."""
     uri = _resolved(tracking_uri)
-    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).is_file()
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
 
 
 def _resolved(tracking_uri: str | None) -> str:
-    embedded = f"{_SQLITE}{home_folder() / 'medformer.db'}"
+    embedded = f"{SQLITE}{home_folder() / 'medformer.db'}"
     return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded
 
 
@@ -137,7 +173,7 @@ def _probe(uri: str) -> None:
         return  # Something answers; what it allows shows later.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise RegistryError(f"tracking server {uri} does not answer: {reason}") from None
+        raise RegistryError(f"tracking server {shown(uri)} does not answer: {first_line(reason)}") from None
 
 
 def _client(uri: str) -> MlflowClient:
@@ -147,7 +183,7 @@ def _client(uri: str) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # A database that refuses is an error of ours in one line, not a traceback before it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    if not uri.startswith(_SQLITE):
+    if not uri.startswith(SQLITE):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Two processes that make the tables of a new database at once would trip over each other.
     with ExclusiveFileLock(f"{uri.removeprefix('sqlite:///')}.lock"):

@@ -1,28 +1,31 @@
-"""A pretraining run in MLflow: its configuration, its curves and how it ended.
+"""A pretraining run in MLflow: its configuration and data, its curves and pictures, and how it ended.
 
-The curves are a copy of the run's ``metrics.jsonl``, made by a thread of the process that started the training. The
+All of it is a copy of files in the run's folder, made by a thread of the process that started the training. The
 training itself knows nothing of MLflow: a server that is slow, or gone, cannot hold it up, and what the server missed
-is sent when it answers again, because the file has it.
+is sent when it answers again, because the files have it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cluster.delivery import Delivery
 from cluster.errors import RegistryError
 from cluster.metrics_file import MetricsFile, Point
 from cluster.store import Store, first_line
+from cluster.system_metrics import FOLDER as SYSTEM_FOLDER
+from data_shards.storage.address import without_secrets
 from data_shards.support.files import write_atomic
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
 RUN_ID_FILE = "mlflow_run_id"
 _PARAMS_PER_REQUEST = 100  # mlflow.utils.validation.MAX_PARAMS_TAGS_PER_BATCH
@@ -45,6 +48,7 @@ class TrackedRun:
 
     Attributes:
         run_id: the id of the MLflow run.
+        experiment_id: that of its experiment.
         stopped: whether the training was asked to stop before its end.
     """
 
@@ -57,6 +61,8 @@ class TrackedRun:
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
+        datasets: Sequence[DatasetInput] = (),
+        texts: Mapping[str, str] | None = None,
         warn: Any = print,
         interval_s: float = _INTERVAL_S,
     ) -> None:
@@ -69,6 +75,8 @@ class TrackedRun:
             name: what a new run is called.
             params: the resolved configuration, nested as it is.
             tags: facts about the run, such as the hash of its configuration.
+            datasets: what it learns from.
+            texts: documents that are kept with the run beside the files of its folder, by name.
             warn: is given the one line that says the server is lost, and the one that says it is back.
             interval_s: how often the file is copied.
 
@@ -76,7 +84,9 @@ class TrackedRun:
             RegistryError: the store refuses.
         """
         self._store = store
-        self._file = MetricsFile(out / "metrics.jsonl")
+        self._out = out
+        self._curves = MetricsFile(out / "metrics.jsonl")
+        self._machines: dict[Path, MetricsFile] = {}
         self._warn = warn
         self._interval_s = interval_s
         self.stopped = False
@@ -87,9 +97,11 @@ class TrackedRun:
         self._thread = threading.Thread(target=self._follow, name="medformer-tracking", daemon=True)
         run = _continued(store.client, out / RUN_ID_FILE)
         if run is None:
-            run = _created(store, experiment, name, params, tags)
+            run = _created(store, experiment, name, params, tags, datasets)
             write_atomic(out / RUN_ID_FILE, run.info.run_id + "\n")
         self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self._delivery = Delivery(store.client, self.run_id, out, texts or {})
         # The steps that an earlier process already sent; batches arrive whole and in order.
         self._logged_until = {metric.key: metric.step for metric in run.data.to_proto().metrics}
 
@@ -117,8 +129,8 @@ class TrackedRun:
             except Exception as problem:  # Of MLflow, SQL or the network: none of them may end the thread.
                 if not self._lost:
                     self._warn(
-                        f"tracking: {self._store.uri} is lost ({first_line(problem)}); training goes on, "
-                        f"{self._file.path} has the curves"
+                        f"tracking: {self._store.shown} is lost ({first_line(problem)}); training goes on, "
+                        f"{self._out} has what is missed"
                     )
                 self._lost = True
                 stopping = stopping or self._stop.wait(_PAUSE_AFTER_LOSS_S)
@@ -138,17 +150,25 @@ class TrackedRun:
             self._warn(f"tracking: the end of the run could not be recorded: {first_line(problem)}")
 
     def _copy(self) -> None:
-        """Send what is new in the file; what could not be sent is kept for the next time."""
+        """Send what is new in the files; what could not be sent is kept for the next time."""
         from mlflow.entities import Metric
 
         # The time is part of what MLflow compares: a batch that arrived although its answer was lost is not kept twice.
         now_ms = int(time.time() * 1000)
-        new = [point for point in self._file.new_points() if self._is_new(point)]
-        self._unsent += [Metric(point.key, point.value, now_ms, point.step) for point in new]
+        for path in sorted((self._out / SYSTEM_FOLDER).glob("node-*.jsonl")):
+            self._machines.setdefault(path, MetricsFile(path, f"system/{path.stem}/"))
+        new = [
+            point
+            for file in (self._curves, *self._machines.values())
+            for point in file.new_points()
+            if self._is_new(point)
+        ]
+        self._unsent += [Metric(point.key, point.value, point.time_ms or now_ms, point.step) for point in new]
         while self._unsent:
             batch = self._unsent[:_METRICS_PER_REQUEST]
             self._store.client.log_batch(self.run_id, metrics=batch)
             del self._unsent[: len(batch)]
+        self._delivery.send()
 
     def _is_new(self, point: Point) -> bool:
         if point.step <= self._logged_until.get(point.key, -1):
@@ -158,13 +178,13 @@ class TrackedRun:
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of a nested configuration as ``outer.inner`` keys and text, lists by position."""
+    """The leaves of a nested configuration as ``outer.inner`` keys and text, lists by position, without secrets."""
     for key, value in document.items():
         inner = {str(place): entry for place, entry in enumerate(value)} if isinstance(value, list) else value
         if isinstance(inner, Mapping) and inner:
             yield from flatten(inner, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)[:_PARAM_LENGTH]
+            yield f"{prefix}{key}", str(without_secrets(str(value)))[:_PARAM_LENGTH]
 
 
 def _continued(client: MlflowClient, path: Path) -> Run | None:
@@ -183,7 +203,14 @@ def _continued(client: MlflowClient, path: Path) -> Run | None:
         raise RegistryError(f"cannot continue the MLflow run of {path}: {first_line(error)}") from error
 
 
-def _created(store: Store, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
+def _created(
+    store: Store,
+    experiment: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    datasets: Sequence[DatasetInput],
+) -> Run:
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
@@ -192,6 +219,8 @@ def _created(store: Store, experiment: str, name: str, params: Mapping[str, Any]
         leaves = iter([Param(key, value) for key, value in flatten(params)])
         while batch := list(islice(leaves, _PARAMS_PER_REQUEST)):
             store.client.log_batch(run.info.run_id, params=batch)
+        if datasets:
+            store.client.log_inputs(run.info.run_id, datasets)
     except MlflowException as error:
-        raise RegistryError(f"cannot start an MLflow run in {store.uri}: {first_line(error)}") from error
+        raise RegistryError(f"cannot start an MLflow run in {store.shown}: {first_line(error)}") from error
     return run

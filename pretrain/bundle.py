@@ -22,6 +22,8 @@ from pretrain.backbone import Medformer
 from pretrain.backbone.loading import fitted
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
+FORMAT_VERSION = 1
+"""Of ``config.json``. A higher number says that the bundle cannot be read as here; without one it is the first."""
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "first_conv", "classifier")
 
 
@@ -77,6 +79,7 @@ def save_bundle(
     # It may have been set since; a network that reads images as they are does not name it.
     read_at = {} if backbone.voxel_mm == model_args.get("voxel_mm") else {"voxel_mm": backbone.voxel_mm}
     config = {
+        "format_version": FORMAT_VERSION,
         "architecture": architecture,
         "num_classes": 0,
         "num_features": backbone.num_features,
@@ -125,6 +128,12 @@ def bundle_document(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: not a model bundle: {name} is missing")
     config: dict[str, Any] = read_json(folder / "config.json", CheckpointError)
+    written = config.get("format_version", 1)
+    if not isinstance(written, int) or written > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: a bundle of format version {written}, made by a newer Medformer; this one reads up to "
+            f"{FORMAT_VERSION}; update medformer"
+        )
     return config
 
 

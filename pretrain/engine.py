@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from data_shards.reading.reader import ShardedDataset
+from data_shards.storage.address import without_secrets
 from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import digest, resolved, write_resolved
@@ -23,6 +25,7 @@ from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
 from pretrain.data import at_once, check_objectives, node_cache, open_datasets, open_stream, run_steps, views_of
+from pretrain.figures.run_figures import RunFigures
 from pretrain.health import HealthMonitor, embedding_spread, watched_embeddings
 from pretrain.meter import Meter, MetricsFile, read_metrics
 from pretrain.module import PretrainModule, create_backbone
@@ -44,8 +47,8 @@ from pretrain.view_factory import ViewFactory
 def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Path | None:
     """Pretrain a backbone.
 
-    Writes ``config.yaml``, ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``bundle/`` into ``config.out``; and
-    ``objectives/`` where one of them keeps something. The
+    Writes ``config.yaml``, ``metrics.jsonl``, ``checkpoints/``, ``figures/`` and, at the end, ``bundle/`` into
+    ``config.out``; and ``objectives/`` where one of them keeps something. The
     same configuration on the same number of workers gives the same weights bit for bit on a CPU, however often the run
     was interrupted. A run that is refused leaves ``config.out`` as it was.
 
@@ -89,6 +92,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
+    figures = RunFigures(config.out, datasets, runtime.rank)
     progress = Progress(total_steps, "steps", "pretrain", initial=step, silent=runtime.rank != 0)
     batches: Iterator[Batch] = iter(stream)
     shown: dict[str, float] = {}
@@ -106,6 +110,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             step += 1
             schedule.step_update(step)
             views = make_views(batch)
+            if step == 1:
+                figures.views(views, batch.dataset, step)
             loss, parts = engine(views, (step - 1) / total_steps)
             vote.cast(writer.votes(runtime.stop_requested()))
             engine.backward(loss)
@@ -130,7 +136,9 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 metrics["lr"] = float(optimizer.param_groups[0]["lr"])
                 metrics["epoch"] = step / stream.batches_per_epoch
                 if probe:
-                    metrics |= probe_all(probes, module.backbone, runtime, at_once(config, runtime.world_size))
+                    figures.views(views, batch.dataset, step)
+                    rows = at_once(config, runtime.world_size)
+                    metrics |= probe_all(probes, module.backbone, runtime, rows, partial(figures.embeddings, step=step))
                     meter.restart()
                 check_metric(config.checkpoint.keep_best, metrics, probe)
                 if log:
@@ -263,7 +271,7 @@ def _write_bundle(
     folder: Path, config: PretrainConfig, module: PretrainModule, datasets: list[ShardedDataset], step: int
 ) -> None:
     provenance = {
-        "config": resolved(config),
+        "config": without_secrets(resolved(config)),
         "config_sha256": digest(config),
         "code_version": code_version(),
         "seed": config.seed,

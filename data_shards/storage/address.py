@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 # Between the parts of a chained fsspec URL, such as simplecache::s3://bucket/folder.
 _CHAIN = "::"
+# An address in a sentence, up to the quote or bracket that ends it, in which there may be credentials.
+_SECRETIVE = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>()@?#]*[@?#][^\s'\"<>()]*", re.IGNORECASE)
 
 
 def protocol_of(url: str) -> str:
@@ -30,6 +35,20 @@ def _shown_part(part: str) -> str:
         # user:password where the password has a slash in it
         return f"{scheme}://{rest.rpartition('@')[2]}"
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def without_secrets(document: Any) -> Any:
+    """A text, or all texts in nested mappings and lists, with every address in it as :func:`shown` gives it.
+
+    Only addresses that have a ``@`` or a query string are touched, so that other texts stay letter for letter.
+    """
+    if isinstance(document, str):
+        return _SECRETIVE.sub(lambda found: shown(found[0]), document)
+    if isinstance(document, Mapping):
+        return {key: without_secrets(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [without_secrets(value) for value in document]
+    return document
 
 
 def joined_http(url: str, name: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medformer.commands.models_diff import add_arguments as add_diff_arguments
+from medformer.commands.models_moves import add_delete_arguments, add_promote_arguments, add_unpromote_arguments
 from medformer.commands.models_sizes import add_arguments as add_sizes_arguments
 from medformer.commands.text_table import print_table
 
@@ -18,7 +20,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     """Add ``models`` and its verbs to the command line."""
     parser = subparsers.add_parser(
         "models",
-        help="list, show, publish, promote and pull models of the registry; sizes of the backbone",
+        help="list, show, compare, publish, promote, pull and delete models of the registry; sizes of the backbone",
         description="The model registry, where a model is named NAME@ALIAS or NAME:VERSION, and the sizes of the "
         "backbone.",
     )
@@ -47,10 +49,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     verb.add_argument("--alias", help="also give it this alias")
     verb.set_defaults(run=run_publish)
 
-    verb = verbs.add_parser("promote", parents=[store], help="give an alias to a version; the move is recorded")
-    verb.add_argument("reference", metavar="NAME:VERSION", help="NAME@ALIAS works as well")
-    verb.add_argument("alias", metavar="ALIAS")
-    verb.set_defaults(run=run_promote)
+    add_diff_arguments(verbs.add_parser("diff", parents=[store], help="in what two versions differ"))
+    add_promote_arguments(
+        verbs.add_parser("promote", parents=[store], help="give an alias to a version; the move is recorded")
+    )
+    add_unpromote_arguments(verbs.add_parser("unpromote", parents=[store], help="take an alias away; it is recorded"))
+    add_delete_arguments(verbs.add_parser("delete", parents=[store], help="delete a version that has no alias"))
 
     verb = verbs.add_parser("pull", parents=[store], help="copy a model out of the registry, checked by SHA-256")
     verb.add_argument("reference", metavar="MODEL", help="NAME@ALIAS or NAME:VERSION")
@@ -65,7 +69,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     registry = _registry(arguments)
     models = registry.list()
     if not models:
-        print(f"no models yet in {registry.store.uri}")
+        print(f"no models yet in {registry.store.shown}")
         return 0
     rows = [(model.name, model.latest_version or "-", _aliases(model.aliases), model.updated) for model in models]
     print_table(("NAME", "NEWEST", "ALIASES", "UPDATED"), rows)
@@ -97,11 +101,18 @@ def run_show(arguments: argparse.Namespace) -> int:
     if details.history:
         print("\nalias history")
         moves = [
-            (move.time[:19], move.alias, move.previous or "-", move.version, move.user) for move in details.history
+            (move.time[:19], move.alias, move.previous or "-", move.version or "-", move.user, move.required or "-")
+            for move in details.history
         ]
-        print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY"), moves)
+        print_table(("TIME (UTC)", "ALIAS", "FROM", "TO", "BY", "NOT WORSE IN"), moves)
+    if details.deletions:
+        print("\ndeleted")
+        gone = [(each.time[:19], each.version, each.sha256[:12], each.user) for each in details.deletions]
+        print_table(("TIME (UTC)", "VERSION", "SHA-256", "BY"), gone)
+    if details.newer:
+        print(f"note: a newer Medformer published version {', '.join(details.newer)}, which this one cannot read")
     for alias in details.unrecorded:
-        versions = [move.version for move in details.history if move.alias == alias]
+        versions = [move.version or "nobody" for move in details.history if move.alias == alias]
         recorded = f"the last move recorded gave it to {versions[-1]}" if versions else "no move of it is recorded"
         now = f"version {details.aliases[alias]}" if alias in details.aliases else "gone"
         print(
@@ -119,23 +130,6 @@ def run_publish(arguments: argparse.Namespace) -> int:
     if arguments.alias:
         registry.promote(published.name, published.version, arguments.alias)
         print(f"{published.name}@{arguments.alias} is now version {published.version}")
-    return 0
-
-
-def run_promote(arguments: argparse.Namespace) -> int:
-    """Move an alias; print where it was and where it is."""
-    registry = _registry(arguments)
-    found = registry.resolve(arguments.reference)
-    promotion = registry.promote(found.name, found.version, arguments.alias)
-    move, holds = promotion.move, promotion.holds
-    if holds != move:
-        print(
-            f"{found.name}@{move.alias} went to version {move.version}, and then to version {holds.version}, by "
-            f"{holds.user}, who promoted at the same time"
-        )
-        return 0
-    before = f", before: version {move.previous}" if move.previous else ""
-    print(f"{found.name}@{move.alias} is now version {move.version}{before}")
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,13 @@ def open_probes(config: ProbesConfig, cache: Cache) -> list[Probe]:
     return found
 
 
-def probe_all(probes: Sequence[Probe], backbone: Medformer, runtime: Runtime, at_once: int) -> dict[str, float]:
+def probe_all(
+    probes: Sequence[Probe],
+    backbone: Medformer,
+    runtime: Runtime,
+    at_once: int,
+    show: Callable[[Probe, np.ndarray], None] | None = None,
+) -> dict[str, float]:
     """The scores of every probe, the same on every rank.
 
     The ranks embed the images together; rank 0 fits and scores, and the others wait for it. The network is in
@@ -83,6 +89,7 @@ def probe_all(probes: Sequence[Probe], backbone: Medformer, runtime: Runtime, at
         backbone: the network, as it is.
         runtime: the surroundings; every rank calls this.
         at_once: images of a rank that go through the network at once.
+        show: is given, on rank 0, the embeddings ``M, D`` of the images that each probe is scored on.
 
     Returns:
         ``probe/NAME/knn_auc`` and so on, and ``probe/seconds``, what it took.
@@ -98,6 +105,8 @@ def probe_all(probes: Sequence[Probe], backbone: Medformer, runtime: Runtime, at
             truth = (each.classes_of(each.fit), each.classes_of(each.score))
             told = probe_scores(fit_ND, truth[0], score_MD, truth[1], each.neighbours, each.exclusive)
             found |= {f"probe/{each.name}/{name}": value for name, value in told.items()}
+            if show is not None:
+                show(each, score_MD)
         return found
 
     found = on_rank_zero(runtime, scores)

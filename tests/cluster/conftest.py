@@ -94,13 +94,15 @@ def tracking_uri(request: pytest.FixtureRequest) -> str:
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a model bundle whose weights are drawn from ``seed``."""
 
-    def make(seed: int = 0, size: int = 1000, folder: str = "bundle") -> Path:
+    def make(
+        seed: int = 0, size: int = 1000, folder: str = "bundle", metrics: str = "{}", provenance: str | None = None
+    ) -> Path:
         path = tmp_path / f"{folder}-{seed}"
         path.mkdir()
         save_file({"weight": np.random.default_rng(seed).random(size, dtype=np.float32)}, path / "model.safetensors")
         (path / "config.json").write_text('{"architecture": "medformer_nano"}')
-        (path / "provenance.json").write_text(f'{{"seed": {seed}}}')
-        (path / "metrics.json").write_text("{}")
+        (path / "provenance.json").write_text(provenance or f'{{"seed": {seed}}}')
+        (path / "metrics.json").write_text(metrics)
         (path / "README.md").write_text("# A model\n")
         return path
 

@@ -51,8 +51,8 @@ def test_a_disk_that_fills_up_during_a_pull_is_told_and_what_is_complete_stays(
             registry.pull(reference, disk / "model")
         partial = disk / ".model.pull.partial"
         assert str(told.value) == (
-            f"cannot pull {reference} into {disk / 'model'}: No space left on device; the files that are complete are "
-            f"kept in {partial}, and the next pull goes on from them"
+            f"cannot pull {reference} into {disk / 'model'}: No space left on device; what has come is kept in "
+            f"{partial}, and the next pull goes on from there"
         )
         assert {path.name for path in partial.iterdir()} == set(BUNDLE_FILES) - {"model.safetensors", "provenance.json"}
 

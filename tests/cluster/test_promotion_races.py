@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from mlflow import MlflowClient
 
+from cluster import aliases
 from cluster.errors import ClusterError
 from cluster.history import AliasMove, as_tag, new_move, newest, read_moves
 from cluster.registry import Registry
@@ -165,14 +167,14 @@ def test_who_is_overtaken_is_told_where_the_alias_is(
     for seed in (1, 2):
         registry.publish(make_bundle(seed=seed), name)  # type: ignore[arg-type]
     # The other one reads before and writes after our record, as a slow process would.
-    follow = Registry._follow_history
+    follow = aliases.follow_history
 
-    def overtaken(self: Registry, model: str, alias: str) -> object:
+    def overtaken(client: MlflowClient, model: str, alias: str) -> object:
         key, value = as_tag(new_move("champion", "2", None, ()))
-        self.store.client.set_registered_model_tag(model, key, value)
-        return follow(self, model, alias)
+        client.set_registered_model_tag(model, key, value)
+        return follow(client, model, alias)
 
-    monkeypatch.setattr(Registry, "_follow_history", overtaken)
+    monkeypatch.setattr(aliases, "follow_history", overtaken)
     assert main(["models", "promote", f"{name}:1", "champion", "--tracking-uri", sqlite_uri]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{name}@champion went to version 1, and then to version 2, by ")

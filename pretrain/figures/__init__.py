@@ -1,0 +1,1 @@
+"""Pictures of a run: what the network sees, and where it puts what it sees."""
