@@ -23,19 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import pretrain.backbone  # noqa: F401  (registers the sizes)
 from benchmarks.kernels import breakdown
 from benchmarks.table import Table
+from cluster.plan.gpus import PEAK_TFLOPS
 from pretrain.backbone.flops import forward_cost
 from pretrain.metadata import Metadata
 
-# bfloat16 without sparsity, TFLOP/s, from the vendor's data sheets; the first name that the device's name holds counts.
-PEAK_TFLOPS = {
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.0,
-    "H100": 989.0,
-    "H200 NVL": 835.0,
-    "H200": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-}
 _BATCHES = {2: 256, 3: 32}
 _WARM_UP = 3
 

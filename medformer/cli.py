@@ -25,6 +25,7 @@ COMMANDS = {
     "shards": "build and inspect data shards",
     "views": "look at augmented images, and at what is valid for which",
     "pretrain": "pretrain a backbone on shards, on a local or a remote Ray cluster",
+    "plan": "what a pretraining needs: memory, time, checkpoints",
     "jobs": "submit pretraining to a Ray cluster over HTTP; list, follow and stop it",
     "models": "list, show, promote and pull models of the registry",
     "finetune": "adapt a model to a few labelled images",

@@ -179,7 +179,8 @@ class BrainFuse(Objective):
         subject_B = source.sample_B if source.subject_B is None else source.subject_B
         subject_G = all_gather_rows(subject_B.to(everyone.device), rows)
         try:  # The one number of a step that is waited for: without it an error could not be told.
-            check_parents(self.config.parents, len(subject_G.unique()))
+            if not subject_G.is_meta:  # of shapes alone nothing is known
+                check_parents(self.config.parents, len(subject_G.unique()))
         except ConfigError as error:
             raise TrainingError(f"{error} in a batch") from None
         chosen_KB = chosen_parents(keys_B, own_B, sample_G, subject_G, self.config.parents)

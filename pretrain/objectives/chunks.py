@@ -89,6 +89,6 @@ def _uncached(device: str) -> contextlib.AbstractContextManager[Any]:
     The cache would make one copy of each weight in low precision for all chunks, whose gradient would be the sum of
     theirs in low precision.
     """
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return contextlib.nullcontext()
     return torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)

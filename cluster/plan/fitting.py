@@ -1,0 +1,125 @@
+"""How many images of a rank fit into the memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from cluster.plan.images import Images
+from cluster.plan.memory import Memory
+from cluster.plan.step import Step, follow
+from pretrain.config import PretrainConfig
+
+_MOST_LOOKS = 5
+_NEAR = 1.05
+_MOST_ROWS = 1 << 16
+
+
+@dataclass
+class Steps:
+    """Steps of one kind of images, followed when they are asked for and kept.
+
+    Attributes:
+        config: the run.
+        images: what is shown.
+        ranks: of the run.
+    """
+
+    config: PretrainConfig
+    images: Images
+    ranks: int
+    _kept: dict[tuple[int, int | None], Step] = field(default_factory=dict, repr=False)
+
+    def at(self, rows: int, micro_batch: int | None = None) -> Step:
+        """A step of ``rows`` images of this rank, ``micro_batch`` at once.
+
+        Of many micro-batches only a few are followed: with two, four and six of them a second-order polynomial is
+        known, exactly, of what grows with the images of the rank and of the global batch.
+        """
+        if micro_batch is not None and micro_batch >= rows:
+            micro_batch = None
+        if micro_batch is None or rows <= 6 * micro_batch:
+            return self._followed(rows, micro_batch)
+        places = [2 * micro_batch, 4 * micro_batch, 6 * micro_batch]
+        found = [self._followed(place, micro_batch) for place in places]
+        return Step(
+            *(_through(places, [getattr(step, name) for step in found], rows) for name in Step.__dataclass_fields__)
+        )
+
+    def _followed(self, rows: int, micro_batch: int | None) -> Step:
+        if (rows, micro_batch) not in self._kept:
+            self._kept[rows, micro_batch] = follow(
+                self.config, self.images, rows=rows, ranks=self.ranks, micro_batch=micro_batch
+            )
+        return self._kept[rows, micro_batch]
+
+
+def largest_rows(needed: Callable[[int], int], limit: int, start: int, *, least: int = 2) -> int:
+    """The largest number for which ``needed`` is within ``limit``, or one at most 5 % below it; 0 when none is.
+
+    Every look at ``needed`` takes seconds, and what it gives is nearly a line: the next place is where a line through
+    the two nearest ones meets the limit.
+
+    Args:
+        needed: grows with its argument.
+        limit: what it may come to.
+        start: where to look first.
+        least: the smallest number that is of use.
+    """
+    seen = {least: needed(least)}
+    if seen[least] > limit:
+        return 0
+    fits, over, place = least, _MOST_ROWS, max(start, least + 1)
+    for _ in range(_MOST_LOOKS):
+        seen[place] = needed(place)
+        if seen[place] <= limit:
+            fits = max(fits, place)
+        else:
+            over = min(over, place)
+        if over - fits <= 1 or over <= fits * _NEAR:
+            break
+        one, other = sorted(seen, key=lambda each: abs(seen[each] - limit))[:2]
+        slope = (seen[one] - seen[other]) / (one - other)
+        guess = int(one + (limit - seen[one]) / slope) if slope > 0 else 2 * fits
+        place = min(max(guess, fits + 1), over - 1)
+    return fits
+
+
+def micro_batch(needed: Callable[[int], int], limit: int, rows: int) -> int:
+    """Into how many equal micro-batches ``rows`` images have to be cut at least, as the size of one; 0 when none fits.
+
+    Args:
+        needed: by the size of a micro-batch: nearly a line.
+        limit: what it may come to.
+        rows: images of a rank.
+    """
+    half, quarter = -(-rows // 2), -(-rows // 4)
+    if rows < 2 or needed(half) <= limit:
+        return half if rows > 1 else 0
+    if quarter < half and needed(quarter) <= limit:
+        return quarter
+    slope = (needed(half) - needed(quarter)) / max(half - quarter, 1)
+    guess = int(quarter + (limit - needed(quarter)) / slope) if slope > 0 else 1
+    for size in sorted({min(max(guess, 1), quarter), max(guess // 2, 1), 1}, reverse=True):
+        whole = -(-rows // -(-rows // size))  # the same number of micro-batches, as equal as can be
+        if needed(whole) <= limit:
+            return whole
+    return 0
+
+
+def _through(places: list[int], values: list[int], place: int) -> int:
+    """The polynomial of second order through three points (Lagrange)."""
+    total = 0.0
+    for one, value in zip(places, values, strict=True):
+        factor = 1.0
+        for other in places:
+            if other != one:
+                factor *= (place - other) / (one - other)
+        total += value * factor
+    return round(total)
+
+
+def worst(memories: list[Memory]) -> Memory:
+    """What is needed for steps of all kinds: of each part the most."""
+    parts = {name: max(getattr(each, name) for each in memories) for name in Memory.__dataclass_fields__}
+    return replace(memories[0], **parts)
