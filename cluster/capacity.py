@@ -46,20 +46,25 @@ def room(machines: Iterable[Machine], share: Share) -> int:
     return sum(machine.holds(share) for machine in machines)
 
 
-def shared_out(machines: Sequence[Machine], workers: int, *, threads: int | None, gpus: int | None) -> Share:
+def shared_out(
+    machines: Sequence[Machine], workers: int, *, threads: int | None, gpus: int | None, least: int | None = None
+) -> Share:
     """The share of each worker, with what is left open decided by what the cluster has.
 
     Args:
         machines: of the cluster.
-        workers: how many there are to be.
+        workers: how many there are to be, at most.
         threads: CPU threads of each; None takes as many as all workers can have, at least one.
         gpus: GPUs of each; None takes one when every worker can have one, else none.
+        least: with so few the run does too: when the machines do not hold more, they share out all there is.
 
     Returns:
         The share; whether the machines hold it is not said by that.
     """
+    least = workers if least is None else least
     if gpus is None:
-        gpus = int(room(machines, Share(threads or 1, 1)) >= workers)
+        gpus = int(room(machines, Share(threads or 1, 1)) >= least)
+    workers = max(least, min(workers, room(machines, Share(threads or 1, gpus))))
     if threads is None:
         most = max((int(machine.cpus) for machine in machines), default=1)
         threads = next((count for count in range(most, 1, -1) if room(machines, Share(count, gpus)) >= workers), 1)

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 RAY: Mapping[str, str] = {
     # The controller polls its workers, and a report waits for the poll. Default 2 s: up to 2 s per checkpoint.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # A worker that answers no poll is replaced after this time. Default 600 s.
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
     # How long the machines may take to come before the wait counts as one failure. Default 60 s, less than a cloud
     # needs to start one.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster.interruptions import Interruptions, StopAsked
 from cluster.progress import ShownProgress
-from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime
+from cluster.ray_runtime import FAILURE_FILE, GROW_FILE, STOP_FILE, RayRuntime
 from cluster.ray_train import run_on_workers, settled
 from cluster.reference import check_name
 from cluster.registry import Registry
@@ -49,7 +49,7 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
     with Interruptions() as interruptions:
         try:
-            preflight.check(config, place.workers, resume=resume)
+            preflight.check(config, place.max_workers, resume=resume, least=place.min_workers)
             if resume and (finished := finished_bundle(config)) is not None:
                 print(f"finished already, nothing is trained or registered; the model is in {finished}")
                 return finished
@@ -79,7 +79,8 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
     out, place = config.out, config.cluster
     registry = Registry(place.tracking_uri)
     with _new_unless_trained(out):
-        (out / STOP_FILE).unlink(missing_ok=True)
+        for name in (STOP_FILE, GROW_FILE):
+            (out / name).unlink(missing_ok=True)
         tracked = TrackedRun(
             registry.store,
             out,
@@ -115,12 +116,16 @@ def worker_group(place: ClusterConfig) -> WorkerGroup:
     """The workers of a configuration; what it leaves open is decided by what the cluster has."""
     return WorkerGroup(
         address=place.address,
-        workers=place.workers,
+        workers=place.max_workers,
+        min_workers=place.min_workers,
         threads_per_worker=place.threads_per_worker,
         gpus_per_worker=place.gpus_per_worker,
         max_failures=place.max_failures,
         wait_s=place.wait_s,
         dashboard=place.dashboard,
+        grow_every_s=place.grow_every_s,
+        hang_after_s=place.hang_after_s,
+        stuck_after_s=place.stuck_after_s,
     )
 
 
@@ -134,9 +139,10 @@ class _Pretraining:
         from pretrain.engine import run
 
         # Always on from the newest checkpoint: `launch` has seen that a new run has none, and a restarted one may.
+        runtime.begun_after(trained_steps(self.config) or 0)
         bundle = run(self.config, runtime, resume=True)
         if bundle is None:
-            runtime.wait_if_preempted()
+            runtime.wait_for_others()
         return None if bundle is None else str(bundle)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from cluster.metrics_file import MetricsFile
-from cluster.ray_runtime import read_attempt
+from cluster.ray_runtime import WORKERS_FILE, read_attempt
+from cluster.restarts import reasons
 from cluster.status_lines import Status, wanted
 from data_shards.support.progress import Progress
 from pretrain.checkpoint import CheckpointStore
@@ -65,7 +68,8 @@ class ShownProgress:
         attempt = read_attempt(self._out)
         if attempt is not None and attempt != self._attempt:
             if self._begun:
-                print(f"workers were lost and started again (attempt {attempt})", file=sys.stderr, flush=True)
+                why = dict(reasons(self._out)).get(self._attempt, "workers were lost")
+                print(f"{why}; started again (attempt {attempt})", file=sys.stderr, flush=True)
             else:
                 self._progress.__enter__()  # Not before: the start of the workers is no part of the rate.
             self._begun = True
@@ -85,6 +89,7 @@ class ShownProgress:
 
     def _write_status(self, figures: Mapping[str, float]) -> None:
         newest = CheckpointStore(self._out / "checkpoints").latest()
+        known: dict[str, Any] = {**figures, **_workers(self._out)}
         status = Status(
             self._step,
             self._progress.total or 0,
@@ -92,6 +97,21 @@ class ShownProgress:
             checkpoint=-1 if newest is None else newest.step,
             elapsed_s=self._progress.elapsed_s,
             begun_at=self._progress.initial,
-            **figures,
+            **known,
         )
         print(status.line(), flush=True)
+
+
+def _workers(out: Path) -> dict[str, Any]:
+    """How many workers train, and what their GPUs do; nothing while that is not known."""
+    try:
+        workers = json.loads((out / WORKERS_FILE).read_text())["workers"]
+    except (OSError, ValueError):
+        return {}
+    gpus = [worker["gpu"] for worker in workers if worker["gpu"] is not None]
+    busy = [gpu["busy"] for gpu in gpus if gpu["busy"] is not None]
+    return {
+        "workers": len(workers),
+        "gpu_busy": sum(busy) / len(busy) if busy else None,
+        "gpu_memory": max((gpu["memory"] for gpu in gpus), default=None),
+    }

@@ -22,11 +22,13 @@ from cluster import defaults
 from cluster.autoscaler import can_grow
 from cluster.capacity import Share, described, free_machines, machines, shared_out, shortage, wanted
 from cluster.errors import ClusterError
+from cluster.room import own_groups
 from cluster.session import end_session
 from cluster.worker_group import Ended, News, Placed, Waiting, WorkerGroup
 from data_shards.support.errors import MedformerError
 
 _LOOK_S = 1.0
+_MOMENT = 3
 
 
 def main(descriptor: int) -> None:
@@ -69,9 +71,15 @@ def _run(body: Callable[..., Any], group: WorkerGroup, out: Path, tell: Callable
     with connected(group):
         _leave_signals_to_the_user()  # Ray has set handlers of its own
         _wait_for_machines(name, group, tell)
-        share = shared_out(machines(), group.workers, threads=group.threads_per_worker, gpus=group.gpus_per_worker)
-        with _watched(group.workers, share, tell):
+        share = _share(group)
+        with _watched(group, share, tell):
             return train(body, group, share, out)
+
+
+def _share(group: WorkerGroup) -> Share:
+    return shared_out(
+        machines(), group.workers, threads=group.threads_per_worker, gpus=group.gpus_per_worker, least=group.least
+    )
 
 
 def _wait_for_machines(name: str, group: WorkerGroup, tell: Callable[[News], None]) -> None:
@@ -83,8 +91,8 @@ def _wait_for_machines(name: str, group: WorkerGroup, tell: Callable[[News], Non
     deadline_s = time.monotonic() + group.wait_s
     while True:
         there = machines()
-        share = shared_out(there, group.workers, threads=group.threads_per_worker, gpus=group.gpus_per_worker)
-        lack = shortage(there, group.workers, share)
+        share = _share(group)
+        lack = shortage(there, group.least, share)
         if lack is None or can_grow():
             return
         if time.monotonic() >= deadline_s:
@@ -97,7 +105,7 @@ def _wait_for_machines(name: str, group: WorkerGroup, tell: Callable[[News], Non
 
 
 @contextmanager
-def _watched(workers: int, share: Share, tell: Callable[[News], None]) -> Iterator[None]:
+def _watched(group: WorkerGroup, share: Share, tell: Callable[[News], None]) -> Iterator[None]:
     """Tell whether the workers have their places or wait for them, also when lost ones are replaced."""
     import ray
 
@@ -109,10 +117,16 @@ def _watched(workers: int, share: Share, tell: Callable[[News], None]) -> Iterat
 
     def look() -> None:
         last: News | None = None
+        without = 0
         while not ended.wait(_LOOK_S):
             news = None
             with suppress(Exception):  # a head that does not answer now is asked again
-                news = _places(workers, share)
+                news = _places(group, share)
+                # Workers that are replaced have no places for a moment; those whose number may change ask for none
+                # before there is room.
+                without = without + 1 if news is None else 0
+                if group.elastic and without > _MOMENT:
+                    news = _waiting(group, share)
             if news is not None and news != last:
                 tell(news)
                 last = news
@@ -126,23 +140,23 @@ def _watched(workers: int, share: Share, tell: Callable[[News], None]) -> Iterat
         thread.join()
 
 
-def _places(workers: int, share: Share) -> News | None:
+def _places(group: WorkerGroup, share: Share) -> News | None:
     """Whether the placement group of this job is there; None when there is none now."""
-    import ray
-    from ray._private.state import state
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
-    job = ray.get_runtime_context().get_job_id()
-    # Ray's public table does not say whose a group is.
-    table = map(PlacementGroupTableData.FromString, state._connect_and_get_accessor().get_placement_group_table())
-    states = {group.state for group in table if group.creator_job_id.hex() == job}
+    states = {found.state for found in own_groups()}
     if PlacementGroupTableData.CREATED in states:
         return Placed()
     if not states - {PlacementGroupTableData.REMOVED}:
         return None
+    return _waiting(group, share)
+
+
+def _waiting(group: WorkerGroup, share: Share) -> Waiting:
     return Waiting(
         "machines",
-        f"{wanted(workers, share)}: the cluster has {described(machines())}, and free is {described(free_machines())}",
+        f"{wanted(group.least, share)}: the cluster has {described(machines())}, and free is "
+        f"{described(free_machines())}",
     )
 
 

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import torch
 
+from cluster import beats
 from cluster.errors import ClusterError
 from data_shards.support.files import write_atomic
 
 STOP_FILE = "stop"
+GROW_FILE = "grow"
+"""Lies in the run's folder from when more workers are to join until a checkpoint is written for them."""
 ATTEMPT_FILE = "attempt"
 FAILURE_FILE = "failure.txt"
+WORKERS_FILE = "workers.json"
+"""Who trains where, from the watch."""
 _LOOK_S = 1.0
 _STOP_CHECK_S = 2.0
 _MOST_CALLS_BETWEEN_CHECKS = 1000
@@ -51,15 +56,21 @@ class RayRuntime:
         # Ray's own answer for a worker without GPUs is the first one that torch sees.
         self.device: torch.device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
         self.attempt: int = broadcast_from_rank_zero(_next_attempt(out) if self.rank == 0 else None)
-        self._out, self._stop_file = out, out / STOP_FILE
-        self._asked = self._preempted = False
+        self._out, self._stop_file, self._grow_file = out, out / STOP_FILE, out / GROW_FILE
+        self._asked = self._growing = self._preempted = False
+        self._beats = beats.start(self.device)
         self._calls_left = 1
         self._longest_s = 0.0
         self._last_call_s = time.monotonic()
         self._last_look_s = -_LOOK_S
 
+    def begun_after(self, step: int) -> None:
+        """Take note of the step of the checkpoint from which this worker goes on."""
+        self._beats.at_step(step)
+
     def report(self, metrics: Mapping[str, float], step: int) -> None:
-        """Nothing to do: the engine's ``metrics.jsonl`` is followed by the process that started the training."""
+        """A sign of life; the engine's ``metrics.jsonl`` is followed by the process that started the training."""
+        self._beats.at_step(step)
 
     def checkpoint_saved(self, folder: Path, step: int) -> None:
         """Tell Ray Train how far the run is; every rank calls this for every checkpoint.
@@ -69,22 +80,25 @@ class RayRuntime:
         """
         from ray import train
 
+        self._beats.moved()
         train.report({"step": step, "checkpoint": str(folder)})
 
     def stop_requested(self) -> bool:
-        """Whether a machine is about to be taken away, or a file ``stop`` lies in the run's folder.
+        """Whether a machine is about to be taken away, or a file ``stop`` or ``grow`` lies in the run's folder.
 
-        Every rank calls this equally often. Rank 0 looks for the file, once a second at most, and alone says so: the
+        Every rank calls this equally often. Rank 0 looks for the files, once a second at most, and alone says so: the
         engine lets all ranks stop with it. Of preemptions Ray tells only ranks that all ask together. They do so about
         every two seconds, after a number of calls that rank 0 chooses by the longest time between two of them; so the
         answer takes longer only while calls become more than twice as slow. In between a call costs nothing.
         """
+        self._beats.next_step()
         now = time.monotonic()
         self._longest_s = max(self._longest_s, now - self._last_call_s)
         self._last_call_s = now
         if self.rank == 0 and now - self._last_look_s >= _LOOK_S:
             self._last_look_s = now
             self._asked = self._asked or self._stop_file.exists()
+            self._growing = self._growing or self._grow_file.exists()
             newest = read_attempt(self._out)
             if newest is not None and newest > self.attempt:
                 # A driver that was taken for lost and lives: two starts must not write into one folder.
@@ -92,7 +106,7 @@ class RayRuntime:
         self._calls_left -= 1
         if self._calls_left <= 0 and not self._preempted:
             self._confer()
-        return self._asked or self._preempted
+        return self._asked or self._growing or self._preempted
 
     def _confer(self) -> None:
         from ray import train
@@ -104,12 +118,21 @@ class RayRuntime:
         self._longest_s = 0.0
         self._last_call_s = time.monotonic()
 
-    def wait_if_preempted(self) -> None:
-        """Do not come back from a stop for a preemption: Ray ends this worker and starts the group elsewhere.
+    def wait_for_others(self) -> None:
+        """Do not come back from a stop that is none: Ray ends this worker, and starts the group elsewhere or larger.
 
-        A worker that returned would count as finished, and the run with it.
+        So it is after a preemption, and when more workers are to join; that the checkpoint for them is written is said
+        by taking the file away. A worker that returned would count as finished, and the run with it.
         """
-        while self._preempted:
+        from ray.train.collective import broadcast_from_rank_zero
+
+        if not self._preempted:
+            goes_on = self._growing and not self._asked
+            if not broadcast_from_rank_zero(goes_on if self.rank == 0 else None):
+                return
+            self._grow_file.unlink(missing_ok=True)
+        self._beats.pause()
+        while True:
             time.sleep(1)
 
 

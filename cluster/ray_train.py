@@ -178,7 +178,8 @@ def _address_in_use() -> str | None:
 def on_this_machine(group: WorkerGroup, *, gpus: int, cpus: int) -> WorkerGroup:
     """The group with its GPUs decided, for a Ray of our own: Ray also counts those that torch cannot use.
 
-    A worker may have more threads than there are CPUs for it, but not less than a CPU.
+    Of a range of workers there are as many as this machine holds, for it does not grow. A worker may have more threads
+    than there are CPUs for it, but not less than a CPU.
 
     Args:
         group: the workers.
@@ -188,14 +189,15 @@ def on_this_machine(group: WorkerGroup, *, gpus: int, cpus: int) -> WorkerGroup:
     Raises:
         ClusterError: more are asked for.
     """
-    asked = group.workers * (group.gpus_per_worker or 0)
+    asked = group.least * (group.gpus_per_worker or 0)
     if asked > gpus:
         raise ClusterError(f"{asked} GPUs asked for, this machine has {gpus}")
-    if group.workers > cpus:
+    if group.least > cpus:
         raise ClusterError(
-            f"{group.workers} workers need as many CPUs, this machine has {cpus}; lower cluster.workers, or give "
+            f"{group.least} workers need as many CPUs, this machine has {cpus}; lower cluster.workers, or give "
             "cluster.address"
         )
     if group.gpus_per_worker is None:
-        return replace(group, gpus_per_worker=int(gpus >= group.workers))
-    return group
+        group = replace(group, gpus_per_worker=int(gpus >= group.least))
+    most = min(cpus, gpus // group.gpus_per_worker if group.gpus_per_worker else cpus)
+    return replace(group, workers=max(group.least, min(group.workers, most)))

@@ -10,19 +10,27 @@ from typing import Any
 import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from cluster.capacity import Share, wanted
 from cluster.errors import ClusterError
 from cluster.ray_runtime import FAILURE_FILE, RayRuntime
+from cluster.restarts import reasons
+from cluster.scaling import RoomPolicy
 from cluster.store import first_line
+from cluster.watch import WorkerWatch
 from cluster.worker_group import WorkerGroup
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_atomic
 
-# A collective that a rank never joins ends the attempt after this time; torch's own default is 30 minutes.
-_COLLECTIVE_TIMEOUT_S = 600
+# A collective that a rank never joins ends the attempt so long after the watch should have: it says more.
+_COLLECTIVE_MARGIN_S = 60
 # How often Ray may wait in vain for the machines (each time RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S). Default: for ever.
 _START_ATTEMPTS = 3
+# Of a group whose size may change Ray waits for less time, and then counts anew what is there.
+_ELASTIC_START_TIMEOUT_S, _ELASTIC_START_ATTEMPTS = "30", 30
+
+_LOST = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 
 
 def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, out: Path) -> Any:
@@ -34,26 +42,45 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
         share: what each of them gets.
         out: the folder of the run.
     """
-    trainer = TorchTrainer(
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = f"{group.hang_after_s:g}"
+    if group.elastic:
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _ELASTIC_START_TIMEOUT_S
+    starts = _ELASTIC_START_ATTEMPTS if group.elastic else _START_ATTEMPTS
+    trainer = _Trainer(
         _work,
         train_loop_config={"body": body, "out": str(out), "threads": share.threads, "cwd": os.getcwd()},
-        torch_config=_CheckedTorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
+        torch_config=_CheckedTorchConfig(timeout_s=int(group.stuck_after_s + _COLLECTIVE_MARGIN_S)),
         scaling_config=ScalingConfig(
-            num_workers=group.workers, use_gpu=share.gpus > 0, resources_per_worker=share.as_resources()
+            num_workers=(group.least, group.workers) if group.elastic else group.workers,
+            use_gpu=share.gpus > 0,
+            resources_per_worker=share.as_resources(),
+            elastic_resize_monitor_interval_s=group.grow_every_s,
         ),
         run_config=RunConfig(
             name="train",
             storage_path=str(out / "ray"),
-            failure_config=FailureConfig(max_failures=group.max_failures, controller_failure_limit=_START_ATTEMPTS - 1),
-            callbacks=[_EndOnOurErrors()],
+            failure_config=FailureConfig(max_failures=group.max_failures, controller_failure_limit=starts - 1),
+            callbacks=[_EndOnOurErrors(), WorkerWatch(out, group.hang_after_s, group.stuck_after_s)],
             worker_runtime_env={"env_vars": _worker_environment(share)},
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
+    trainer.policy = RoomPolicy(trainer.scaling_config, share, out) if group.elastic else None
     try:
         return trainer.fit().return_value
     except TrainingFailedError as error:
-        raise _readable(error, group, share, out / FAILURE_FILE) from error
+        raise _readable(error, group, share, out) from error
+
+
+class _Trainer(TorchTrainer):
+    """Ray's trainer with a scaling policy of ours, which it has no argument for."""
+
+    policy: RoomPolicy | None = None
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        if self.policy is not None:
+            arguments["scaling_policy"] = self.policy
+        return super()._initialize_and_run_controller(**arguments)
 
 
 class _EndOnOurErrors(UserCallback):
@@ -111,8 +138,9 @@ def _worker_environment(share: Share) -> dict[str, str]:
     return environment
 
 
-def _readable(error: TrainingFailedError, group: WorkerGroup, share: Share, failure_path: Path) -> MedformerError:
+def _readable(error: TrainingFailedError, group: WorkerGroup, share: Share, out: Path) -> MedformerError:
     """What Ray Train gave up on, in one line."""
+    failure_path = out / FAILURE_FILE
     cause = getattr(error, "controller_failure", None)
     # What came through a call of Ray is wrapped, and its text is a traceback.
     cause = getattr(cause, "cause", cause)
@@ -122,10 +150,13 @@ def _readable(error: TrainingFailedError, group: WorkerGroup, share: Share, fail
     failures = getattr(error, "worker_failures", {})
     if failures:
         rank = min(failures)
-        summary = f"{type(failures[rank]).__name__}: {first_line(failures[rank])}"
+        summary = f"rank {rank}: {type(failures[rank]).__name__}: {first_line(failures[rank])}"
+        known = reasons(out)
+        if known and not any(type(failure).__module__ == "builtins" for failure in failures.values()):
+            summary = known[-1][1]  # the watch says more of a lost worker than Ray
         return ClusterError(
-            f"the run failed for good after {group.max_failures} restarts; rank {rank}: {summary}; see {failure_path}"
+            f"the run failed for good after {group.max_failures} restarts; {summary}; see {failure_path}"
         )
     return ClusterError(
-        f"Ray could not run {wanted(group.workers, share)}: {first_line(cause or error)}; see {failure_path}"
+        f"Ray could not run {wanted(group.least, share)}: {first_line(cause or error)}; see {failure_path}"
     )

@@ -25,6 +25,9 @@ class Status:
         checkpoint: step of the newest complete checkpoint; -1 before the first.
         elapsed_s: since the first step of this start of the command.
         begun_at: the step after which it began.
+        workers: how many train now; 0 while that is not known.
+        gpu_busy: share of the time in which their GPUs compute, the mean; None without a GPU, or without NVML.
+        gpu_memory: share of the memory of a GPU that is taken, of the fullest; None without a GPU.
     """
 
     step: int
@@ -36,6 +39,9 @@ class Status:
     checkpoint: int = -1
     elapsed_s: float = 0.0
     begun_at: int = 0
+    workers: int = 0
+    gpu_busy: float | None = None
+    gpu_memory: float | None = None
 
     @property
     def left_s(self) -> float | None:

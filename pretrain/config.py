@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -260,17 +261,24 @@ class HealthConfig(Document):
     patience: Count = 5
 
 
+_WORKERS = re.compile(r"(\d{1,6})(?::(\d{1,6}))?")
+
+
 class ClusterConfig(Document):
     """Where the run takes place; none of it changes what is learned.
 
     Attributes:
         address: of a Ray cluster; None starts one on this machine.
-        workers: training processes.
+        workers: training processes: a number, or ``MIN:MAX`` for as many as there is room for.
         threads_per_worker: CPU threads of each; None takes as many as the cluster has for every worker.
         gpus_per_worker: 0 or 1; None takes one when the cluster has one for every worker.
         max_failures: restarts after a lost worker or node.
         wait_s: how long machines that have not joined the cluster yet are waited for, in seconds; an autoscaler is
             given its time in any case.
+        grow_every_s: how often room for more workers is looked for, when ``workers`` is a range.
+        hang_after_s: a worker whose process answers nothing for so long is ended, and the workers start again.
+        stuck_after_s: the same for workers that answer, but whose training does not go on for so long; more than a
+            step, a probe or a checkpoint takes.
         experiment: MLflow experiment.
         tracking_uri: MLflow server; None for the store on this machine.
         model_name: name under which the model is registered; None registers nothing.
@@ -278,15 +286,37 @@ class ClusterConfig(Document):
     """
 
     address: str | None = None
-    workers: Count = 1
+    workers: int | str = 1
     threads_per_worker: Count | None = None
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 3
     wait_s: Annotated[float, Field(ge=0)] = 0.0
+    grow_every_s: Annotated[float, Field(gt=0)] = 60.0
+    hang_after_s: Annotated[float, Field(ge=5)] = 60.0
+    stuck_after_s: Annotated[float, Field(ge=5)] = 1800.0
     experiment: str = "pretraining"
     tracking_uri: str | None = None
     model_name: str | None = None
     dashboard: bool = False
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _workers_are_a_number_or_a_range(cls, workers: object) -> int | str:
+        found = _WORKERS.fullmatch(str(workers))
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 0 < least <= most:
+            raise ValueError(f"expected a number above 0, or MIN:MAX such as 1:4, found {workers!r}")
+        return least if least == most else f"{least}:{most}"
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that train."""
+        return int(str(self.workers).partition(":")[0])
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that train."""
+        return int(str(self.workers).rpartition(":")[2])
 
 
 class PretrainConfig(Document):

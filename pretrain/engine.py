@@ -30,6 +30,8 @@ from pretrain.objectives.collectives import all_gather_rows
 from pretrain.optim import create_schedule, grow_state
 from pretrain.partitions import whole
 from pretrain.probes.probe import open_probes, probe_all
+from pretrain.reshard import load_resharded
+from pretrain.reshard_split import load_split
 from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime, on_rank_zero
 from pretrain.saving.courier import Courier, check_copies, newest_copy, open_courier
@@ -226,7 +228,14 @@ def _restore(
             "of Medformer that began it"
         )
     try:
-        path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=ENGINE_TAG)
+        if state["zero_stage"] == 0 or state["world_size"] == runtime.world_size:
+            path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=ENGINE_TAG)
+        elif state["zero_stage"] == 3:
+            path = load_split(engine, checkpoint.folder, ENGINE_TAG)
+        else:
+            path = load_resharded(engine, checkpoint.folder, ENGINE_TAG)
+    except CheckpointError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {reason}") from error

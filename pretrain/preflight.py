@@ -10,20 +10,21 @@ from pretrain.data import check_dataset, check_objectives, node_cache, open_data
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.optim import create_optimizer
 from pretrain.probes.probe import open_probes
-from pretrain.resumption import check_resumption
+from pretrain.resumption import check_resumption, check_workers_may_change
 from pretrain.saving.courier import check_copies
 from pretrain.sharding import zero_stage
 
 
-def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
+def check(config: PretrainConfig, world_size: int, *, resume: bool, least: int | None = None) -> None:
     """Do what every worker does first, as far as it takes a second and neither memory nor other processes.
 
     The workers do it again: their machines may see other files.
 
     Args:
         config: the run.
-        world_size: how many workers there will be.
+        world_size: how many workers there will be at most.
         resume: whether it goes on from what lies in ``config.out``.
+        least: how few workers there may be; None when their number is fixed.
 
     Raises:
         ConfigError: the document does not fit the data, or the model, an objective or the optimizer cannot be made.
@@ -31,8 +32,11 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool) -> None:
         CheckpointError: what lies in ``config.out`` is of another run; the changed keys are named.
     """
     stage = zero_stage(config)
+    if least not in (None, world_size):
+        check_workers_may_change(config)
     if resume:
-        check_resumption(config, world_size)
+        for workers in {least or world_size, world_size}:
+            check_resumption(config, workers)
     check_copies(config.checkpoint, resume=resume)
     datasets = open_datasets(config.data)
     for dataset in datasets:

@@ -44,11 +44,28 @@ def check_same_run(checkpoint: Checkpoint, state: Mapping[str, Any], config: Pre
             f"{checkpoint.folder} was written by a run with another configuration{_changes(config)}; a resumed run may "
             f"only change {', '.join(PLACE_KEYS)} (compare {config.out / CONFIG_FILE})"
         )
-    if state["world_size"] != world_size and state["zero_stage"] > 0:
+    if state["world_size"] != world_size and (reason := _workers_have_to_stay(config)):
         raise CheckpointError(
-            f"{checkpoint.folder} holds optimizer state that ZeRO stage {state['zero_stage']} split over "
-            f"{state['world_size']} workers; go on with as many, not {world_size}"
+            f"{checkpoint.folder}: {reason}; go on with {state['world_size']} workers, not {world_size}"
         )
+
+
+def check_workers_may_change(config: PretrainConfig) -> None:
+    """See that a run can go on with another number of workers than it began with.
+
+    Raises:
+        ConfigError: it cannot; the key is named.
+    """
+    if reason := _workers_have_to_stay(config):
+        raise ConfigError(f"cluster.workers: {config.cluster.workers}: {reason}; give one number of workers")
+
+
+def _workers_have_to_stay(config: PretrainConfig) -> str | None:
+    section = config.deepspeed.get("zero_optimization", {})
+    stage = section.get("stage", 0) if isinstance(section, dict) else 0
+    if stage in (1, 2) and section.get("round_robin_gradients"):
+        return "deepspeed.zero_optimization.round_robin_gradients orders optimizer state by the number of workers"
+    return None
 
 
 def finished_bundle(config: PretrainConfig) -> Path | None:

@@ -97,7 +97,6 @@ class Jobs:
         config: PretrainConfig,
         *,
         name: str | None = None,
-        workers: int | None = None,
         include: Sequence[Path] = (),
     ) -> Job:
         """Send a run; what it needs of the cluster is decided there.
@@ -107,7 +106,6 @@ class Jobs:
         Args:
             config: the run.
             name: of the run; that of its output folder when left out.
-            workers: in place of those of the document.
             include: see :func:`~cluster.jobs.package.pack`.
 
         Raises:
@@ -118,8 +116,7 @@ class Jobs:
         name = name or config.out.name
         if not _NAME.fullmatch(name):
             raise ConfigError(f"name {name!r}: expected letters, digits, - and _; --name gives one")
-        place = config.cluster.model_copy(update={"address": None, **({"workers": workers} if workers else {})})
-        config = config.model_copy(update={"cluster": place})
+        config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": None})})
         before = [job for job in self.list() if job.name == name]
         if before and before[-1].state not in ENDED:
             raise ClusterError(f"{before[-1].id} is {before[-1].state.lower()}; `medformer jobs stop {name}` ends it")

@@ -33,6 +33,18 @@ class Document(BaseModel):
 T = TypeVar("T", bound=Document)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it today: version 1.1, but without numbers in base 60, in which ``1:4`` is 64."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        base_60 = kind is yaml.ScalarNode and tag in _NUMBERS and ":" in value
+        return self.DEFAULT_SCALAR_TAG if base_60 else tag
+
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 def load(model: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """Read a YAML document into ``model``.
 
@@ -55,7 +67,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, not YAML or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -122,7 +134,7 @@ def _assign(content: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"{override!r}: an override has the form key=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"{override!r}: the value is not YAML") from None
     place: Any = content

@@ -36,7 +36,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     verb.add_argument("config", type=Path, metavar="CONFIG", help="the YAML document of the run")
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values, such as seed=1")
     verb.add_argument("--name", help="of the run (default: that of its output folder)")
-    verb.add_argument("--workers", type=int, metavar="N", help="training processes, in place of cluster.workers")
+    verb.add_argument("--workers", metavar="N or MIN:MAX", help="training processes, in place of cluster.workers")
     verb.add_argument(
         "--include", type=Path, action="append", default=[], metavar="PATH", help="also send this file or package"
     )
@@ -62,14 +62,12 @@ def run_submit(arguments: argparse.Namespace) -> int:
     """``jobs submit``."""
     from cluster.jobs.client import Jobs
     from data_shards.support.documents import load
-    from data_shards.support.errors import ConfigError
     from pretrain.config import PretrainConfig
 
-    config = load(PretrainConfig, arguments.config, arguments.overrides)
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ConfigError(f"--workers: expected a number above 0, found {arguments.workers}")
+    overrides = [*arguments.overrides, *([f"cluster.workers={arguments.workers}"] if arguments.workers else [])]
+    config = load(PretrainConfig, arguments.config, overrides)
     jobs = Jobs(arguments.address)
-    job = jobs.submit(config, name=arguments.name, workers=arguments.workers, include=arguments.include)
+    job = jobs.submit(config, name=arguments.name, include=arguments.include)
     again = f" (attempt {job.attempt}: it goes on from its newest checkpoint)" if job.attempt > 1 else ""
     print(f"submitted {job.name}{again}; `medformer jobs watch {job.name} --address {jobs.address}` follows it")
     if arguments.watch:
@@ -180,6 +178,11 @@ def _told(point: Status) -> str:
         parts.append(f"{point.images_per_s:.4g} images/s")
     if point.data_wait is not None:
         parts.append(f"{point.data_wait:.1%} waiting for data")
+    if point.workers > 1:
+        parts.append(f"{point.workers} workers")
+    if point.gpu_memory is not None:
+        busy = "" if point.gpu_busy is None else f"{point.gpu_busy:.0%} busy, "
+        parts.append(f"GPU {busy}{point.gpu_memory:.0%} of memory")
     if point.left_s is not None:
         hours, seconds = divmod(round(point.left_s), 3600)
         parts.append(f"{hours}:{seconds // 60:02d}:{seconds % 60:02d} left")

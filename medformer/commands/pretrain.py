@@ -21,6 +21,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="the YAML document of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace single values, such as seed=1")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out")
+    parser.add_argument("--workers", metavar="N or MIN:MAX", help="training processes, in place of cluster.workers")
     parser.set_defaults(run=run_pretrain)
 
 
@@ -30,6 +31,8 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
     from data_shards.support.documents import load, read_mapping
     from pretrain.config import PretrainConfig
 
+    if arguments.workers:
+        arguments.overrides.append(f"cluster.workers={arguments.workers}")
     if "generator" in read_mapping(arguments.config):
         from pretrain.brainfuse.training import GeneratorRun, train_generator
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.cluster.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_S = 180
+_START_S = 300
+_STARTED = "Ray runtime started"
 
 
 class RayHead:
@@ -34,17 +35,23 @@ class RayHead:
         self._head = ["--head", f"--port={self.port}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
 
     def start(self) -> RayHead:
-        """Start the head and wait until its dashboard takes jobs."""
-        self.head = self._run("head", [*self._head, f"--num-cpus={self.cpus}"])
+        """Start the head and wait until its dashboard takes jobs; again, for Ray gives itself no more than 30 s."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.dashboard}/api/jobs/", timeout=5).close()
-                return self
-            except OSError:
-                assert self.head.poll() is None, (self.folder / "head.log").read_text()
+            self.head = self._run("head", [*self._head, f"--num-cpus={self.cpus}"])
+            while self.head.poll() is None and time.monotonic() < deadline:
+                if _STARTED in (self.folder / "head.log").read_text() and self._takes_jobs():
+                    return self
                 time.sleep(0.5)
+            end(self.head)
         raise AssertionError((self.folder / "head.log").read_text())
+
+    def _takes_jobs(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.dashboard}/api/jobs/", timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def add_node(self, cpus: int = 1) -> subprocess.Popen[bytes]:
         """A further raylet, which joins the head."""

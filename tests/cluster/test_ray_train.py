@@ -31,7 +31,7 @@ from data_shards.support.errors import MedformerError, TrainingError
 
 def main():
     try:
-        group = WorkerGroup(workers=2, threads_per_worker=1, gpus_per_worker=0, max_failures=2)
+        group = WorkerGroup(workers=2, threads_per_worker=1, gpus_per_worker=0, max_failures=2, {group})
         answer = run_on_workers(body, group, Path({out!r}))
         print("ANSWER " + json.dumps(answer))
     except MedformerError as error:
@@ -39,14 +39,14 @@ def main():
 """
 
 
-def run_driver(tmp_path: Path, body: str, timeout_s: float = 240) -> tuple[str, Path, float]:
+def run_driver(tmp_path: Path, body: str, timeout_s: float = 240, group: str = "") -> tuple[str, Path, float]:
     """Run ``body`` on two workers; returns what the driver printed, the run's folder and the seconds it took."""
     out = tmp_path / "out"
     out.mkdir()
     mark = uuid.uuid4().hex
     script = tmp_path / "driver.py"
     main = "\nif __name__ == '__main__':\n    main()\n"
-    script.write_text(HEAD.format(root=str(ROOT), out=str(out)) + textwrap.dedent(body) + main)
+    script.write_text(HEAD.format(root=str(ROOT), out=str(out), group=group) + textwrap.dedent(body) + main)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     began = time.monotonic()
     finished = subprocess.run(

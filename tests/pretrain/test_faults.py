@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data_shards.support.errors import CheckpointError, ConfigError, DataError, MedformerError, TrainingError
 from data_shards.support.files import sha256_of
+from pretrain import preflight
 from pretrain.__main__ import main
 from pretrain.backbone import Medformer
 from pretrain.checkpoint import Checkpoint, CheckpointStore
@@ -174,10 +175,13 @@ def test_a_checkpoint_of_another_model_size_names_the_tensor(shards: Path, out: 
     assert content_of(out) == before
 
 
-def test_a_sharded_optimizer_needs_as_many_workers(shards: Path, out: Path) -> None:
-    reseal(newest(out), lambda state: state.update(world_size=2, zero_stage=2))
-    with pytest.raises(CheckpointError, match="ZeRO stage 2 split over 2 workers; go on with as many, not 1"):
-        run(short(shards, out), GroupRuntime(), resume=True)
+def test_optimizer_state_that_cannot_be_cut_anew_needs_as_many_workers(shards: Path, out: Path) -> None:
+    ordered = short(shards, out, deepspeed={"zero_optimization": {"stage": 1, "round_robin_gradients": True}})
+    reseal(newest(out), lambda state: state.update(world_size=2, zero_stage=1, config_sha256=run_digest(ordered)))
+    with pytest.raises(CheckpointError, match="round_robin_gradients .* go on with 2 workers, not 1"):
+        run(ordered, GroupRuntime(), resume=True)
+    with pytest.raises(ConfigError, match=r"cluster\.workers: 1:4: .*round_robin_gradients"):
+        preflight.check(ordered, 4, resume=False, least=1)
 
 
 def flip(path: Path) -> None:
