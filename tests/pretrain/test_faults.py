@@ -109,7 +109,7 @@ def test_a_wrong_document_names_the_key(
             ConfigError,
             "lars .*ZeRO stage 1",
         ),
-        ({"deepspeed": {"zero_optimization": {"stage": 3}}}, ConfigError, "3 is not supported; expected 0, 1 or 2"),
+        ({"deepspeed": {"zero_optimization": {"stage": 4}}}, ConfigError, "4 is not supported; expected 0, 1, 2 or 3"),
         (
             {"deepspeed": {"zero_optimization": {"stage": 1, "reduce_bucket_size": "big"}}},
             ConfigError,
