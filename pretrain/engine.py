@@ -148,8 +148,10 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             if stop:
                 break
 
-    on_rank_zero(runtime, courier.wait)
-    return _export(config, runtime, module, datasets, step) if step == total_steps else None
+    bundle = _export(config, runtime, module, datasets, step) if step == total_steps else None
+    if runtime.rank == 0:
+        courier.finish()  # The others need not wait: a collective would run out of time.
+    return bundle
 
 
 def _refuse_existing(out: Path) -> None:
