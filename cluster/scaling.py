@@ -15,7 +15,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 
 from cluster.capacity import Share
-from cluster.ray_runtime import GROW_FILE
+from cluster.ray_runtime import GROW_FILE, read_attempt
 from cluster.restarts import note
 from cluster.room import room_for
 
@@ -59,7 +59,7 @@ class RoomPolicy(ElasticScalingPolicy):
                 return NoopDecision()  # the step is not done, or the checkpoint
             self._asked = False
             workers = max(self._room(), self.scaling_config.min_workers)
-            note(self._out, f"there is room for {workers} workers, {have} trained")
+            note(self._out, read_attempt(self._out), f"there is room for {workers} workers, {have} trained")
             return self._get_resize_decision(workers)
         now_s = time.monotonic()
         if now_s - max(worker_group_state.start_time, self._looked_s) < (
