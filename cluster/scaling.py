@@ -19,6 +19,8 @@ from cluster.ray_runtime import GROW_FILE, read_attempt
 from cluster.restarts import note
 from cluster.room import room_for
 
+_LOOK_S = 1.0
+
 
 class RoomPolicy(ElasticScalingPolicy):
     """Takes as many workers as there is room for, within the range that was asked for.
@@ -46,7 +48,10 @@ class RoomPolicy(ElasticScalingPolicy):
         self._maybe_send_resource_request()
         self._forget()
         workers = self._room()
-        return NoopDecision() if workers < self.scaling_config.min_workers else self._get_resize_decision(workers)
+        if workers >= self.scaling_config.min_workers:
+            return self._get_resize_decision(workers)
+        time.sleep(_LOOK_S)  # Ray asks again at once
+        return NoopDecision()
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: Any, worker_group_status: Any
