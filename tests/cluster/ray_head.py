@@ -32,7 +32,9 @@ class RayHead:
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self._ranges = 0
         self._nodes: list[subprocess.Popen[bytes]] = []
-        self._head = ["--head", f"--port={self.port}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
+        # Heads side by side each need a port for clients too.
+        ports = [f"--port={self.port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+        self._head = ["--head", "--include-dashboard=true", *ports]
 
     def start(self) -> RayHead:
         """Start the head and wait until its dashboard takes jobs; again, for Ray gives itself no more than 30 s."""
