@@ -28,6 +28,7 @@ from pretrain import preflight
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import ClusterConfig, PretrainConfig
 from pretrain.resumption import finished_bundle
+from pretrain.saving.courier import newest_copy
 
 
 def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
@@ -67,9 +68,10 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
 
 
 def trained_steps(config: PretrainConfig) -> int | None:
-    """The step of the newest checkpoint, after which a run goes on; None when there is none."""
-    checkpoint = CheckpointStore(config.out / "checkpoints").latest()
-    return None if checkpoint is None else int(checkpoint.state()["step"])
+    """The step of the newest checkpoint or copy of one, after which a run goes on; None when there is none."""
+    store = CheckpointStore(config.out / "checkpoints")
+    newest = newest_copy(config.checkpoint, store) or store.latest()
+    return None if newest is None else newest.step
 
 
 def beginning(config: PretrainConfig) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from cluster import defaults
 from cluster.autoscaler import can_grow
-from cluster.capacity import Share, described, free_machines, machines, shared_out, shortage, wanted
+from cluster.capacity import Share, described, free_machines, machines, room, shared_out, shortage, wanted
 from cluster.errors import ClusterError
 from cluster.room import own_groups
 from cluster.session import end_session
@@ -125,7 +125,7 @@ def _watched(group: WorkerGroup, share: Share, tell: Callable[[News], None]) -> 
                 # Workers that are replaced have no places for a moment; those whose number may change ask for none
                 # before there is room.
                 without = without + 1 if news is None else 0
-                if group.elastic and without > _MOMENT:
+                if group.elastic and without > _MOMENT and room(free_machines(), share) < group.least:
                     news = _waiting(group, share)
             if news is not None and news != last:
                 tell(news)

@@ -10,6 +10,7 @@ import torch
 
 from cluster import beats
 from cluster.errors import ClusterError
+from cluster.restarts import note
 from data_shards.support.files import write_atomic
 
 STOP_FILE = "stop"
@@ -128,7 +129,10 @@ class RayRuntime:
         """
         from ray.train.collective import broadcast_from_rank_zero
 
-        if not self._preempted:
+        if self._preempted:
+            if self.rank == 0:
+                note(self._out, self.attempt, "a machine was announced to be taken away")
+        else:
             goes_on = self._growing and not self._asked
             if not broadcast_from_rank_zero(goes_on if self.rank == 0 else None):
                 return

@@ -12,6 +12,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
+from cluster import defaults
 from cluster.capacity import Share, wanted
 from cluster.errors import ClusterError
 from cluster.ray_runtime import FAILURE_FILE, RayRuntime
@@ -43,8 +44,9 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
         out: the folder of the run.
     """
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = f"{group.hang_after_s:g}"
-    if group.elastic:
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _ELASTIC_START_TIMEOUT_S
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    if group.elastic and os.environ.get(name) == defaults.RAY[name]:  # not one that the user has set
+        os.environ[name] = _ELASTIC_START_TIMEOUT_S
     starts = _ELASTIC_START_ATTEMPTS if group.elastic else _START_ATTEMPTS
     trainer = _Trainer(
         _work,

@@ -7,19 +7,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cluster.ray_runtime import read_attempt
-
 RESTARTS_FILE = "restarts.jsonl"
 
 
-def note(out: Path, reason: str) -> None:
+def note(out: Path, attempt: int | None, reason: str) -> None:
     """Write down why the workers that train now end, once for each start of them.
 
     Args:
         out: the folder of the run.
+        attempt: which start of the workers it is.
         reason: in words, one line.
     """
-    attempt = read_attempt(out)
     if any(known == attempt for known, _ in reasons(out)):
         return
     line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "attempt": attempt, "reason": reason}

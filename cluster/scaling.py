@@ -15,9 +15,11 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 
 from cluster.capacity import Share
-from cluster.ray_runtime import GROW_FILE
+from cluster.ray_runtime import GROW_FILE, read_attempt
 from cluster.restarts import note
 from cluster.room import room_for
+
+_LOOK_S = 1.0
 
 
 class RoomPolicy(ElasticScalingPolicy):
@@ -46,7 +48,10 @@ class RoomPolicy(ElasticScalingPolicy):
         self._maybe_send_resource_request()
         self._forget()
         workers = self._room()
-        return NoopDecision() if workers < self.scaling_config.min_workers else self._get_resize_decision(workers)
+        if workers >= self.scaling_config.min_workers:
+            return self._get_resize_decision(workers)
+        time.sleep(_LOOK_S)  # Ray asks again at once
+        return NoopDecision()
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: Any, worker_group_status: Any
@@ -59,7 +64,7 @@ class RoomPolicy(ElasticScalingPolicy):
                 return NoopDecision()  # the step is not done, or the checkpoint
             self._asked = False
             workers = max(self._room(), self.scaling_config.min_workers)
-            note(self._out, f"there is room for {workers} workers, {have} trained")
+            note(self._out, read_attempt(self._out), f"there is room for {workers} workers, {have} trained")
             return self._get_resize_decision(workers)
         now_s = time.monotonic()
         if now_s - max(worker_group_state.start_time, self._looked_s) < (

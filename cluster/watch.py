@@ -70,14 +70,14 @@ class WorkerWatch(WorkerGroupCallback):
         if not self._workers:
             return
         if errors := worker_group_status.errors:
-            note(self._out, self._reason(errors))
+            note(self._out, read_attempt(self._out), self._reason(errors))
             return
         self._listen()
         if worker_group_status.finished:
             return
         if stuck := [rank for rank, found in self._beats.items() if self._is_stuck(found)]:
             reason = f"the training has stood still for {self._stuck_after_s:g} s: {self._places()}"
-            note(self._out, reason)
+            note(self._out, read_attempt(self._out), reason)
             raise WorkerGroupError(reason, {rank: ClusterError(reason) for rank in stuck})
 
     def _is_stuck(self, found: Beat) -> bool:

@@ -34,6 +34,7 @@ from pretrain.optim import create_schedule, grow_state
 from pretrain.partitions import whole
 from pretrain.probes.probe import open_probes, probe_all
 from pretrain.reshard import load_resharded
+from pretrain.reshard_split import load_split
 from pretrain.resumption import check_same_run
 from pretrain.runtime import Runtime, on_rank_zero
 from pretrain.saving.courier import Courier, check_copies, newest_copy, open_courier
@@ -155,8 +156,10 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
             if stop:
                 break
 
-    on_rank_zero(runtime, courier.wait)
-    return _export(config, runtime, module, datasets, step) if step == total_steps else None
+    bundle = _export(config, runtime, module, datasets, step) if step == total_steps else None
+    if runtime.rank == 0:
+        courier.finish()  # The others need not wait: a collective would run out of time.
+    return bundle
 
 
 def _refuse_existing(out: Path) -> None:
@@ -235,10 +238,12 @@ def _restore(
             "of Medformer that began it"
         )
     try:
-        if state["zero_stage"] in (1, 2) and state["world_size"] != runtime.world_size:
-            path = load_resharded(engine, checkpoint.folder, ENGINE_TAG)
-        else:
+        if state["zero_stage"] == 0 or state["world_size"] == runtime.world_size:
             path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=ENGINE_TAG)
+        elif state["zero_stage"] == 3:
+            path = load_split(engine, checkpoint.folder, ENGINE_TAG)
+        else:
+            path = load_resharded(engine, checkpoint.folder, ENGINE_TAG)
     except CheckpointError:
         raise
     except Exception as error:

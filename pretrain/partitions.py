@@ -46,6 +46,22 @@ def register_apart(module: nn.Module) -> None:
                 register_external_parameter(module, parameter)
 
 
+def gathered(parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter, with its numbers in it, in the forward pass of a module that does not own it.
+
+    DeepSpeed gathers it for the module that is being called, now and in every later call. For what only some batches
+    use: whether it is needed is the same on every rank.
+    """
+    if is_split(parameter) and not parameter.numel():
+        from deepspeed.runtime.zero import register_external_parameter
+        from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+        split: Any = parameter
+        register_external_parameter(FWD_MODULE_STACK[-1], parameter)
+        split.all_gather()
+    return parameter
+
+
 @torch.no_grad()
 def lerp_parts(slow: Iterable[nn.Parameter], fast: Iterable[nn.Parameter], weight: float) -> None:
     """Move each parameter to ``(1 - weight) slow + weight fast``; of split ones each rank moves its own part.

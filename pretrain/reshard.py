@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from data_shards.support.errors import CheckpointError
+from pretrain.saving.snapshot import read_tensors
 
 _STATE, _MASTERS = "base_optimizer_state", "single_partition_of_fp32_groups"
 
@@ -65,8 +65,7 @@ def read_parts(folder: Path, workers: int) -> list[dict[str, Any]]:
         found = sorted(folder.glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"))
         if not found:
             raise CheckpointError(f"{folder}: the optimizer state of worker {rank} of {workers} is missing")
-        # Not only weights: DeepSpeed has put objects of its own beside them. Every digest has been compared before.
-        content = torch.load(found[0], map_location="cpu", mmap=True, weights_only=False)
+        content = read_tensors(found[0], mmap=True)
         parts.append(content["optimizer_state_dict"])
     return parts
 

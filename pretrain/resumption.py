@@ -63,9 +63,7 @@ def check_workers_may_change(config: PretrainConfig) -> None:
 def _workers_have_to_stay(config: PretrainConfig) -> str | None:
     section = config.deepspeed.get("zero_optimization", {})
     stage = section.get("stage", 0) if isinstance(section, dict) else 0
-    if stage > 2:
-        return f"optimizer state that ZeRO stage {stage} has split over the workers is only for as many"
-    if stage > 0 and section.get("round_robin_gradients"):
+    if stage in (1, 2) and section.get("round_robin_gradients"):
         return "deepspeed.zero_optimization.round_robin_gradients orders optimizer state by the number of workers"
     return None
 

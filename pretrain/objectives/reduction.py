@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from pretrain.objectives.collectives import world_size
+from pretrain.partitions import gathered
 
 
 def global_mean(loss_B: Tensor, total_rows: int) -> Tensor:
@@ -26,5 +27,5 @@ def touched(loss: Tensor, unused: Iterable[nn.Module]) -> Tensor:
     """
     for module in unused:
         for parameter in module.parameters():
-            loss = loss + 0.0 * parameter.flatten()[0]
+            loss = loss + 0.0 * gathered(parameter).flatten()[0]
     return loss

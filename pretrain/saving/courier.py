@@ -46,8 +46,9 @@ class Courier:
                 self._thread = threading.Thread(target=self._work, name="checkpoint-copies", daemon=True)
                 self._thread.start()
 
-    def wait(self) -> None:
-        """Wait until nothing is being sent."""
+    def finish(self) -> None:
+        """Bring the copies up to date, and wait until they are, or cannot be."""
+        self.send()
         while (thread := self._thread) is not None:
             thread.join()
 

@@ -44,6 +44,27 @@ def _tensor(tensor: Tensor, seen: dict[tuple[Any, ...], Tensor]) -> Tensor:
     return found
 
 
+def read_tensors(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> Any:
+    """Read a file that DeepSpeed wrote: tensors, and a few classes of its own that do nothing when they are read.
+
+    A checkpoint may have come from elsewhere, so nothing else in it is unpickled.
+
+    Args:
+        path: the file.
+        map_location: as of ``torch.load``.
+        mmap: leave tensors on the disk until they are asked for.
+
+    Raises:
+        UnpicklingError: there is something else in it.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+
+
 class SnapshotEngine:
     """Stands in for DeepSpeed's writer of checkpoints: ``save`` copies, and writes nothing.
 
@@ -75,19 +96,8 @@ class SnapshotEngine:
         self._taken[path] = copied(state_dict)
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Read a file of a checkpoint: tensors, and a few classes of DeepSpeed that do nothing when they are read.
-
-        It may have come from elsewhere, so nothing else in it is unpickled.
-
-        Raises:
-            UnpicklingError: there is something else in it.
-        """
-        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-        from deepspeed.runtime.zero.config import ZeroStageEnum
-        from deepspeed.utils.tensor_fragment import fragment_address
-
-        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        """See :func:`read_tensors`."""
+        return read_tensors(path, map_location=map_location)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Nothing: nothing is written."""

@@ -32,7 +32,9 @@ class RayHead:
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self._ranges = 0
         self._nodes: list[subprocess.Popen[bytes]] = []
-        self._head = ["--head", f"--port={self.port}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
+        # Heads side by side each need a port for clients too.
+        ports = [f"--port={self.port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+        self._head = ["--head", "--include-dashboard=true", *ports]
 
     def start(self) -> RayHead:
         """Start the head and wait until its dashboard takes jobs; again, for Ray gives itself no more than 30 s."""
@@ -54,10 +56,18 @@ class RayHead:
         return True
 
     def add_node(self, cpus: int = 1) -> subprocess.Popen[bytes]:
-        """A further raylet, which joins the head."""
-        node = self._run(f"node-{len(self._nodes)}", [f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}"])
-        self._nodes.append(node)
-        return node
+        """A further raylet, when it has joined the head."""
+        name = f"node-{len(self._nodes)}"
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            node = self._run(name, [f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}"])
+            while node.poll() is None and time.monotonic() < deadline:
+                if _STARTED in (self.folder / f"{name}.log").read_text():
+                    self._nodes.append(node)
+                    return node
+                time.sleep(0.2)
+            end(node)
+        raise AssertionError((self.folder / f"{name}.log").read_text())
 
     def stop(self) -> None:
         """End everything."""

@@ -104,7 +104,7 @@ def test_a_job_is_watched_to_its_end_and_leaves_a_bundle(
     out = tmp_path / "short"
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(config(shards, out).model_dump(mode="json")))
-    assert main(["jobs", "submit", str(path), "--address", head.dashboard, "--watch"]) == 0
+    assert main(["jobs", "submit", str(path), "--address", head.dashboard, "--workers", "1:2", "--watch"]) == 0
     said = capsys.readouterr().out
     assert "submitted short;" in said and "step 12 of 12" in said and said.endswith("short.1: succeeded\n")
     assert (out / "bundle" / "model.safetensors").is_file()

@@ -12,7 +12,7 @@ import torch
 
 from cluster import beats
 from cluster.progress import _workers
-from cluster.ray_runtime import ATTEMPT_FILE, WORKERS_FILE
+from cluster.ray_runtime import WORKERS_FILE
 from cluster.restarts import RESTARTS_FILE, note, reasons
 from cluster.status_lines import Status
 from medformer.commands.jobs import _told
@@ -62,8 +62,7 @@ def test_a_place_is_the_innermost_line_of_ours() -> None:
 
 def test_the_first_reason_of_each_start_of_the_workers_is_kept_and_torn_lines_are_passed_over(tmp_path: Path) -> None:
     for attempt in (0, 0, 1):
-        (tmp_path / ATTEMPT_FILE).write_text(f"{attempt}\n")
-        note(tmp_path, f"reason {len(reasons(tmp_path))}")
+        note(tmp_path, attempt, f"reason {len(reasons(tmp_path))}")
     with open(tmp_path / RESTARTS_FILE, "a") as file:
         file.write('{"attempt": 7, "rea')
     assert reasons(tmp_path) == [(0, "reason 0"), (1, "reason 1")]

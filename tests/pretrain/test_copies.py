@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import sha256_of, write_json
 from pretrain.checkpoint import DIGESTS, STATE, Checkpoint, CheckpointStore
-from pretrain.config import CheckpointConfig
+from pretrain.config import CheckpointConfig, PretrainConfig
+from pretrain.engine import run
 from pretrain.saving import courier
 from pretrain.saving.courier import check_copies, newest_copy, open_courier
 from pretrain.saving.mirror import Mirror
+from tests.pretrain.runs import GroupRuntime, document
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -40,8 +43,7 @@ def made(store: CheckpointStore, step: int, **metrics: float) -> Checkpoint:
 def sent(store: CheckpointStore, **config: Any) -> Mirror:
     document = CheckpointConfig.model_validate(config)
     post = open_courier(document, store)
-    post.send()
-    post.wait()
+    post.finish()
     assert document.to is not None
     return Mirror(document.to)
 
@@ -160,3 +162,22 @@ def test_a_copy_that_cannot_be_sent_is_told_and_sent_with_the_next(
     (tmp_path / "copies").unlink()
     made(store, 2)
     assert [copy.step for copy in sent(store, to=sent_to).complete()] == [1, 2]
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_run_goes_on_from_its_copies_on_a_machine_that_has_nothing_of_it(shards: Path, tmp_path: Path) -> None:
+    def config(out: str, to: str) -> PretrainConfig:
+        place = {"every_steps": 2, "keep": 1, "to": f"file://{tmp_path}/{to}"}
+        return PretrainConfig.model_validate(
+            document(shards, tmp_path / out, schedule={"max_steps": 5}, checkpoint=place)
+        )
+
+    assert run(config("whole", "copies-of-whole"), GroupRuntime())
+    assert run(config("first", "copies"), GroupRuntime(stop_after=3)) is None
+    shutil.rmtree(tmp_path / "first")
+    runtime = GroupRuntime()
+    assert run(config("second", "copies"), runtime, resume=True)
+    assert runtime.reported == [4, 5]
+    assert [copy.step for copy in Mirror(f"file://{tmp_path}/copies").complete()] == [5]
+    whole, second = ((tmp_path / name / "bundle/model.safetensors").read_bytes() for name in ("whole", "second"))
+    assert whole == second

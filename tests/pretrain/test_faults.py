@@ -109,7 +109,7 @@ def test_a_wrong_document_names_the_key(
             ConfigError,
             "lars .*ZeRO stage 1",
         ),
-        ({"deepspeed": {"zero_optimization": {"stage": 3}}}, ConfigError, "3 is not supported; expected 0, 1 or 2"),
+        ({"deepspeed": {"zero_optimization": {"stage": 4}}}, ConfigError, "4 is not supported; expected 0, 1, 2 or 3"),
         (
             {"deepspeed": {"zero_optimization": {"stage": 1, "reduce_bucket_size": "big"}}},
             ConfigError,
@@ -181,6 +181,7 @@ def test_optimizer_state_that_cannot_be_cut_anew_needs_as_many_workers(shards: P
     with pytest.raises(CheckpointError, match="round_robin_gradients .* go on with 2 workers, not 1"):
         run(ordered, GroupRuntime(), resume=True)
     with pytest.raises(ConfigError, match=r"cluster\.workers: 1:4: .*round_robin_gradients"):
+        ordered.cluster.workers = "1:4"
         preflight.check(ordered, 4, resume=False, least=1)
 
 
