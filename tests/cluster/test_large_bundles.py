@@ -58,6 +58,7 @@ def grown_mib(uri: str, verb: str, name: str, folder: Path) -> float:
     return int(done.stdout) / 1024
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("size", [600 * MIB, pytest.param(5 * GIB, marks=pytest.mark.slow)])
 def test_a_large_bundle_goes_through_a_server_in_little_memory(
     new_tracking_server: TrackingServer, make_bundle: MakeBundle, tmp_path: Path, size: int
