@@ -6,7 +6,7 @@ import shlex
 
 from cluster.store import SQLITE, Store
 
-# The page of a run of a plain link is that of an application of language models.
+# Without it MLflow 3.17 opens the page of an application of language models, with the run among its evaluations.
 _KIND = "workflowType=machine_learning"
 
 

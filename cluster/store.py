@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _PROBE_TIMEOUT_S = 10.0
 SQLITE = "sqlite:///"
-# How MLflow 3.17 tells an experiment of training from one of an application of language models, which is its default.
+# What tells an experiment of training from one of an application of language models. The side bar of MLflow 3.17 goes
+# by the address (see cluster/page.py) and by what was chosen last in that browser; its older pages go by the tag.
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import nibabel
 import numpy as np
 import PIL.Image
@@ -155,7 +156,18 @@ def activate(words: list[str], path: Path) -> None:
     assert words == [".venv/bin/activate"]  # what make sets up
 
 
+def mlflow(words: list[str], path: Path) -> None:
+    from mlflow.cli import cli
+
+    command: Any = cli
+    while words and not words[0].startswith("-"):
+        name, *words = words
+        command = command.commands[name]
+    command.parse_args(click.Context(command), list(words))
+
+
 PROGRAMS = {
+    "mlflow": mlflow,
     "medformer": medformer,
     "python": python,
     "torchrun": python,

@@ -17,6 +17,7 @@ import pytest
 from cluster.launch import beginning
 from cluster.registry import Registry
 from cluster.store import Store
+from data_shards.format.manifest import read_manifest
 from data_shards.sources.phantoms import Phantoms
 from data_shards.support.documents import load, write_resolved
 from data_shards.support.files import write_json
@@ -29,6 +30,7 @@ from pretrain.module import create_backbone
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "planted-token-93e0"
 DRIVER = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -79,7 +81,12 @@ class Driver:
         return subprocess.Popen(
             [sys.executable, "driver.py", "run.yaml", *words],
             cwd=self.folder,
-            env={**environment, "MEDFORMER_TEST_MARK": self.mark, "MLFLOW_TRACKING_URI": self.uri},
+            env={
+                **environment,
+                "MEDFORMER_TEST_MARK": self.mark,
+                "MLFLOW_TRACKING_URI": self.uri,
+                "MLFLOW_TRACKING_TOKEN": TOKEN,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -259,6 +266,25 @@ def test_a_killed_worker_changes_neither_the_weights_nor_the_curves(tmp_path: Pa
     (published,) = Registry(driver.uri).show("nano").versions
     assert published.run_id == run_id
     assert f"registered nano:{published.version}" in stdout
+    check_page(driver, run_id, stdout)
+
+
+def check_page(driver: Driver, run_id: str, stdout: str) -> None:
+    """What MLflow's pages show of a run is there, and no token is."""
+    client = Store(driver.uri).client
+    run = client.get_run(run_id)
+    assert {each.path for each in client.list_artifacts(run_id)} == {"config.yaml", "datasets.json", "figures"}
+    assert [each.path for each in client.list_artifacts(run_id, "figures/views")] == ["figures/views/step-00000001.png"]
+    assert run.data.tags["mlflow.source.name"].startswith("driver.py run.yaml out=broken")
+    assert run.data.tags["mlflow.user"] and "objectives: simclr" in run.data.tags["mlflow.note.content"]
+    (data,) = run.inputs.dataset_inputs
+    manifest = read_manifest(driver.folder / "shards").digest
+    assert data.dataset.digest == manifest[:36] and json.loads(data.dataset.profile)["manifest_sha256"] == manifest
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert f"/runs/{run_id}?workflowType=machine_learning" in stdout
+    written = [path.read_bytes() for path in driver.folder.rglob("*") if path.is_file()]
+    assert not any(TOKEN.encode() in content for content in [*written, stdout.encode()])
 
 
 @pytest.mark.slow
@@ -268,7 +294,8 @@ def test_sigterm_writes_a_checkpoint_and_a_resumed_run_goes_on_from_it(tmp_path:
     process = driver.start("schedule.max_steps=400", "checkpoint.every_steps=1000")
     driver.wait_for_step(process, 10, "out")
     process.terminate()
-    assert driver.finish(process).strip() == "None"
+    page, returned = driver.finish(process).splitlines()
+    assert page.startswith("the run in MLflow: ") and returned == "None"
     (checkpoint,) = (tmp_path / "out" / "checkpoints").glob("step-*")
     stopped_at = int(checkpoint.name[5:13])
     assert 10 <= stopped_at < 400

@@ -144,6 +144,19 @@ def test_arguments_the_backbone_does_not_take_are_refused(folder: Path, model_ar
         load_bundle(folder)
 
 
+@pytest.mark.parametrize("version", [2, "2"])
+def test_a_bundle_of_a_newer_format_is_told_and_one_without_a_number_is_the_first(folder: Path, version: Any) -> None:
+    assert json.loads((folder / "config.json").read_text())["format_version"] == 1
+    change_config(folder, format_version=version)
+    told = f"a bundle of format version {version}, made by a newer Medformer; this one reads up to 1"
+    with pytest.raises(CheckpointError, match=told):
+        load_bundle(folder)
+    document = json.loads((folder / "config.json").read_text())
+    del document["format_version"]
+    (folder / "config.json").write_text(json.dumps(document))
+    assert load_bundle(folder).provenance == PROVENANCE
+
+
 def test_a_disk_that_refuses_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MedformerError, match="cannot write"):

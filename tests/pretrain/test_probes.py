@@ -71,6 +71,16 @@ def test_a_run_is_the_same_bits_with_and_without_probes(shards: Path, tmp_path: 
     assert torch.equal(states[0]["cpu"], states[1]["cpu"])
     lines = [line["step"] for line in probed.metrics() if "probe/phantom-knee-mri-2d/knn_auc" in line]
     assert lines == [2, 4, STEPS]
+    # What the network saw is drawn at the first step of each, and with every probe; so are the embeddings.
+    drawn = [(each.out, each.out.rglob("*.png")) for each in (without, probed)]
+    figures = [sorted(path.relative_to(out).as_posix() for path in paths) for out, paths in drawn]
+    first, probes = "figures/views/step-00000001.png", [f"step-{step:08d}.png" for step in lines]
+    assert figures[0] == [first]
+    assert figures[1] == [
+        *(f"figures/embeddings/phantom-knee-mri-2d/{name}" for name in probes),
+        first,
+        *(f"figures/views/{name}" for name in probes),
+    ]
 
 
 @pytest.mark.usefixtures("process_group")
