@@ -23,7 +23,7 @@ from cluster.autoscaler import can_grow
 from cluster.capacity import Share, described, free_machines, machines, shared_out, shortage, wanted
 from cluster.errors import ClusterError
 from cluster.session import end_session
-from cluster.worker_group import Ended, News, Placed, Waiting, WorkerGroup
+from cluster.worker_group import Driver, Ended, News, Placed, Waiting, WorkerGroup
 from data_shards.support.errors import MedformerError
 
 _LOOK_S = 1.0
@@ -60,7 +60,7 @@ def main(descriptor: int) -> None:
     tell(ended)
 
 
-def _run(body: Callable[..., Any], group: WorkerGroup, out: Path, tell: Callable[[News], None]) -> Any:
+def _run(body: Callable[..., Any] | Driver, group: WorkerGroup, out: Path, tell: Callable[[News], None]) -> Any:
     from cluster.ray_cluster import connected
     from cluster.ray_trainer import train
 
@@ -70,6 +70,9 @@ def _run(body: Callable[..., Any], group: WorkerGroup, out: Path, tell: Callable
         _leave_signals_to_the_user()  # Ray has set handlers of its own
         _wait_for_machines(name, group, tell)
         share = shared_out(machines(), group.workers, threads=group.threads_per_worker, gpus=group.gpus_per_worker)
+        if isinstance(body, Driver):
+            tell(Placed())
+            return body.drive()
         with _watched(group.workers, share, tell):
             return train(body, group, share, out)
 

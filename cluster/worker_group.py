@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ class WorkerGroup:
     max_failures: int = 3
     wait_s: float = 0.0
     dashboard: bool = False
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """What is run once in the process of Ray, instead of a function on every worker, and places its own work."""
+
+    def drive(self) -> object:
+        """Run; Ray is there."""
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,7 @@ def shapes_of(config: PretrainConfig) -> PretrainModule:
         raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
 
 
-def follow(
-    config: PretrainConfig, images: Images, *, rows: int, ranks: int, micro_batch: int | None = None
-) -> Step:
+def follow(config: PretrainConfig, images: Images, *, rows: int, ranks: int, micro_batch: int | None = None) -> Step:
     """Follow a step on ``rows`` images of each rank.
 
     Args:
