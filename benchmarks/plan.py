@@ -1,7 +1,7 @@
 """What ``medformer plan`` says beside what real runs on the CPU take.
 
-``python -m benchmarks plan`` runs every setting in processes of its own, by the parts of the training engine. Bytes of a
-step are those that torch's profiler saw allocated at once, from the views to the optimizer's step.
+``python -m benchmarks plan`` runs every setting in processes of its own, by the parts of the training engine. Bytes of
+a step are those that torch's profiler saw allocated at once, from the views to the optimizer's step.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def worker(path: Path) -> None:
     runtime = TorchRuntime()
     torch.manual_seed(config.seed)
     module = PretrainModule(create_backbone(config.model), config.objectives)
-    numbers = {trains: 0 for trains in (True, False)}
+    numbers = {True: 0, False: 0}
     for parameter in module.parameters():
         numbers[parameter.requires_grad] += parameter.numel()
     datasets = open_datasets(config.data)

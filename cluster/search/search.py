@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def search(config: SearchConfig, kind: Kind, *, resume: bool = False) -> Found |
     check_space(base, config.space, kind, str(config.base))
     mark = {
         "search": digest(config, without=("out", "address", "concurrent", "tracking_uri", "experiment")),
-        "base": base,
+        "base": json.loads(json.dumps(base, default=str)),  # as the file has it: its keys are words
     }
     if resume:
         _check_same(out, mark)
@@ -82,7 +83,7 @@ def search(config: SearchConfig, kind: Kind, *, resume: bool = False) -> Found |
         )
     )
     Store(config.tracking_uri)  # one that does not answer is told now
-    trial = Trial(kind, base, out, config.metric, config.cpus_per_trial, os.getcwd())
+    trial = Trial(kind, base, out, config.metric, config.cpus_per_trial, config.gpus_per_trial, os.getcwd())
     with _new_unless_tried(out):
         write_resolved(config, out)
         write_json(out / _STATE, mark)

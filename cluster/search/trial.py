@@ -28,6 +28,7 @@ class Trial:
         out: folder of the search.
         metric: what is to be among the metrics.
         threads: of each trial.
+        gpus: of each trial; with none, those of the machine are not for it.
         cwd: where relative paths begin.
     """
 
@@ -36,6 +37,7 @@ class Trial:
     out: Path
     metric: str
     threads: int
+    gpus: float
     cwd: str
 
     def __call__(self, values: dict[str, Any]) -> None:
@@ -43,6 +45,8 @@ class Trial:
         import torch
         from ray import tune
 
+        if not self.gpus:
+            os.environ.update({"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"})
         torch.set_num_threads(self.threads)
         if os.path.isdir(self.cwd):
             os.chdir(self.cwd)

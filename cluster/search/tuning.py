@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # How often the state of the search is kept, from which --resume goes on. Default: chosen by Tune, 10 s and more.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # Frames with paths before and after the trials, whatever the verbosity. Default: on.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # Signals are for the process of the user.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Trials that wait for resources are told by us.
@@ -44,6 +47,7 @@ class Tuning:
     def drive(self) -> list[Tried]:
         """Run them; Ray is there."""
         os.environ.update(_ENVIRONMENT)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is told by us, with its reason
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
         from ray.tune.search.basic_variant import BasicVariantGenerator
