@@ -34,8 +34,9 @@ class Steps:
     def at(self, rows: int, micro_batch: int | None = None) -> Step:
         """A step of ``rows`` images of this rank, ``micro_batch`` at once.
 
-        Of many micro-batches six are followed at most: operations are the same however many there are, and bytes are
-        extended along the line through four and six.
+        Of many micro-batches six are followed at most: operations are nearly the same however many there are, and bytes
+        are extended along the line through four and six. The most at once may come at another moment with more of them,
+        when the gradients are there: these are added, so that no more is needed than is said.
         """
         if micro_batch is not None and micro_batch >= rows:
             micro_batch = None
@@ -44,11 +45,12 @@ class Steps:
         larger, smaller = -(-rows // 4), -(-rows // _MOST_PARTS)
         four, six = self._followed(rows, larger), self._followed(rows, smaller)
 
-        def extended(name: str) -> int:
+        def bound(name: str) -> int:
             slope = (getattr(four, name) - getattr(six, name)) / (larger - smaller)
-            return round(getattr(six, name) - slope * (smaller - micro_batch))
+            extended = round(getattr(six, name) - slope * (smaller - micro_batch))
+            return min(getattr(six, name), extended + six.gradient_bytes)
 
-        return replace(six, **{name: extended(name) for name in ("kept_bytes", "peak_bytes", "peak_with_gradients")})
+        return replace(six, **{name: bound(name) for name in ("kept_bytes", "peak_bytes", "peak_with_gradients")})
 
     def _followed(self, rows: int, micro_batch: int | None) -> Step:
         if (rows, micro_batch) not in self._kept:

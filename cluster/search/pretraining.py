@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from cluster.plan.images import read_mixture
 from cluster.search.kinds import Report
@@ -82,7 +83,7 @@ def _alone(report: Report) -> Iterator[_Alone]:
     # DeepSpeed asks the environment, not the group.
     os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"})
     backend = "nccl" if runtime.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     try:
         yield runtime
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune import Callback
 
 from cluster.search.document import SearchConfig
@@ -37,10 +39,19 @@ class Watcher(Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has failed."""
-        self._end(trial, trial.get_pickled_error() or trial.get_error() or RuntimeError("its process was lost"))
+        self._end(trial, _error_of(trial))
 
     def _end(self, trial: Any, error: BaseException | None) -> None:
         found = outcome(trial.trial_id, trial.config, trial.last_result or {}, error)
         print(found.told(self._metric), flush=True)
         status = "FAILED" if found.status == "failed" else "FINISHED"
         self._records.end(status, trial.trial_id, outcome=found.status, reason=found.reason)
+
+
+def _error_of(trial: Any) -> BaseException:
+    """What ended a trial: Tune has just written it, and not yet into the folder of the search, where it would look."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return RuntimeError("its process was lost")
+    error: BaseException = cloudpickle.loads(Path(path).read_bytes())
+    return error

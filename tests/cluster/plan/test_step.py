@@ -185,8 +185,8 @@ def test_many_micro_batches_are_extended_from_few() -> None:
     steps = Steps(config, images(config, (1, 16, 16)), 2)
     extended = steps.at(40, 2)
     followed = follow(config, steps.images, rows=40, ranks=2, micro_batch=2)
-    assert extended.flops == followed.flops
-    assert extended.peak_bytes == pytest.approx(followed.peak_bytes, rel=0.05)
+    assert extended.flops == pytest.approx(followed.flops, rel=0.01)
+    assert followed.peak_bytes <= extended.peak_bytes <= followed.peak_bytes + followed.gradient_bytes
 
 
 @pytest.mark.parametrize("slope, offset", [(10, 100), (7, 0)])
