@@ -47,8 +47,7 @@ class Steps:
 
         def bound(name: str) -> int:
             slope = (getattr(four, name) - getattr(six, name)) / (larger - smaller)
-            extended = round(getattr(six, name) - slope * (smaller - micro_batch))
-            return min(getattr(six, name), extended + six.gradient_bytes)
+            return round(getattr(six, name) - slope * (smaller - micro_batch)) + six.gradient_bytes
 
         return replace(six, **{name: bound(name) for name in ("kept_bytes", "peak_bytes", "peak_with_gradients")})
 

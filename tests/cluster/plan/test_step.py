@@ -186,7 +186,7 @@ def test_many_micro_batches_are_extended_from_few() -> None:
     extended = steps.at(40, 2)
     followed = follow(config, steps.images, rows=40, ranks=2, micro_batch=2)
     assert extended.flops == pytest.approx(followed.flops, rel=0.01)
-    assert followed.peak_bytes <= extended.peak_bytes <= followed.peak_bytes + followed.gradient_bytes
+    assert followed.peak_bytes <= extended.peak_bytes <= followed.peak_bytes + 2 * followed.gradient_bytes
 
 
 @pytest.mark.parametrize("slope, offset", [(10, 100), (7, 0)])
