@@ -15,7 +15,7 @@ from cluster.worker_group import WorkerGroup
 
 # The packages of this source tree, wherever it is: workers import them too.
 _ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("data_shards", "pretrain", "cluster")
+_PACKAGES = ("data_shards", "pretrain", "finetune", "cluster", "medformer")
 # Datasets do not go through Ray's object store; its default takes 30 % of the memory.
 _OBJECT_STORE_BYTES = 128 << 20
 _PROBE_TIMEOUT_S = 10.0

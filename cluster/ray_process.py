@@ -24,7 +24,7 @@ from cluster.capacity import Share, described, free_machines, machines, room, sh
 from cluster.errors import ClusterError
 from cluster.room import own_groups
 from cluster.session import end_session
-from cluster.worker_group import Ended, News, Placed, Waiting, WorkerGroup
+from cluster.worker_group import Driver, Ended, News, Placed, Waiting, WorkerGroup
 from data_shards.support.errors import MedformerError
 
 _LOOK_S = 1.0
@@ -62,7 +62,7 @@ def main(descriptor: int) -> None:
     tell(ended)
 
 
-def _run(body: Callable[..., Any], group: WorkerGroup, out: Path, tell: Callable[[News], None]) -> Any:
+def _run(body: Callable[..., Any] | Driver, group: WorkerGroup, out: Path, tell: Callable[[News], None]) -> Any:
     from cluster.ray_cluster import connected
     from cluster.ray_trainer import train
 
@@ -71,6 +71,9 @@ def _run(body: Callable[..., Any], group: WorkerGroup, out: Path, tell: Callable
     with connected(group):
         _leave_signals_to_the_user()  # Ray has set handlers of its own
         _wait_for_machines(name, group, tell)
+        if isinstance(body, Driver):
+            tell(Placed())
+            return body.drive()
         share = _share(group)
         with _watched(group, share, tell):
             return train(body, group, share, out)

@@ -28,7 +28,7 @@ from cluster.errors import ClusterError
 from cluster.interruptions import Interruptions
 from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime, read_attempt
 from cluster.session import end_session
-from cluster.worker_group import Ended, News, Placed, Waiting, WorkerGroup
+from cluster.worker_group import Driver, Ended, News, Placed, Waiting, WorkerGroup
 
 _ROOT = Path(__file__).resolve().parent.parent
 # Without -P the current folder could hide packages; what the user has on the path comes through the connection.
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 
 def run_on_workers(
-    body: Callable[[RayRuntime], Any],
+    body: Callable[[RayRuntime], Any] | Driver,
     group: WorkerGroup,
     out: Path,
     *,
@@ -55,7 +55,8 @@ def run_on_workers(
     before ``body`` is called. What is waited for is told on standard error, every 30 s.
 
     Args:
-        body: what to run; importable by the workers, or defined in the main program.
+        body: what to run; importable by the workers, or defined in the main program. A driver is run once, beside
+            them, where there is room for the workers.
         group: the workers.
         out: the folder of the run, absolute, on storage that the workers share.
         interruptions: the signal handlers of the caller; None for some of our own.
@@ -128,7 +129,7 @@ class _Told:
 
 @contextlib.contextmanager
 def _ray_process(
-    body: Callable[[RayRuntime], Any], group: WorkerGroup, out: Path
+    body: Callable[[RayRuntime], Any] | Driver, group: WorkerGroup, out: Path
 ) -> Iterator[tuple[Connection, subprocess.Popen[bytes]]]:
     """Ray's process in a session of its own, which Ctrl-C on the terminal does not reach; nothing of it is left."""
     from ray import cloudpickle  # the one that sends functions to workers too: by value when the main program has them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class WorkerGroup:
     def elastic(self) -> bool:
         """Whether their number may change during the run."""
         return self.least < self.workers
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """What is run once in the process of Ray, instead of a function on every worker, and places its own work."""
+
+    def drive(self) -> object:
+        """Run; Ray is there."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ COMMANDS = {
     "views": "look at augmented images, and at what is valid for which",
     "pretrain": "pretrain a backbone on shards, on a local or a remote Ray cluster",
     "plan": "what a pretraining needs: memory, time, checkpoints",
+    "search": "hyper-parameters and architectures of a pretraining or a fine-tuning",
     "jobs": "submit pretraining to a Ray cluster over HTTP; list, follow and stop it",
     "models": "list, show, promote and pull models of the registry",
     "finetune": "adapt a model to a few labelled images",

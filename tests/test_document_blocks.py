@@ -22,6 +22,8 @@ import pytest
 import torch
 import yaml
 
+from cluster.search.document import SearchConfig
+from cluster.search.space import with_values
 from data_shards.foreign.adopt import AdoptConfig
 from data_shards.format.manifest import read_manifest
 from data_shards.prepare import Preparation
@@ -91,6 +93,14 @@ def a_pretraining(arguments: argparse.Namespace, path: Path) -> None:
     load(GeneratorRun if trains_generator else PretrainConfig, ROOT / arguments.config, arguments.overrides)
 
 
+def a_search(arguments: argparse.Namespace, path: Path) -> None:
+    config = parse(SearchConfig, yaml_file(path, arguments.config.name), path.name, arguments.overrides)
+    base = read_mapping(ROOT / config.base)
+    for key, dimension in config.space.items():
+        for value in dimension.examples:
+            parse(PretrainConfig, with_values(base, {key: value}), f"{path.name}: {key}={value}")
+
+
 def a_finetuning(arguments: argparse.Namespace, path: Path) -> None:
     content = yaml_file(path, arguments.config.name) if arguments.config else {}
     content |= {name: value for name, value in vars(arguments).items() if name in FinetuneConfig.model_fields}
@@ -117,6 +127,8 @@ CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "shards index": an_index,
     "pretrain": a_pretraining,
     "jobs submit": a_pretraining,
+    "plan": a_pretraining,
+    "search": a_search,
     "finetune": a_finetuning,
     "predict": a_prediction,
     "embed": an_embedding,

@@ -13,6 +13,7 @@ from pretrain.config import PretrainConfig
 _MOST_LOOKS = 5
 _NEAR = 1.05
 _MOST_ROWS = 1 << 16
+_MOST_PARTS = 6
 
 
 @dataclass
@@ -33,18 +34,22 @@ class Steps:
     def at(self, rows: int, micro_batch: int | None = None) -> Step:
         """A step of ``rows`` images of this rank, ``micro_batch`` at once.
 
-        Of many micro-batches only a few are followed: with two, four and six of them a second-order polynomial is
-        known, exactly, of what grows with the images of the rank and of the global batch.
+        Of many micro-batches six are followed at most: operations are nearly the same however many there are, and bytes
+        are extended along the line through four and six. The most at once may come at another moment with more of them,
+        when the gradients are there: these are added, so that no more is needed than is said.
         """
         if micro_batch is not None and micro_batch >= rows:
             micro_batch = None
-        if micro_batch is None or rows <= 6 * micro_batch:
+        if micro_batch is None or -(-rows // micro_batch) <= _MOST_PARTS:
             return self._followed(rows, micro_batch)
-        places = [2 * micro_batch, 4 * micro_batch, 6 * micro_batch]
-        found = [self._followed(place, micro_batch) for place in places]
-        return Step(
-            *(_through(places, [getattr(step, name) for step in found], rows) for name in Step.__dataclass_fields__)
-        )
+        larger, smaller = -(-rows // 4), -(-rows // _MOST_PARTS)
+        four, six = self._followed(rows, larger), self._followed(rows, smaller)
+
+        def bound(name: str) -> int:
+            slope = (getattr(four, name) - getattr(six, name)) / (larger - smaller)
+            return round(getattr(six, name) - slope * (smaller - micro_batch)) + six.gradient_bytes
+
+        return replace(six, **{name: bound(name) for name in ("kept_bytes", "peak_bytes", "peak_with_gradients")})
 
     def _followed(self, rows: int, micro_batch: int | None) -> Step:
         if (rows, micro_batch) not in self._kept:
@@ -105,18 +110,6 @@ def micro_batch(needed: Callable[[int], int], limit: int, rows: int) -> int:
         if needed(whole) <= limit:
             return whole
     return 0
-
-
-def _through(places: list[int], values: list[int], place: int) -> int:
-    """The polynomial of second order through three points (Lagrange)."""
-    total = 0.0
-    for one, value in zip(places, values, strict=True):
-        factor = 1.0
-        for other in places:
-            if other != one:
-                factor *= (place - other) / (one - other)
-        total += value * factor
-    return round(total)
 
 
 def worst(memories: list[Memory]) -> Memory:

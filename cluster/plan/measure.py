@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_shards.support.errors import ConfigError
+from data_shards.support.documents import parse, resolved
+from data_shards.support.errors import ConfigError, MedformerError
 from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from pretrain.meter import read_metrics
@@ -39,10 +44,11 @@ class Measured:
 
 
 _WARM_UP = 2
+_MARK = "measured: "
 
 
 def measure(config: PretrainConfig, ranks: int, steps: int) -> Measured:
-    """Take some steps as one worker of the run would, in a folder that is thrown away.
+    """Take some steps as one worker of the run would, in a process and a folder that are thrown away.
 
     Args:
         config: the run.
@@ -54,6 +60,26 @@ def measure(config: PretrainConfig, ranks: int, steps: int) -> Measured:
     """
     if steps < 1:
         raise ConfigError(f"--measure {steps}: at least one step is expected")
+    # In a process of its own: DeepSpeed keeps the process group of the first run that a process makes.
+    asked = json.dumps({"config": resolved(config), "ranks": ranks, "steps": steps})
+    finished = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=asked,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    told = [line.removeprefix(_MARK) for line in finished.stdout.splitlines() if line.startswith(_MARK)]
+    if not told:
+        raise ConfigError(f"--measure: the steps could not be taken: the process ended with {finished.returncode}")
+    answer = json.loads(told[-1])
+    if "error" in answer:
+        raise ConfigError(answer["error"])
+    return Measured(**answer)
+
+
+def _measure(config: PretrainConfig, ranks: int, steps: int) -> Measured:
     rows = -(-config.data.batch_size // ranks)
     with tempfile.TemporaryDirectory(prefix="medformer-plan-") as folder:
         out = Path(folder) / "run"
@@ -89,3 +115,18 @@ class _Watching(TorchRuntime):
 
     def checkpoint_saved(self, folder: Path, step: int) -> None:
         self.write_s = time.perf_counter() - self._since_s
+
+
+def main() -> None:
+    """The process that takes the steps: what is asked comes on standard input."""
+    asked = json.load(sys.stdin)
+    try:
+        config = parse(PretrainConfig, asked["config"], "measure")
+        answer = asdict(_measure(config, asked["ranks"], asked["steps"]))
+    except MedformerError as error:
+        answer = {"error": str(error)}
+    print(_MARK + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -44,4 +44,6 @@ def _of_one(optimizer: torch.optim.Optimizer, options: dict[str, object], shape:
     optimizer.param_groups[:] = [{**options, "params": [parameter]}]
     optimizer.step()
     state = optimizer.state[parameter]
-    return sum(value.numel() * value.element_size() for value in state.values() if isinstance(value, Tensor) and value.ndim)
+    return sum(
+        value.numel() * value.element_size() for value in state.values() if isinstance(value, Tensor) and value.ndim
+    )

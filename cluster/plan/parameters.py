@@ -46,4 +46,6 @@ def _counts(name: str, part: nn.Module) -> Counts:
     numbers = {True: 0, False: 0}
     for parameter in part.parameters():  # a shared one comes once
         numbers[parameter.requires_grad] += parameter.numel()
-    return Counts(name, numbers[True], numbers[False], sum(each.numel() * each.element_size() for each in part.buffers()))
+    return Counts(
+        name, numbers[True], numbers[False], sum(each.numel() * each.element_size() for each in part.buffers())
+    )

@@ -264,7 +264,9 @@ def _checkpoints(
 def _notes(config: PretrainConfig, machines: Machines, needed: Memory, module: Module) -> Sequence[str]:
     notes = []
     if config.data.batch_size % machines.gpus:
-        notes.append(f"data.batch_size {config.data.batch_size} is no multiple of {machines.gpus}: ranks differ by an image.")
+        notes.append(
+            f"data.batch_size {config.data.batch_size} is no multiple of {machines.gpus}: ranks differ by an image."
+        )
     if config.model.kwargs.get("voxel_mm") is not None:
         notes.append("model.kwargs.voxel_mm: images are planned at the size they are stored with; the network reads "
                      "them at another one.")  # fmt: skip

@@ -28,7 +28,9 @@ def told(images_per_s: float, rows: int) -> Rate:
 def measured(images_per_s: float, rows: int, device: str, ranks: int) -> Rate:
     """Of images per second that one worker made here."""
     others = "" if ranks == 1 else f"; {ranks} are taken to be as fast each"
-    return Rate(rows / images_per_s, f"{images_per_s:.3g} images/s of one worker, measured here ({device}){others}", False)
+    return Rate(
+        rows / images_per_s, f"{images_per_s:.3g} images/s of one worker, measured here ({device}){others}", False
+    )
 
 
 def from_peak(flops: float, gpu: str, tflops: float, utilisation: float) -> Rate:

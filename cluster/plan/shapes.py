@@ -70,7 +70,7 @@ def _attention(
 
 
 def _composite(name: str) -> Callable[..., Any]:
-    """torch's own definition of an operation by others, which the registration here stands before."""
+    """Torch's own definition of an operation by others, which the registration here stands before."""
     packet, _, overload = name.partition(".")
     return getattr(getattr(torch.ops.aten, packet), overload or "default").decompose
 

@@ -30,6 +30,7 @@ class Step:
         kept_bytes: what the forward pass leaves for the backward pass, images included.
         peak_bytes: the most that is there at once in either, images included, gradients of parameters not.
         peak_with_gradients: the same with the gradients of parameters that are there by then.
+        gradient_bytes: all gradients of parameters.
     """
 
     flops: int
@@ -37,6 +38,7 @@ class Step:
     kept_bytes: int
     peak_bytes: int
     peak_with_gradients: int
+    gradient_bytes: int = 0
 
 
 def shapes_of(config: PretrainConfig) -> PretrainModule:
@@ -53,9 +55,7 @@ def shapes_of(config: PretrainConfig) -> PretrainModule:
         raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
 
 
-def follow(
-    config: PretrainConfig, images: Images, *, rows: int, ranks: int, micro_batch: int | None = None
-) -> Step:
+def follow(config: PretrainConfig, images: Images, *, rows: int, ranks: int, micro_batch: int | None = None) -> Step:
     """Follow a step on ``rows`` images of each rank.
 
     Args:
@@ -95,7 +95,7 @@ def _followed(module: nn.Module, make_views: Callable[[], Views]) -> Step:
         del parts
         forward, kept = tracker.flops, tracker.live
         loss.backward()
-    return Step(tracker.flops, forward, kept, tracker.peak, tracker.peak_with_aside)
+    return Step(tracker.flops, forward, kept, tracker.peak, tracker.peak_with_aside, tracker.aside)
 
 
 def _gradient(parameter: Tensor) -> Tensor:
