@@ -55,5 +55,7 @@ MLFLOW: Mapping[str, str] = {
 
 def apply() -> None:
     """Set every variable that the user has not set; to be called before Ray is started and MLflow is imported."""
+    if os.environ.get("RAY_AUTH_TOKEN"):  # Ray does not look at it unless told to, and says only that it is missing
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     for name, value in {**RAY, **MLFLOW}.items():
         os.environ.setdefault(name, value)

@@ -17,7 +17,7 @@ from cluster.reference import check_name
 from cluster.registry import Registry
 from cluster.tracking import TrackedRun
 from cluster.worker_group import WorkerGroup
-from data_shards.support.documents import digest, resolved
+from data_shards.support.documents import digest, recorded
 from data_shards.support.errors import ConfigError
 from pretrain import preflight
 from pretrain.checkpoint import CheckpointStore
@@ -85,7 +85,7 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
             out,
             experiment=place.experiment,
             name=out.name,
-            params=resolved(config),
+            params=recorded(config),
             tags={"medformer.config_sha256": digest(config), "medformer.out": str(out)},
             warn=_warn,
         )
@@ -108,7 +108,7 @@ def _register(registry: Registry, bundle: Path, name: str, run_id: str) -> None:
     except BaseException:
         _warn(f"the model is not registered; 'medformer models publish {bundle} --name {name}' does it")
         raise
-    print(f"registered {published.name}:{published.version} in {registry.store.uri}")
+    print(f"registered {published.name}:{published.version} in {registry.store.shown}")
 
 
 def worker_group(place: ClusterConfig) -> WorkerGroup:

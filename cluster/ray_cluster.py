@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.errors import ClusterError
+from cluster.errors import TOKEN_NEEDED, ClusterError
 from cluster.store import first_line
 from cluster.worker_group import WorkerGroup
 
@@ -79,9 +79,7 @@ def _attach(address: str) -> None:
         reason = first_line(error)
         if "InvalidAuthToken" in str(error.__cause__):
             # Ray says so only in the middle of a traceback.
-            reason = (
-                "it asks for a token: set RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
-            )
+            reason = TOKEN_NEEDED
         raise ClusterError(f"Ray cluster {address}: {reason}") from error
 
 

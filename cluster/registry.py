@@ -58,7 +58,7 @@ class Registry:
         check_name(name)
         files = digest_model(bundle)
         architecture = architecture_of(bundle)
-        with _store_errors(f"cannot publish {bundle} as {name!r} in {self.store.uri}"):
+        with _store_errors(f"cannot publish {bundle} as {name!r} in {self.store.shown}"):
             for published in self._versions(name):
                 if published.files == files:
                     return published
@@ -244,7 +244,7 @@ class Registry:
                     raise
                 names = [model.name for model in self._models()]
         hint = nearest(name, names) if names else "; the registry is empty"
-        raise RegistryError(f"no model {name!r} in {self.store.uri}{hint}")
+        raise RegistryError(f"no model {name!r} in {self.store.shown}{hint}")
 
     def _models(self) -> Iterator[RegisteredModel]:
         yield from _pages(self._client.search_registered_models, order_by=["name ASC"])

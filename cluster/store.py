@@ -17,6 +17,7 @@ from cluster import defaults
 from cluster.errors import RegistryError
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
+from data_shards.support.secrets import has_password, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +31,7 @@ class Store:
 
     Attributes:
         uri: the tracking URI, resolved.
+        shown: the same for messages and records, without user and password.
         client: MLflow's own client, for runs and models alike.
     """
 
@@ -55,7 +57,8 @@ class Store:
                 database.parent.mkdir(parents=True, exist_ok=True)
         elif self.uri.startswith(("http://", "https://")):
             _probe(self.uri)
-        with _readable(f"the model store {self.uri}"):
+        self.shown = shown(self.uri)
+        with _readable(f"the model store {self.shown}"):
             self.client = _client(self.uri)
 
     def experiment_id(self, name: str) -> str:
@@ -126,7 +129,20 @@ def is_there(tracking_uri: str | None = None) -> bool:
 
 def _resolved(tracking_uri: str | None) -> str:
     embedded = f"{_SQLITE}{home_folder() / 'medformer.db'}"
-    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded
+    return _without_password(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded)
+
+
+def _without_password(uri: str) -> str:
+    """The address of a server; user and password go where MLflow looks for them too.
+
+    MLflow writes the address it asks into its error messages.
+    """
+    if not uri.startswith(("http://", "https://")) or not has_password(uri):
+        return uri
+    parts = urllib.parse.urlsplit(uri)
+    os.environ["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parts.password or "")
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _probe(uri: str) -> None:
@@ -137,7 +153,7 @@ def _probe(uri: str) -> None:
         return  # Something answers; what it allows shows later.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise RegistryError(f"tracking server {uri} does not answer: {reason}") from None
+        raise RegistryError(f"tracking server {shown(uri)} does not answer: {reason}") from None
 
 
 def _client(uri: str) -> MlflowClient:

@@ -117,7 +117,7 @@ class TrackedRun:
             except Exception as problem:  # Of MLflow, SQL or the network: none of them may end the thread.
                 if not self._lost:
                     self._warn(
-                        f"tracking: {self._store.uri} is lost ({first_line(problem)}); training goes on, "
+                        f"tracking: {self._store.shown} is lost ({first_line(problem)}); training goes on, "
                         f"{self._file.path} has the curves"
                     )
                 self._lost = True
@@ -193,5 +193,5 @@ def _created(store: Store, experiment: str, name: str, params: Mapping[str, Any]
         while batch := list(islice(leaves, _PARAMS_PER_REQUEST)):
             store.client.log_batch(run.info.run_id, params=batch)
     except MlflowException as error:
-        raise RegistryError(f"cannot start an MLflow run in {store.uri}: {first_line(error)}") from error
+        raise RegistryError(f"cannot start an MLflow run in {store.shown}: {first_line(error)}") from error
     return run

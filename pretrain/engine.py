@@ -15,7 +15,7 @@ import torch.distributed as dist
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
-from data_shards.support.documents import digest, resolved, write_resolved
+from data_shards.support.documents import digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import read_json
 from data_shards.support.progress import Progress
@@ -219,7 +219,7 @@ def _export(
     folder = config.out / "bundle"
     if runtime.rank == 0:
         provenance = {
-            "config": resolved(config),
+            "config": recorded(config),
             "config_sha256": digest(config),
             "code_version": code_version(),
             "seed": config.seed,

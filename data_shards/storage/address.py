@@ -1,35 +1,16 @@
-"""Addresses of remote folders: joining file names to them, and showing them without secrets."""
+"""Addresses of remote folders: their protocol, and joining file names to them."""
 
 from __future__ import annotations
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
-# Between the parts of a chained fsspec URL, such as simplecache::s3://bucket/folder.
-_CHAIN = "::"
+from data_shards.support.secrets import CHAIN
 
 
 def protocol_of(url: str) -> str:
     """The protocol of a URL (of the first part of a chained one), or nothing when it is a plain path."""
-    head = url.split(_CHAIN, 1)[0]
-    return head.split("://", 1)[0].lower() if "://" in head else (head if _CHAIN in url else "")
-
-
-def shown(url: str) -> str:
-    """The URL without user, password, query string and fragment: these may hold credentials."""
-    return _CHAIN.join(_shown_part(part) for part in url.split(_CHAIN))
-
-
-def _shown_part(part: str) -> str:
-    scheme, separator, rest = part.partition("://")
-    if not separator:
-        return part.split("?", 1)[0].split("#", 1)[0]
-    rest = rest.split("?", 1)[0].split("#", 1)[0]
-    host, slash, path = rest.partition("/")
-    _, colon, port = host.rpartition(":")
-    if "@" not in host and colon and not port.isdecimal():
-        # user:password where the password has a slash in it
-        return f"{scheme}://{rest.rpartition('@')[2]}"
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    head = url.split(CHAIN, 1)[0]
+    return head.split("://", 1)[0].lower() if "://" in head else (head if CHAIN in url else "")
 
 
 def joined_http(url: str, name: str) -> str:

@@ -65,7 +65,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     registry = _registry(arguments)
     models = registry.list()
     if not models:
-        print(f"no models yet in {registry.store.uri}")
+        print(f"no models yet in {registry.store.shown}")
         return 0
     rows = [(model.name, model.latest_version or "-", _aliases(model.aliases), model.updated) for model in models]
     print_table(("NAME", "NEWEST", "ALIASES", "UPDATED"), rows)
