@@ -23,10 +23,11 @@ class RayHead:
     Args:
         folder: for logs; Ray's own files lie in /tmp, where paths of sockets are short enough.
         cpus: of the head.
+        token: that it asks for; None for a cluster that asks for none.
     """
 
-    def __init__(self, folder: Path, cpus: int = 1) -> None:
-        self.folder, self.cpus = folder, cpus
+    def __init__(self, folder: Path, cpus: int = 1, token: str | None = None) -> None:
+        self.folder, self.cpus, self.token = folder, cpus, token
         self.port, dashboard = free_port(), free_port()
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self._ranges = 0
@@ -39,7 +40,9 @@ class RayHead:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(f"{self.dashboard}/api/jobs/", timeout=5).close()
+                headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+                asked = urllib.request.Request(f"{self.dashboard}/api/jobs/", headers=headers)
+                urllib.request.urlopen(asked, timeout=5).close()
                 return self
             except OSError:
                 assert self.head.poll() is None, (self.folder / "head.log").read_text()
@@ -68,7 +71,7 @@ class RayHead:
             **os.environ,
             # As where the environment is activated: jobs are started as `python`.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "RAY_AUTH_MODE": "disabled",
+            **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
             "OMP_NUM_THREADS": "1",
