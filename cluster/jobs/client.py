@@ -88,7 +88,9 @@ class Jobs:
         if not given.startswith(("http://", "https://")):
             raise ConfigError(f"--address {self.address}: expected that of the dashboard, such as {DEFAULT_ADDRESS}")
         if has_password(given):
-            raise ConfigError(f"--address {self.address}: expected one without a password; RAY_AUTH_TOKEN has the token")
+            raise ConfigError(
+                f"--address {self.address}: expected one without a password; RAY_AUTH_TOKEN has the token"
+            )
         try:
             self._client = JobSubmissionClient(self.address)
         except AuthenticationError as error:

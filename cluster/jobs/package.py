@@ -91,8 +91,8 @@ def check_paths(config: PretrainConfig) -> None:
     for key, path in _paths(config):
         if has_password(path):
             raise ConfigError(
-                f"{key}: {shown(path)}: an address with a user or password is not sent, others of the cluster would see "
-                "it; credentials belong into the environment of the cluster"
+                f"{key}: {shown(path)}: an address with a user or password is not sent, others of the cluster would "
+                "see it; credentials belong into the environment of the cluster"
             )
         if "://" not in path and not Path(path).is_absolute():
             raise ConfigError(

@@ -71,7 +71,11 @@ class RayHead:
             **os.environ,
             # As where the environment is activated: jobs are started as `python`.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}),
+            **(
+                {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+                if self.token
+                else {"RAY_AUTH_MODE": "disabled"}
+            ),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
             "OMP_NUM_THREADS": "1",

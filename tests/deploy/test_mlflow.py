@@ -104,7 +104,9 @@ def test_a_server_started_as_the_unit_says_listens_on_loopback_and_refuses_forei
     port = free_port()
     moved = {"5000": str(port)}
     words = [moved.get(word, word.replace("/var/lib/medformer", str(tmp_path))) for word in unit()["ExecStart"][1:]]
-    environment = dict(word.replace("/var/lib/medformer", str(tmp_path)).split("=", 1) for word in unit()["Environment"])
+    environment = dict(
+        word.replace("/var/lib/medformer", str(tmp_path)).split("=", 1) for word in unit()["Environment"]
+    )
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *words], stdout=log, stderr=log, cwd=tmp_path, umask=0o077,

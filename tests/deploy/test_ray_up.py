@@ -50,7 +50,9 @@ def test_ray_is_started_with_options_it_has_and_a_token_and_its_page_on_loopback
 
 def test_the_cloud_grows_from_no_worker_and_the_machines_at_hand_are_all_used() -> None:
     cloud = prepared("ray-up-aws.yaml")
-    assert cloud["available_node_types"]["gpu"]["min_workers"] == 0 < cloud["available_node_types"]["gpu"]["max_workers"]
+    assert (
+        cloud["available_node_types"]["gpu"]["min_workers"] == 0 < cloud["available_node_types"]["gpu"]["max_workers"]
+    )
     assert cloud["available_node_types"]["head"]["resources"] == {"CPU": 0}
     machines = manifests("ray-up-onprem.yaml")[0]
     assert machines["min_workers"] == machines["max_workers"] == len(machines["provider"]["worker_ips"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,8 +47,8 @@ class Offline:
 
 
 @pytest.fixture
-def offline(tmp_path: Path) -> Iterator[Offline]:
-    yield Offline(tmp_path)
+def offline(tmp_path: Path) -> Offline:
+    return Offline(tmp_path)
 
 
 @pytest.mark.parametrize(("code", "told"), [(BLOCK, "socket.connect 192.0.2.77"), (NAME, "nowhere.example")])

@@ -1,6 +1,7 @@
 """For processes of a test with this folder on ``PYTHONPATH``: whoever would leave this machine is told of, and fails.
 
-Python's own sockets are seen, in every process that is started with the same environment; what libraries in C do is not.
+Python's own sockets are seen, in every process that is started with the same environment; those of libraries in C are
+not.
 """
 
 import ipaddress
