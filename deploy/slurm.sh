@@ -25,7 +25,7 @@ port=${MEDFORMER_RAY_PORT:-6379}
 join_s=${MEDFORMER_JOIN_S:-300}
 # Steps do not inherit --cpus-per-task.
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
+export RAY_USAGE_STATS_ENABLED=0 RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9 RAY_worker_niceness=0
 # Whoever reaches the ports of Ray can run programs as you: a token that only this job knows.
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN

@@ -77,9 +77,15 @@ def test_nobody_is_root_and_nothing_is_reported() -> None:
     )
     environment = dict(word.split("=") for word in " ".join(of("ENV")).split())
     ours = {**defaults.RAY, **defaults.MLFLOW}
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness", "MLFLOW_DISABLE_TELEMETRY"):
+    for name in (
+        "RAY_USAGE_STATS_ENABLED",
+        "RAY_USAGE_STATS_REPORT_URL",
+        "RAY_worker_niceness",
+        "MLFLOW_DISABLE_TELEMETRY",
+    ):
         assert environment[name] == ours[name]
     assert environment["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert "echo 'provider: {type: local}' > /home/medformer/ray_bootstrap_config.yaml" in of("RUN")[-1]
 
 
 def test_the_health_of_a_node_is_asked_where_ray_answers() -> None:

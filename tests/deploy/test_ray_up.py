@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster import defaults
 from tests.deploy.files import manifests
 
 util = pytest.importorskip("ray.autoscaler._private.util", reason="Ray is not installed (extra: cluster)")
@@ -40,6 +41,8 @@ def test_ray_is_started_with_options_it_has_and_a_token_and_its_page_on_loopback
         stop, command = config[key]
         assert shlex.split(stop)[1:] == ["stop"]
         environment, words = re.split(r"\bray start\b", command)
+        silent = f"RAY_USAGE_STATS_REPORT_URL={defaults.RAY['RAY_USAGE_STATS_REPORT_URL']}"
+        assert (silent in environment) == (first == "--head")
         assert "RAY_AUTH_MODE=token" in environment and "~/medformer/bin:$PATH" in environment
         parsed = start.make_context("start", shlex.split(words.replace("$RAY_HEAD_IP", "192.0.2.1"))).params
         assert words.split()[0].startswith(first) and parsed["disable_usage_stats"]

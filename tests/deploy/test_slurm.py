@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import defaults
 from pretrain.checkpoint import CheckpointStore
 from tests.deploy.files import DEPLOY
 from tests.documents import ROOT
@@ -76,6 +77,8 @@ def test_ray_is_started_with_options_that_it_has() -> None:
     for words in found:
         values = [re.sub(r'"?\$\{?\w+\}?"?', "1", word) for word in words.split()]
         assert start.make_context("start", values).params["block"]
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_USAGE_STATS_REPORT_URL", "RAY_worker_niceness"):
+        assert f"{name}={defaults.RAY[name]}" in text
     assert len(found) == 2 and "--dashboard-host=127.0.0.1" in found[0]
 
 

@@ -92,6 +92,7 @@ def test_a_pretraining_on_a_ray_of_our_own_asks_nobody(offline: Offline) -> None
     document.pop("probes", None)
     document |= {"out": "run", "schedule": {**document["schedule"], "epochs": 1, "max_steps": 3}}
     document["cluster"] = {**document.get("cluster", {}), "workers": 1, "model_name": "knee", "dashboard": True}
+    (offline.folder / "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")  # see docs/operations.md
     (offline.folder / "run.yaml").write_text(yaml.safe_dump(document))
     assert "model bundle: " in offline.medformer("pretrain", "run.yaml", limit_s=800)
     assert offline.attempts == []
