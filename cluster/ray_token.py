@@ -1,7 +1,7 @@
 """The token by which a Ray of ours knows its own processes.
 
 Every process of Ray listens on all addresses of the machine, and whoever reaches one with the right token runs
-programs as its user. ``ray.init`` keeps it in ``~/.ray/auth_token``, which it makes readable by every user of the machine.
+programs as its user. ``ray.init`` keeps it in ``~/.ray/auth_token``, which it makes readable by all users of a machine.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_TMPDIR=${RAY_TMPDIR:-/tmp/medformer-$SLURM_JOB_ID}
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk 'NR == 1') # reads to the end, unlike head
 # A machine in several networks: MEDFORMER_HEAD_IP says by which address the others reach it.
 ip=${MEDFORMER_HEAD_IP:-$(srun --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{print $1}')}
 nodes=()
