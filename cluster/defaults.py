@@ -30,6 +30,8 @@ RAY: Mapping[str, str] = {
     "RAY_worker_niceness": "0",
     # Nothing is sent to the makers of Ray. Default: sent, after a notice.
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A head started by `ray start` still reports that reports are off: to nobody, on this machine.
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
     # Ray announces by a warning that it will stop hiding GPUs from workers that ask for none; we do not rely on it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -53,5 +55,7 @@ MLFLOW: Mapping[str, str] = {
 
 def apply() -> None:
     """Set every variable that the user has not set; to be called before Ray is started and MLflow is imported."""
+    if os.environ.get("RAY_AUTH_TOKEN"):  # Ray does not look at it unless told to, and says only that it is missing
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     for name, value in {**RAY, **MLFLOW}.items():
         os.environ.setdefault(name, value)

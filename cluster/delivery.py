@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_shards.storage.address import without_secrets
+from data_shards.support.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -22,7 +22,7 @@ from cluster.run_facts import dataset_inputs, run_tags, training_data
 from cluster.system_metrics import sampled
 from cluster.tracking import TrackedRun
 from cluster.worker_group import WorkerGroup
-from data_shards.support.documents import resolved
+from data_shards.support.documents import recorded
 from data_shards.support.errors import ConfigError
 from pretrain import preflight
 from pretrain.checkpoint import CheckpointStore
@@ -94,7 +94,7 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
             out,
             experiment=place.experiment,
             name=out.name,
-            params=resolved(config),
+            params=recorded(config),
             tags=run_tags(config, data),
             datasets=dataset_inputs(data),
             texts={"datasets.json": json.dumps([vars(each) for each in data], indent=2)},

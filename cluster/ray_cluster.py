@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.errors import ClusterError
+from cluster.errors import TOKEN_NEEDED, ClusterError
+from cluster.ray_token import keep_private
 from cluster.store import first_line
 from cluster.worker_group import WorkerGroup
 
@@ -48,12 +49,14 @@ def connected(group: WorkerGroup) -> Iterator[None]:
 def _start(group: WorkerGroup) -> None:
     import ray
 
+    keep_private()
     try:
         ray.init(
             address="local",
             num_cpus=max(group.workers * (group.threads_per_worker or 1), os.cpu_count() or 1),
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=group.dashboard,
+            dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
@@ -79,9 +82,7 @@ def _attach(address: str) -> None:
         reason = first_line(error)
         if "InvalidAuthToken" in str(error.__cause__):
             # Ray says so only in the middle of a traceback.
-            reason = (
-                "it asks for a token: set RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
-            )
+            reason = TOKEN_NEEDED
         raise ClusterError(f"Ray cluster {address}: {reason}") from error
 
 

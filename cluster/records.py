@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cluster.digests import FileDigest, encode
 from cluster.history import AliasMove, Deletion
-from data_shards.storage.address import shown
+from data_shards.support.secrets import shown
 
 
 @dataclass(frozen=True)

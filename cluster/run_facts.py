@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_shards.storage.address import protocol_of, shown, without_secrets
+from data_shards.storage.address import protocol_of
 from data_shards.support.documents import digest
+from data_shards.support.secrets import shown, without_secrets
 from pretrain.config import PretrainConfig
 from pretrain.data import open_datasets
 from pretrain.engine import code_version

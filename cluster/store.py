@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from cluster import defaults
 from cluster.errors import RegistryError
-from data_shards.storage.address import shown, without_secrets
 from data_shards.support.disk import FULL, is_full_disk
 from data_shards.support.files import home_folder
+from data_shards.support.secrets import has_password, shown, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +32,7 @@ class Store:
     """A connection to MLflow.
 
     Attributes:
-        uri: the tracking URI, resolved; it may hold a password, see :attr:`shown`.
+        uri: the tracking URI, resolved, without user and password.
         client: MLflow's own client, for runs and models alike.
     """
 
@@ -58,7 +58,7 @@ class Store:
                 database.parent.mkdir(parents=True, exist_ok=True)
         elif self.uri.startswith(("http://", "https://")):
             _probe(self.uri)
-        with _readable(f"the model store {shown(self.uri)}"):
+        with _readable(f"the model store {self.shown}"):
             self.client = _client(self.uri)
 
     @property
@@ -163,7 +163,20 @@ def is_there(tracking_uri: str | None = None) -> bool:
 
 def _resolved(tracking_uri: str | None) -> str:
     embedded = f"{SQLITE}{home_folder() / 'medformer.db'}"
-    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded
+    return _without_password(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded)
+
+
+def _without_password(uri: str) -> str:
+    """The address of a server; user and password go where MLflow looks for them too.
+
+    MLflow writes the address it asks into its error messages.
+    """
+    if not uri.startswith(("http://", "https://")) or not has_password(uri):
+        return uri
+    parts = urllib.parse.urlsplit(uri)
+    os.environ["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parts.password or "")
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _probe(uri: str) -> None:

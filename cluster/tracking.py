@@ -20,8 +20,8 @@ from cluster.errors import RegistryError
 from cluster.metrics_file import MetricsFile, Point
 from cluster.store import Store, first_line
 from cluster.system_metrics import FOLDER as SYSTEM_FOLDER
-from data_shards.storage.address import without_secrets
 from data_shards.support.files import write_atomic
+from data_shards.support.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

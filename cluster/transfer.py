@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from cluster.errors import RegistryError
 from cluster.store import first_line
-from data_shards.storage.address import shown
 from data_shards.support.disk import FULL, is_full_disk
+from data_shards.support.secrets import shown
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository

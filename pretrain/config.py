@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from data_shards.order.lanes import Locality
 from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
+from data_shards.support.secrets import has_password
 from pretrain.probes.config import ProbesConfig
 from pretrain.views.config import ViewConfig
 
@@ -317,6 +318,17 @@ class ClusterConfig(Document):
     def max_workers(self) -> int:
         """The most workers that train."""
         return int(str(self.workers).rpartition(":")[2])
+
+    @model_validator(mode="after")
+    def _no_password(self) -> ClusterConfig:
+        # Documents are recorded beside the output, with the model, and sent with a job. Not a check of the field: its
+        # message would say what was found.
+        if self.tracking_uri is not None and has_password(self.tracking_uri):
+            raise ValueError(
+                "tracking_uri: expected an address without user and password; MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, belong into the environment"
+            )
+        return self
 
 
 class PretrainConfig(Document):

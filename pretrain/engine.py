@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from data_shards.reading.reader import ShardedDataset
-from data_shards.storage.address import without_secrets
 from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
-from data_shards.support.documents import digest, resolved, write_resolved
+from data_shards.support.documents import digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import finite, read_json
 from data_shards.support.progress import Progress
@@ -276,7 +275,7 @@ def _write_bundle(
     folder: Path, config: PretrainConfig, module: PretrainModule, datasets: list[ShardedDataset], step: int
 ) -> None:
     provenance = {
-        "config": without_secrets(resolved(config)),
+        "config": recorded(config),
         "config_sha256": digest(config),
         "code_version": code_version(),
         "seed": config.seed,

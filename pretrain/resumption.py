@@ -8,6 +8,7 @@ from typing import Any
 
 from data_shards.support.documents import CONFIG_FILE, read_mapping
 from data_shards.support.errors import CheckpointError, ConfigError
+from data_shards.support.secrets import without_secrets
 from pretrain.bundle import FILES
 from pretrain.checkpoint import Checkpoint, CheckpointStore
 from pretrain.config import PLACE_KEYS, PretrainConfig, run_content, run_digest
@@ -104,4 +105,4 @@ def _is_list(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is _ABSENT else str(value)
+    return "nothing" if value is _ABSENT else str(without_secrets(value))

@@ -153,7 +153,7 @@ def make(words: list[str], path: Path) -> None:
 
 
 def pip(words: list[str], path: Path) -> None:
-    assert words[0] == "install"
+    assert words[0] in ("install", "wheel")
     for word in words:
         asked = re.fullmatch(r"(?:medformer|\.)\[([\w,]+)\]", word)
         assert asked is None or set(asked[1].split(",")) <= _extras(), f"{path.name}: {word}"
@@ -168,7 +168,18 @@ def activate(words: list[str], path: Path) -> None:
     assert words == [".venv/bin/activate"]  # what make sets up
 
 
+# Programs of others, by their own parsers where they have one here; the files that are named exist.
+
+
+def ray(words: list[str], path: Path) -> None:
+    commands = pytest.importorskip("ray.scripts.scripts").cli.commands
+    assert words[0] in commands, f"{path.name}: ray {words[0]}"
+    commands[words[0]].make_context(words[0], list(words[1:]))
+    names_files(words, path)
+
+
 def mlflow(words: list[str], path: Path) -> None:
+    pytest.importorskip("mlflow")
     from mlflow.cli import cli
 
     command: Any = cli
@@ -178,8 +189,36 @@ def mlflow(words: list[str], path: Path) -> None:
     command.parse_args(click.Context(command), list(words))
 
 
+def sbatch(words: list[str], path: Path) -> None:
+    place = next(place for place, word in enumerate(words) if not word.startswith("-"))
+    assert (ROOT / words[place]).is_file()
+    medformer(["pretrain", *words[place + 1 :]], path)  # which is what the script does with them
+
+
+def names_files(words: list[str], path: Path) -> None:
+    """kubectl, docker: whatever looks like a file of ours is one."""
+    for word in words:
+        assert not word.startswith("deploy/") or (ROOT / word).is_file(), f"{path.name}: {word}"
+
+
+def ssh(words: list[str], path: Path) -> None:
+    """Ports are forwarded from loopback to loopback."""
+    forwarded = [words[place + 1] for place, word in enumerate(words) if word == "-L"]
+    assert forwarded and all(re.fullmatch(r"(\d+):127\.0\.0\.1:\1", ports) for ports in forwarded)
+
+
+def export(words: list[str], path: Path) -> None:
+    assert all(re.fullmatch(r"[A-Z_]+=\S+", word) for word in words)
+
+
 PROGRAMS = {
+    "ray": ray,
     "mlflow": mlflow,
+    "sbatch": sbatch,
+    "kubectl": names_files,
+    "docker": names_files,
+    "ssh": ssh,
+    "export": export,
     "medformer": medformer,
     "python": python,
     "torchrun": python,

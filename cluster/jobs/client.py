@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import defaults, status_lines
-from cluster.errors import ClusterError
+from cluster.errors import TOKEN_NEEDED, TOKEN_REFUSED, ClusterError
 from cluster.jobs.package import DOCUMENT, check_paths, pack
 from cluster.store import first_line
 from data_shards.support.documents import digest
 from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.secrets import has_password, shown
 from pretrain.config import PretrainConfig
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -78,14 +79,23 @@ class Jobs:
 
     def __init__(self, address: str | None = None) -> None:
         defaults.apply()
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every upload
-        self.address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
-        if not self.address.startswith(("http://", "https://")):
+        given = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+        self.address = shown(given)
+        if not given.startswith(("http://", "https://")):
             raise ConfigError(f"--address {self.address}: expected that of the dashboard, such as {DEFAULT_ADDRESS}")
+        if has_password(given):
+            raise ConfigError(
+                f"--address {self.address}: expected one without a password; RAY_AUTH_TOKEN has the token"
+            )
         try:
             self._client = JobSubmissionClient(self.address)
+        except AuthenticationError as error:
+            reason = TOKEN_REFUSED if "Forbidden" in str(error) else TOKEN_NEEDED
+            raise ClusterError(f"Ray at {self.address}: {reason}") from None
         except Exception as error:  # requests, aiohttp and Ray each have their own
             raise ClusterError(
                 f"no dashboard of Ray answers at {self.address}: {first_line(error)}; `ray start --head` starts one, "
@@ -229,7 +239,7 @@ def _environment() -> dict[str, str]:
     """Of the job. Never a secret: the dashboard shows it to everybody who can open it."""
     found = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), status_lines.ENABLE: "1", "PYTHONUNBUFFERED": "1"}
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith(("http://", "https://")) and "@" not in uri:
+    if uri.startswith(("http://", "https://")) and not has_password(uri):
         found["MLFLOW_TRACKING_URI"] = uri
     return found
 

@@ -11,6 +11,7 @@ import yaml
 from cluster.errors import ClusterError
 from data_shards.support.documents import resolved
 from data_shards.support.errors import ConfigError
+from data_shards.support.secrets import has_password, shown
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,9 +86,14 @@ def check_paths(config: PretrainConfig) -> None:
     """See that every path of the document means the same on another machine.
 
     Raises:
-        ConfigError: one is relative; the key is named.
+        ConfigError: one is relative, or holds a password; the key is named.
     """
     for key, path in _paths(config):
+        if has_password(path):
+            raise ConfigError(
+                f"{key}: {shown(path)}: an address with a user or password is not sent, others of the cluster would "
+                "see it; credentials belong into the environment of the cluster"
+            )
         if "://" not in path and not Path(path).is_absolute():
             raise ConfigError(
                 f"{key}: {path}: a job runs on other machines; give an absolute path on storage that they share, "

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from data_shards.storage.address import protocol_of, shown
+from data_shards.storage.address import protocol_of
 from data_shards.storage.base import Storage
 from data_shards.storage.cache import Cache
 from data_shards.storage.local import LocalFolder
 from data_shards.storage.remote import CachedFolder
 from data_shards.storage.transfer import Retries
 from data_shards.support.errors import DataError
+from data_shards.support.secrets import shown
 
 
 def open_storage(where: str | Path, *, cache: Cache | None, retries: Retries | None = None) -> Storage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Any
 
-from data_shards.storage.address import joined_http, protocol_of, shown
+from data_shards.storage.address import joined_http, protocol_of
 from data_shards.storage.base import Lease, StoredFile, plain_name
 from data_shards.storage.cache import Cache
 from data_shards.storage.http import http_chunks
@@ -14,6 +14,7 @@ from data_shards.storage.read_ahead import ReadAhead
 from data_shards.storage.transfer import Retries, download, read_small
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
+from data_shards.support.secrets import shown
 
 
 class CachedFolder:

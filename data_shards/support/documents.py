@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.files import write_atomic
+from data_shards.support.secrets import without_secrets
 
 CONFIG_FILE = "config.yaml"
 """Name of the resolved document beside every output."""
@@ -110,6 +111,11 @@ def resolved(document: Document) -> dict[str, Any]:
     return document.model_dump(mode="json")
 
 
+def recorded(document: Document) -> dict[str, Any]:
+    """As :func:`resolved`, for what others read: addresses without user, password and query string."""
+    return dict(without_secrets(resolved(document)))
+
+
 def digest(document: Document, *, without: Sequence[str] = ()) -> str:
     """SHA-256 of the resolved document.
 
@@ -122,10 +128,15 @@ def digest(document: Document, *, without: Sequence[str] = ()) -> str:
 
 
 def write_resolved(document: Document, folder: Path) -> Path:
-    """Write ``config.yaml`` with its hash in the first line into ``folder``; returns its path."""
+    """Write ``config.yaml`` with its hash in the first line into ``folder``; returns its path.
+
+    With a secret in an address only the owner may read it.
+    """
     path = folder / CONFIG_FILE
-    body = yaml.safe_dump(resolved(document), sort_keys=False)
-    write_atomic(path, f"# sha256 of the resolved configuration: {digest(document)}\n{body}")
+    content = resolved(document)
+    body = yaml.safe_dump(content, sort_keys=False)
+    text = f"# sha256 of the resolved configuration: {digest(document)}\n{body}"
+    write_atomic(path, text, private=content != recorded(document))
     return path
 
 
@@ -175,7 +186,7 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     said = f"{origin}: {key}: {message}" if key else f"{origin}: {message}"
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
         return said  # of several keys together: the message names them, and all of the document is no value to look at
-    return f"{said}; found {problem['input']!r}"[:1000]
+    return f"{said}; found {without_secrets(problem['input'])!r}"[:1000]
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -63,7 +63,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     if arguments.node_mtbf is not None:
         mtbf_h = arguments.node_mtbf * arguments.gpus_per_node
     machines = Machines(
-        gpus=config.cluster.workers if arguments.gpus is None else arguments.gpus,
+        gpus=config.cluster.max_workers if arguments.gpus is None else arguments.gpus,
         memory_gib=arguments.gpu_memory,
         gpu=arguments.gpu,
         utilisation=arguments.utilisation,

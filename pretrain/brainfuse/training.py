@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from data_shards.format.manifest import read_manifest
-from data_shards.support.documents import Document, digest, resolved, write_resolved
+from data_shards.support.documents import Document, digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, TrainingError
 from data_shards.support.progress import Progress
 from pretrain.brainfuse.bundle import save_generator
@@ -134,7 +134,7 @@ def train_generator(config: GeneratorRun, *, resume: bool = False) -> Path:
         if slab is None:
             metrics = {f"gap {gap}": gain_db(generator, held_out, gap) for gap in config.gaps}
     provenance: dict[str, Any] = {
-        "config": resolved(config), "config_sha256": digest(config), "volumes": len(volumes),
+        "config": recorded(config), "config_sha256": digest(config), "volumes": len(volumes),
         "subjects": len(np.unique(volumes.subjects)), "split": "train",
     }  # fmt: skip
     return save_generator(config.out / "bundle", generator, provenance, {"psnr gain over the mean, dB": metrics})

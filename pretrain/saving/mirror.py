@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from data_shards.storage.address import protocol_of, shown
+from data_shards.storage.address import protocol_of
 from data_shards.support.errors import CheckpointError, ConfigError
+from data_shards.support.secrets import shown
 from pretrain.checkpoint import DIGESTS, STATE, Checkpoint, CheckpointStore, numbers_of
 
 _PROBE = ".writable"

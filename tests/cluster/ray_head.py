@@ -24,10 +24,11 @@ class RayHead:
     Args:
         folder: for logs; Ray's own files lie in /tmp, where paths of sockets are short enough.
         cpus: of the head.
+        token: that it asks for; None for a cluster that asks for none.
     """
 
-    def __init__(self, folder: Path, cpus: int = 1) -> None:
-        self.folder, self.cpus = folder, cpus
+    def __init__(self, folder: Path, cpus: int = 1, token: str | None = None) -> None:
+        self.folder, self.cpus, self.token = folder, cpus, token
         self.port, dashboard = free_port(), free_port()
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self._ranges = 0
@@ -49,8 +50,11 @@ class RayHead:
         raise AssertionError((self.folder / "head.log").read_text())
 
     def _takes_jobs(self) -> bool:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            urllib.request.urlopen(f"{self.dashboard}/api/jobs/", timeout=5).close()
+            urllib.request.urlopen(
+                urllib.request.Request(f"{self.dashboard}/api/jobs/", headers=headers), timeout=5
+            ).close()
         except OSError:
             return False
         return True
@@ -85,7 +89,11 @@ class RayHead:
             **os.environ,
             # As where the environment is activated: jobs are started as `python`.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "RAY_AUTH_MODE": "disabled",
+            **(
+                {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+                if self.token
+                else {"RAY_AUTH_MODE": "disabled"}
+            ),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
             "OMP_NUM_THREADS": "1",

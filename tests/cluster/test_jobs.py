@@ -60,7 +60,6 @@ def ended(jobs: Jobs, name: str) -> Job:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_job_runs_on_two_nodes_is_stopped_and_goes_on_when_it_is_sent_again(
     head: RayHead, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data_shards.storage.address import without_secrets
+from data_shards.support.secrets import without_secrets
 from pretrain.figures.scatter import COLOURS, draw_scatter
 
 

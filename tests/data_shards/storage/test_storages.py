@@ -15,9 +15,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_shards.storage import Cache, StoredFile, open_storage
-from data_shards.storage.address import shown
 from data_shards.storage.ranges import RANGE_BYTES
 from data_shards.support.errors import DataError
+from data_shards.support.secrets import shown
 from tests.data_shards.storage import server as behaviour
 from tests.data_shards.storage.files import QUICK, complete, content_of, fetched, listed
 from tests.data_shards.storage.server import Server
