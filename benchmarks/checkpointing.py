@@ -83,7 +83,7 @@ def _work(rank: int, port: int, folder: Path) -> None:
     )
     datasets = open_datasets(config.data)
     batch = next(iter(open_stream(config, datasets, runtime)))
-    views = ViewFactory(config, runtime.device, [None])(batch)
+    views = ViewFactory(config, runtime.device)(batch)
     plain, split = (_module(config, views) for _ in range(2))
     ddp, ddp_optimizer = DistributedDataParallel(plain), create_optimizer(plain, config.optimizer, 1)
     engine, _ = initialise(split, config, runtime)

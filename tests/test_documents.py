@@ -71,6 +71,7 @@ SECTIONS: dict[str, type[Document]] = {
     "optimizer.": pretrain_config.OptimizerConfig,
     "schedule.": pretrain_config.ScheduleConfig,
     "checkpoint.": pretrain_config.CheckpointConfig,
+    "checkpoint.keep_best.": pretrain_config.KeepBest,
     "health.": pretrain_config.HealthConfig,
     "probes.": ProbesConfig,
     "probes.datasets.": ProbedConfig,
@@ -172,7 +173,7 @@ def test_the_tables_of_the_pretraining_document_have_every_key_with_its_default(
         for prefix, model in sections.items()
         for name, field in model.model_fields.items()
         if (f"{prefix}{name}." not in SECTIONS and f"{prefix}{name}" != "views.transforms")
-        or name in ("datasets", "curriculum")
+        or name in ("datasets", "curriculum", "keep_best")
         if not (prefix.startswith("objectives.") and name == "weight")
     }
     assert documented == expected
