@@ -91,9 +91,9 @@ def run() -> Table:
         rows=rows,
         remarks=f"Planned figures with their error. Batches of {SETTINGS[0].batch}, of volumes {SETTINGS[-1].batch}. "
         "Memory is what a worker allocates from the views to the end of the optimizer's step, at its most; buckets of "
-        f"10^6 numbers. A step is the median of {STEPS}; `--measure` takes {_MEASURED_STEPS} in one process before, which "
-        "for two workers says how fast each would be with a core of its own. Parameters agree exactly in every row, or the "
-        "benchmark ends.",
+        f"10^6 numbers. A step is the median of {STEPS}; `--measure` takes {_MEASURED_STEPS} in one process before, "
+        "which for two workers says how fast each would be with a core of its own. Parameters agree exactly in every "
+        "row, or the benchmark ends.",
     )  # fmt: skip
 
 
