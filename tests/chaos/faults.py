@@ -15,7 +15,7 @@ from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
 from tests.chaos.stage import Stage, kill_session
 
-LIMIT_S = 420
+LIMIT_S = 900
 """For a run to end after a fault, on a machine that does other things too."""
 
 
