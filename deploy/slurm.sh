@@ -65,15 +65,19 @@ fi
 # `cluster.wait_s`: machines that have not joined yet are waited for, and told when they do not come.
 RAY_ADDRESS="$ip:$port" medformer pretrain "$@" "cluster.wait_s=$join_s" --resume &
 driver=$!
-asked=
-trap 'asked=yes; kill -TERM "$driver" 2> /dev/null || true' USR1 TERM
-while :; do
-  status=0
-  wait "$driver" || status=$?
-  # A signal interrupts `wait`; the run is still writing its checkpoint.
-  [[ $status -gt 128 && $asked ]] || break
-  asked=
+trap 'kill -TERM "$driver" 2> /dev/null || true' USR1 TERM
+# A signal interrupts `wait`, and the run is still writing its checkpoint: it has ended when it is no longer there.
+while kill -0 "$driver" 2> /dev/null; do
+  if ! kill -0 "${nodes[0]}" 2> /dev/null; then
+    echo "medformer: the head of Ray has ended; its messages are above" >&2
+    kill -TERM "$driver" 2> /dev/null || true
+    break
+  fi
+  sleep 2 &
+  wait $! || true
 done
+status=0
+wait "$driver" || status=$?
 driver=
 
 if ((status == 3)); then # Stopped as asked, before the end.

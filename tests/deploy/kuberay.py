@@ -22,7 +22,9 @@ KEYS: dict[str, set[str]] = {
     "autoscalerOptions": {"idleTimeoutSeconds"},
     "head": {"rayStartParams", "template"},
     "group": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
-    "pod": {"automountServiceAccountToken", "securityContext", "containers", "volumes"},
+    "pod": {
+        "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext", "containers", "volumes",
+    },
     "podSecurity": {"runAsNonRoot", "runAsUser", "fsGroup", "fsGroupChangePolicy", "seccompProfile"},
     "container": {"name", "image", "securityContext", "resources", "env", "envFrom", "volumeMounts"},
     "security": {"allowPrivilegeEscalation", "capabilities"},

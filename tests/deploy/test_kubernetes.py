@@ -51,6 +51,16 @@ def test_whoever_has_no_token_is_refused_and_nobody_is_root(manifest: dict[str, 
 
 
 @named
+def test_a_worker_machine_that_is_taken_has_time_for_a_checkpoint(manifest: dict[str, Any]) -> None:
+    constants = pytest.importorskip("ray._private.ray_constants", reason="Ray is not installed (extra: cluster)")
+    name = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert hasattr(constants, name)
+    for pod in pods(manifest)[1:]:
+        environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+        assert 60 <= float(environment[name]) < pod["terminationGracePeriodSeconds"]
+
+
+@named
 def test_every_mount_has_its_volume_and_head_and_workers_share_the_storage(manifest: dict[str, Any]) -> None:
     shared = []
     for pod in pods(manifest):

@@ -82,6 +82,27 @@ def test_a_model_carried_in_as_files_is_registered_and_pulled_without_anybody_el
     assert offline.attempts == []
 
 
+USAGE = """
+from cluster import defaults
+defaults.apply()
+from ray._common.usage import usage_lib
+print(usage_lib.get_cluster_config_to_report("ray_bootstrap_config.yaml").cloud_provider)
+print(usage_lib._usage_stats_report_url(), usage_lib.usage_stats_enabled())
+"""
+
+
+@pytest.mark.cluster
+def test_a_head_of_ray_reports_to_nobody_and_asks_in_which_cloud_it_is_unless_a_file_says_so(offline: Offline) -> None:
+    told = offline.run("-c", USAGE).stdout.splitlines()
+    assert told == ["unknown", "http://127.0.0.1:9 False"]
+    asked = [line.split()[1] for line in offline.attempts]
+    assert asked == ["169.254.169.254", "metadata.google.internal", "169.254.169.254"]  # as docs/operations.md says
+    offline.record.unlink()
+    (offline.folder / "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")
+    assert offline.run("-c", USAGE).stdout.splitlines() == ["local", told[1]]
+    assert offline.attempts == []
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
