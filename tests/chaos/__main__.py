@@ -38,16 +38,20 @@ def main(arguments: list[str]) -> int:
     try:
         stage.start()
         expected = unbroken(stage, shards, folder)
-        for kind, (_, count) in KINDS.items():
-            for number in range(count):
-                wanted = given.only in (None, kind)
-                if wanted and not any((each.fault, each.number) == (kind, number) for each in done):
-                    stage.mend()
-                    done.append(_tried(stage, shards, folder, kind, number, given.seed, expected))
+        for kind, number in planned(given.only):
+            if not any((each.fault, each.number) == (kind, number) for each in done):
+                stage.mend()
+                done.append(_tried(stage, shards, folder, kind, number, given.seed, expected))
     finally:
         stage.stop()
     print(table(done, given.seed).markdown())
     return int(any(each.wrong for each in done))
+
+
+def planned(only: str | None) -> list[tuple[str, int]]:
+    """The trials, one of each kind before the next of any, so that a run that is cut short has seen most."""
+    counts = {kind: count for kind, (_, count) in KINDS.items() if only in (None, kind)}
+    return [(kind, number) for number in range(max(counts.values())) for kind in counts if number < counts[kind]]
 
 
 def _tried(stage: Stage, shards: Path, folder: Path, kind: str, number: int, seed: int, expected: str) -> Outcome:
