@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.interruptions import Interruptions, StopAsked
+from cluster.new_folder import made_unless_in_vain
 from cluster.page import how_to_open
 from cluster.progress import ShownProgress
 from cluster.ray_runtime import FAILURE_FILE, GROW_FILE, STOP_FILE, RayRuntime
@@ -85,7 +83,7 @@ def beginning(config: PretrainConfig) -> str:
 def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interruptions) -> Path | None:
     out, place = config.out, config.cluster
     registry = Registry(place.tracking_uri)
-    with _new_unless_trained(out):
+    with made_unless_in_vain(out, ("metrics.jsonl", FAILURE_FILE)):
         for name in (STOP_FILE, GROW_FILE):
             (out / name).unlink(missing_ok=True)
         data = training_data(config)
@@ -156,23 +154,6 @@ class _Pretraining:
         if bundle is None:
             runtime.wait_for_others()
         return None if bundle is None else str(bundle)
-
-
-@contextlib.contextmanager
-def _new_unless_trained(out: Path) -> Iterator[None]:
-    """Make the folder of a run; remove it again if the run fails before there is anything in it to keep."""
-    new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be made: {error.strerror or error}") from error
-    try:
-        yield
-    except BaseException:  # Ctrl-C too
-        worth_keeping = ("metrics.jsonl", FAILURE_FILE)
-        if new and not any((out / name).exists() for name in worth_keeping):
-            shutil.rmtree(out, ignore_errors=True)
-        raise
 
 
 def _warn(message: str) -> None:

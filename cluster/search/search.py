@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.interruptions import Interruptions, StopAsked
+from cluster.new_folder import made_unless_in_vain
 from cluster.ray_train import run_on_workers, settled
 from cluster.search.document import SearchConfig
 from cluster.search.kinds import Kind
@@ -84,7 +82,7 @@ def search(config: SearchConfig, kind: Kind, *, resume: bool = False) -> Found |
     )
     Store(config.tracking_uri)  # one that does not answer is told now
     trial = Trial(kind, base, out, config.metric, config.cpus_per_trial, config.gpus_per_trial, os.getcwd())
-    with _new_unless_tried(out):
+    with made_unless_in_vain(out, (TRIALS,)):
         write_resolved(config, out)
         write_json(out / _STATE, mark)
         with Interruptions() as interruptions:
@@ -98,22 +96,6 @@ def search(config: SearchConfig, kind: Kind, *, resume: bool = False) -> Found |
                     return None
                 raise
     return _found(config, base, tried)
-
-
-@contextlib.contextmanager
-def _new_unless_tried(out: Path) -> Iterator[None]:
-    """Make the folder of a search; remove it again if the search fails before there is a trial in it."""
-    new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be made: {error.strerror or error}") from error
-    try:
-        yield
-    except BaseException:  # Ctrl-C too
-        if new and not (out / TRIALS).exists():
-            shutil.rmtree(out, ignore_errors=True)
-        raise
 
 
 def _records(config: SearchConfig) -> Records:
