@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -98,6 +99,7 @@ def trial(stage: Stage, shards: Path, folder: Path, kind: str, number: int, seed
     name = f"{kind.replace(' ', '-').lower()}-{number}"
     with contextlib.ExitStack() as stack:
         place = folder / name
+        shutil.rmtree(place, ignore_errors=True)  # of a trial that was cut short
         if kind == "disk full at a checkpoint":
             stack.enter_context(small_disk(place, DISK_BYTES))
         config = config_of(shards, place / "run", stage.server.uri)
