@@ -55,7 +55,8 @@ def test_a_run_leaves_its_document_its_record_its_checkpoints_and_its_bundle(sha
     runtime = GroupRuntime()
     config = PretrainConfig.model_validate(document(shards, out, **changes))
     run(config, runtime)
-    assert sorted(path.name for path in out.iterdir()) == ["bundle", "checkpoints", "config.yaml", "metrics.jsonl"]
+    kept = ["bundle", "checkpoints", "config.yaml", "figures", "metrics.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == kept
     assert PretrainConfig.model_validate(yaml.safe_load((out / "config.yaml").read_text())) == config
     assert [step for _, step in runtime.saved] == [2, 4, 6, 7]
     store = CheckpointStore(out / "checkpoints")

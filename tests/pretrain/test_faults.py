@@ -180,9 +180,9 @@ def test_optimizer_state_that_cannot_be_cut_anew_needs_as_many_workers(shards: P
     reseal(newest(out), lambda state: state.update(world_size=2, zero_stage=1, config_sha256=run_digest(ordered)))
     with pytest.raises(CheckpointError, match="round_robin_gradients .* go on with 2 workers, not 1"):
         run(ordered, GroupRuntime(), resume=True)
-    ordered.cluster.workers = "1:4"
+    ranged = ordered.model_copy(update={"cluster": ordered.cluster.model_copy(update={"workers": "1:4"})})
     with pytest.raises(ConfigError, match=r"cluster\.workers: 1:4: .*round_robin_gradients"):
-        preflight.check(ordered, 4, resume=False, least=1)
+        preflight.check(ranged, 4, resume=False, least=1)
 
 
 def flip(path: Path) -> None:
