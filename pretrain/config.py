@@ -306,7 +306,7 @@ class ClusterConfig(Document):
         found = _WORKERS.fullmatch(str(workers))
         least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 0 < least <= most:
-            raise ValueError(f"expected a number above 0, or MIN:MAX such as 1:4, found {workers!r}")
+            raise ValueError("expected a number above 0, or MIN:MAX such as 1:4, the smaller one first")
         return least if least == most else f"{least}:{most}"
 
     @property

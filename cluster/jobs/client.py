@@ -193,8 +193,8 @@ class Jobs:
         job = self.job(name)
         rest = ""
         loop = asyncio.new_event_loop()
+        chunks = self._client.tail_job_logs(job.id)
         try:
-            chunks = self._client.tail_job_logs(job.id)
             while True:
                 try:
                     rest += loop.run_until_complete(anext(chunks))
@@ -205,7 +205,9 @@ class Jobs:
                 *lines, rest = rest.split("\n")
                 yield from lines
         finally:
+            # Ended here, and not by the collector, which would tell of an error of Ray's generator.
             with contextlib.suppress(Exception):
+                loop.run_until_complete(chunks.aclose())
                 loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
         if rest:

@@ -90,7 +90,7 @@ class SearchConfig(Document):
     out: Path
     pretrain: Path | None = None
     finetune: Path | None = None
-    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+    space: dict[str, Dimension]
     metric: str
     mode: Literal["min", "max"]
     trials: Count = 1

@@ -65,7 +65,7 @@ def search(config: SearchConfig, kind: Kind, *, resume: bool = False) -> Found |
     if out.exists() and not resume:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
     base = read_mapping(config.base)
-    check_space(base, config.space, kind, str(config.base))
+    check_space(base, config.space, kind, f"{config.base} with the space")
     mark = {
         "search": digest(config, without=("out", "address", "concurrent", "tracking_uri", "experiment")),
         "base": json.loads(json.dumps(base, default=str)),  # as the file has it: its keys are words

@@ -35,6 +35,8 @@ def check_space(base: Mapping[str, Any], space: Mapping[str, Dimension], kind: K
     Raises:
         ConfigError: one is not; the key and the value are named, before anything is started.
     """
+    if not space:
+        raise ConfigError("space: nothing is varied; expected keys of the document, such as optimizer.lr")
     for key in space:
         if key.partition(".")[0] in _NOT_VARIED:
             raise ConfigError(f"{origin}: space.{key}: {' and '.join(_NOT_VARIED)} are the same for all trials")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 STOPPED = 3
@@ -25,6 +26,11 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_pretrain)
 
 
+def _again(arguments: argparse.Namespace) -> str:
+    """The command that goes on with a run, to be pasted into a shell."""
+    return shlex.join(["medformer", "pretrain", str(arguments.config), *arguments.overrides, "--resume"])
+
+
 def run_pretrain(arguments: argparse.Namespace) -> int:
     """Pretrain; print where the bundle is."""
     from cluster.launch import launch
@@ -44,8 +50,10 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
     config = with_pulled_models(load(PretrainConfig, arguments.config, arguments.overrides))
     bundle = launch(config, resume=arguments.resume)
     if bundle is None:
-        command = " ".join(["medformer pretrain", str(arguments.config), *arguments.overrides, "--resume"])
-        print(f"stopped as asked; '{command}' goes on")
+        if not config.out.exists():
+            print("stopped as asked, before anything was trained")
+            return STOPPED
+        print(f"stopped as asked; {_again(arguments)} goes on")
         return STOPPED
     print(f"model bundle: {bundle}")
     return 0
