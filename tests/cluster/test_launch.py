@@ -132,7 +132,7 @@ def steps_in(path: Path) -> list[int]:
         (["model.kwargs={dept: 1}"], "medformer_nano cannot be made"),
         (["optimizer.kwargs={epsilon: 1}"], "adamw refuses its arguments"),
         (["objectives.simclr.hidden=0"], "objectives"),
-        (["deepspeed={zero_optimization: {stage: 3}}"], "3 is not supported"),
+        (["deepspeed={zero_optimization: {stage: 4}}"], "4 is not supported"),
         (["cluster.tracking_uri=http://127.0.0.1:9"], "does not answer"),
         (["out=/proc/out"], "/proc/out cannot be made"),
     ],
