@@ -66,6 +66,9 @@ def follow_history(client: MlflowClient, name: str, alias: str) -> tuple[AliasMo
     Whoever moves an alias last looks once more afterwards, and sees all that was recorded before: so however many
     promote at the same time, the last of them leaves agreement.
     """
+    from mlflow.exceptions import MlflowException
+
+    problem: Exception | None = None
     for _ in range(_MOST_MOVES):
         model = client.get_registered_model(name)
         moves = read_moves(model.tags)
@@ -73,8 +76,12 @@ def follow_history(client: MlflowClient, name: str, alias: str) -> tuple[AliasMo
             return moves
         last = newest(moves, alias)
         assert last is not None, "a move was recorded"
-        if last.version is None:
-            client.delete_registered_model_alias(name, alias)
-        else:
-            client.set_registered_model_alias(name, alias, last.version)
-    raise RegistryError(f"{name}@{alias} is moved again and again by others")
+        try:
+            if last.version is None:
+                client.delete_registered_model_alias(name, alias)
+            else:
+                client.set_registered_model_alias(name, alias, last.version)
+        except MlflowException as error:
+            # MLflow looks whether an alias is there before it writes it: of two that make one at once, one fails.
+            problem = error
+    raise problem or RegistryError(f"{name}@{alias} is moved again and again by others")
