@@ -39,7 +39,7 @@ def test_a_range_is_read_from_a_document_and_from_the_command_line(
 
 @pytest.mark.parametrize("value", [0, "0:2", "3:2", "1:", ":2", "two", 1.5, True, None, "-1", "1:2:3"])
 def test_what_is_no_range_is_refused_with_the_key(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"workers: expected a number above 0, or MIN:MAX such as 1:4, the smaller one first; found"):
+    with pytest.raises(ConfigError, match=r"workers: expected a number above 0, or MIN:MAX .* first; found"):
         parse(ClusterConfig, {"workers": value}, "here")
 
 
