@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 
+from cluster.jobs.package import check_paths
 from cluster.search.document import SearchConfig
 from cluster.search.space import with_values
 from data_shards.foreign.adopt import AdoptConfig
@@ -93,6 +94,10 @@ def a_pretraining(arguments: argparse.Namespace, path: Path) -> None:
     load(GeneratorRun if trains_generator else PretrainConfig, ROOT / arguments.config, arguments.overrides)
 
 
+def a_job(arguments: argparse.Namespace, path: Path) -> None:
+    check_paths(load(PretrainConfig, ROOT / arguments.config, arguments.overrides))
+
+
 def a_search(arguments: argparse.Namespace, path: Path) -> None:
     config = parse(SearchConfig, yaml_file(path, arguments.config.name), path.name, arguments.overrides)
     base = read_mapping(ROOT / config.base)
@@ -126,7 +131,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "shards build": a_build,
     "shards index": an_index,
     "pretrain": a_pretraining,
-    "jobs submit": a_pretraining,
+    "jobs submit": a_job,
     "plan": a_pretraining,
     "search": a_search,
     "finetune": a_finetuning,
