@@ -16,7 +16,7 @@ from tests.test_document_blocks import PROGRAMS
 
 PAGE = ROOT / "docs" / "operations.md"
 HOLE = "…"
-DOCUMENT = "configs/medmnist-small-gpu.yaml"
+DOCUMENT = "configs/medmnist-nano.yaml"
 PACKAGES = ("data_shards", "pretrain", "cluster", "medformer")
 
 
