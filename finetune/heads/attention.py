@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data_shards.support.documents import Document
 from finetune.heads.base import Head, register_head
 from finetune.heads.features import CaseFeatures
+from pretrain.backbone.bare import Repeated
 
 
 @register_head("attention")
@@ -51,6 +52,7 @@ class AttentionHead(Head):
         self.norm = nn.LayerNorm(dim)
         self.key = nn.Linear(dim, dim)
         self.query_HE = nn.Parameter(torch.empty(heads, dim // heads))
+        self.repeated = Repeated()
         self.norm_pooled = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(dim, outputs)
@@ -65,7 +67,7 @@ class AttentionHead(Head):
         key_BHTE, value_BHTE = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.key(tokens_BTD), tokens_BTD)
         )
-        query_BH1E = self.query_HE[None, :, None].expand(len(tokens_BTD), -1, -1, -1)
+        query_BH1E = self.repeated(self.query_HE, len(tokens_BTD))[:, :, None]
         mask_BT = features.mask_BT
         mask = None if mask_BT is None else mask_BT[:, None, None]
         return F.scaled_dot_product_attention(query_BH1E, key_BHTE, value_BHTE, mask).flatten(1)

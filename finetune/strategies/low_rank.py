@@ -10,7 +10,6 @@ import math
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from data_shards.support.errors import ConfigError
 from finetune.strategies.base import Groups, Rates, Stage, Strategy, register_strategy
 from pretrain.backbone import Medformer
 from pretrain.backbone.attention import Attention, Mlp
+from pretrain.backbone.bare import Product
 
 
 class LowRankLinear(nn.Module):
@@ -38,6 +38,7 @@ class LowRankLinear(nn.Module):
         self.down_RI = nn.Parameter(base.weight.new_empty(rank, base.in_features))
         self.up_OR = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         self.dropout = nn.Dropout(dropout)
+        self.product = Product()
         if rank:
             nn.init.kaiming_uniform_(self.down_RI, a=math.sqrt(5))
 
@@ -46,7 +47,8 @@ class LowRankLinear(nn.Module):
         outputs: Tensor = self.base(inputs)
         if not self.scale:
             return outputs
-        return outputs + self.scale * F.linear(F.linear(self.dropout(inputs), self.down_RI), self.up_OR)
+        change: Tensor = self.product(self.product(self.dropout(inputs), self.down_RI), self.up_OR)
+        return outputs + self.scale * change
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

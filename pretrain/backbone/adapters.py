@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.backbone.plain import is_plain
+from pretrain.backbone.bare import Product
+from pretrain.backbone.plain import is_plain, is_taken
 from pretrain.backbone.position import REFERENCE_MM, FourierPosition, Grid, Spacing
 from pretrain.backbone.stems import create_stem, with_gradient
 from pretrain.backbone.visible import Visible, cells_of, cut_visible, padded_grid
@@ -33,6 +34,7 @@ class ImageAdapter(nn.Module):
         self.depth = FourierPosition(axes=1)
         self.proj = nn.Linear(dim + self.position.channels, dim)
         self.proj_depth = nn.Parameter(torch.zeros(dim, self.depth.channels))
+        self.product = Product()
 
     def forward(
         self, images: Tensor, spacing_mm: Spacing = None, visible: Visible | None = None
@@ -86,8 +88,9 @@ class ImageAdapter(nn.Module):
         """``proj`` of content ``..., T, dim`` joined with the features of its place, and what the depth adds."""
         places = self.position(coordinates[..., -2:]).to(content.dtype)
         planar = coordinates.shape[-1] == 2
-        depth = None if planar else self._depth(coordinates[..., :1], content.dtype)
-        if not is_plain(self.proj):
+        taken = is_taken(self.product)  # by something that asks what each sample adds: nothing is shared between them
+        depth = None if planar else self._depth(coordinates[..., :1], content, alone=taken)
+        if taken or not is_plain(self.proj):
             places = with_gradient(places, self.proj_depth) if planar else places
             tokens: Tensor = self.proj(torch.cat([content, places.expand(*content.shape[:-1], -1)], dim=-1))
             return tokens if depth is None else tokens + depth
@@ -98,6 +101,9 @@ class ImageAdapter(nn.Module):
         position = F.linear(places, of_places, bias)
         return F.linear(content, of_content) + (position if depth is None else position + depth)
 
-    def _depth(self, depth: Tensor, dtype: torch.dtype) -> Tensor:
-        change = (self.depth(depth) - self.depth(torch.zeros_like(depth))).to(dtype)
-        return F.linear(change, self.proj_depth)
+    def _depth(self, depth: Tensor, content: Tensor, *, alone: bool) -> Tensor:
+        change = (self.depth(depth) - self.depth(torch.zeros_like(depth))).to(content.dtype)
+        if alone:
+            change = change.expand(*content.shape[:-1], -1)
+        added: Tensor = self.product(change, self.proj_depth)
+        return added

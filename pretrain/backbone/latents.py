@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
+from pretrain.backbone.bare import Repeated, Rows
 from pretrain.metadata import Metadata
 
 COLLECTIONS: dict[str, type[IntEnum]] = {
@@ -73,6 +74,7 @@ class LatentArray(nn.Module):
                 if per_entry
             }
         )
+        self.repeated, self.rows = Repeated(), Rows()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         for name, parameter in self.collections.items():
@@ -87,22 +89,22 @@ class LatentArray(nn.Module):
             kinds: modality and dimensionality of each image of a sample, one entry per image. Their latents are
                 averaged over the images that are there, so the order of the images does not matter.
         """
-        shared_BND = self.shared.expand(metadata.organ_B.shape[0], -1, -1)
+        shared_BND = self.repeated(self.shared, metadata.organ_B.shape[0])
         if not self.collections:
             return shared_BND
         shares_IB = _shares(kinds) if len(kinds) > 1 else None
         modality_IB = [kind.modality_B for kind in kinds]
         axes_IB = [torch.full_like(metadata.organ_B, int(kind.dimensionality)) for kind in kinds]
         groups = [
-            self.collections["organ"][metadata.organ_B],
+            self.rows(self.collections["organ"], metadata.organ_B),
             self._mean("modality", modality_IB, shares_IB),
             self._mean("dimensionality", axes_IB, shares_IB),
-            self.collections["task"][metadata.task_B],
+            self.rows(self.collections["task"], metadata.task_B),
         ]
         return torch.cat([shared_BND, *groups], dim=1)
 
     def _mean(self, name: str, ids_IB: Sequence[Tensor], shares_IB: Tensor | None) -> Tensor:
-        latents_IBND = [self.collections[name][ids_B] for ids_B in ids_IB]
+        latents_IBND = [self.rows(self.collections[name], ids_B) for ids_B in ids_IB]
         if shares_IB is None:
             return latents_IBND[0]
         shares = shares_IB.to(latents_IBND[0].dtype)[:, :, None, None]

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
+from pretrain.backbone.bare import Repeated, Rows
 from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
@@ -97,6 +98,7 @@ class Medformer(TimmModel):
                 for n in range(1, cross_attends)
             }
         )
+        self.repeated, self.rows = Repeated(), Rows()
         self.apply(_initialise)
         nn.init.normal_(self.query, std=0.02)
         self.reset_classifier(num_classes, global_pool)
@@ -146,7 +148,7 @@ class Medformer(TimmModel):
             if len(rows := rows_of_one_size(images, self.voxel_mm)) > 1:
                 return self._by_size(images, metadata, rows)
         encoded = self.encode(images, metadata)
-        queries_BQD = self.query.to(encoded.latents_BND.dtype).expand(encoded.latents_BND.shape[0], -1, -1)
+        queries_BQD = self.repeated(self.query, encoded.latents_BND.shape[0]).to(encoded.latents_BND.dtype)
         if dense:
             queries_BQD = torch.cat([queries_BQD, *encoded.tokens], dim=1)
         outputs_BQD = self.decode(encoded.latents_BND, queries_BQD)
@@ -195,7 +197,7 @@ class Medformer(TimmModel):
         kinds = [image.kind for image in images]
         pairs = [self.adapter(image.images, image.spacing_mm, visible) for image in images]
         tokens = tuple(
-            tokens_BTD + self.tags[kind.modality_B][:, None].to(tokens_BTD.dtype)
+            tokens_BTD + self.rows(self.tags, kind.modality_B)[:, None].to(tokens_BTD.dtype)
             for (tokens_BTD, _), kind in zip(pairs, kinds, strict=True)
         )
         tokens_BTD = torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0]
@@ -233,7 +235,7 @@ class Medformer(TimmModel):
             spacing_mm: of the image, see :data:`~pretrain.backbone.position.Spacing`.
         """
         coordinates = grid.coordinates(spacing_mm, modality_B.device)
-        return self.adapter.at(coordinates * (REFERENCE_MM / 2)) + self.tags[modality_B][:, None]
+        return self.adapter.at(coordinates * (REFERENCE_MM / 2)) + self.rows(self.tags, modality_B)[:, None]
 
     def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.grad_checkpointing and self.training:

@@ -14,8 +14,13 @@ def is_plain(layer: nn.Module) -> bool:
     subclass), a hook, another ``forward`` set on it, or a weight that is a kind of tensor of its own. torch decides so
     on the fast paths of its transformer layers, too.
     """
-    if type(layer) is not nn.Linear or "forward" in vars(layer):
+    if type(layer) is not nn.Linear or is_taken(layer):
         return False
-    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
     # What torch.export puts in the place of weights is a tensor class, and stands for an ordinary one.
-    return not any(hooks) and (torch.compiler.is_exporting() or type(layer.weight) in (nn.Parameter, Tensor))
+    return torch.compiler.is_exporting() or type(layer.weight) in (nn.Parameter, Tensor)
+
+
+def is_taken(module: nn.Module) -> bool:
+    """Whether a hook, or another ``forward`` set on it, wants to see what goes through the module."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return "forward" in vars(module) or any(hooks)
