@@ -16,6 +16,7 @@ from data_shards.vocabulary import Task
 from finetune.fit.room import size_read, studies_at_once
 from finetune.heads import CaseFeatures
 from finetune.images import Study
+from finetune.per_sample.rows import rows_of
 from pretrain.backbone import Medformer, StudyImage, normalise
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
@@ -91,7 +92,9 @@ def encode(
         numbers: of each study, in order, for ``inputs``; 0, 1, ... when left out.
         inputs: makes the network's input of uint8 images; None normalises them.
     """
-    found = iter(encode_studies(backbone, [study for case in cases for study in case], dense, numbers, inputs))
+    studies = [study for case in cases for study in case]
+    owners = np.repeat(np.arange(len(cases)), [len(case) for case in cases])
+    found = iter(encode_studies(backbone, studies, dense, numbers, inputs, owners))
     return together([[next(found) for _ in case] for case in cases])
 
 
@@ -101,12 +104,14 @@ def encode_studies(
     dense: bool,
     numbers: np.ndarray | None = None,
     inputs: Inputs | None = None,
+    owners: np.ndarray | None = None,
 ) -> list[StudyFeatures]:
-    """What the backbone makes of each study, see :func:`encode`."""
+    """What the backbone makes of each study, see :func:`encode`; ``owners`` says of which case each is."""
     numbers = np.arange(len(studies)) if numbers is None else numbers
     found: dict[int, StudyFeatures] = {}
     for part in parts_of(backbone, studies):
-        made = _encode_part(backbone, part.studies, dense, numbers[part.places], inputs)
+        with rows_of(None if owners is None else owners[part.places]):
+            made = _encode_part(backbone, part.studies, dense, numbers[part.places], inputs)
         found.update(zip(part.places.tolist(), made, strict=True))
     return [found[place] for place in range(len(studies))]
 

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_shards.support.errors import ConfigError
 from finetune.heads import CaseFeatures, Head
 from finetune.objective import Objective
+from finetune.per_sample import Whole, register_rule
+from finetune.per_sample.rules import rule_of
 from finetune.targets import Target
 from pretrain.backbone import Medformer
 
@@ -64,6 +67,33 @@ class Readout(nn.Module):
         if self.link is not None:
             found.append({"params": list(self.link.parameters()), "lr": rate, "weight_decay": 0.0})
         return [group for group in found if group["params"]]
+
+
+@register_rule(Readout)
+class ReadoutRule(Whole):
+    """A head whose weights are not all seen by rules for layers, or that adds to the loss, is run group by group."""
+
+    names = ("forward", "losses")
+
+    @classmethod
+    def fits(cls, module: Readout) -> bool:
+        """Whether a layer has weights of its own and no rule, or weights are used for what is added to the loss."""
+        unseen = (
+            any(True for _ in layer.parameters(recurse=False))
+            and (rule_of(layer) is None or isinstance(layer, nn.ParameterDict | nn.ParameterList))
+            for layer in module.modules()
+            if layer is not module
+        )
+        return module.head.penalises or any(unseen)
+
+    @classmethod
+    def check(cls, module: Readout, name: str) -> None:
+        """Refuse a head that compares the cases of a batch."""
+        if module.head.compares:
+            raise ConfigError(
+                f"head {module.head.name}: what its options add to the loss of a case is of other cases of the batch, "
+                "so there are no gradients by case"
+            )
 
 
 class Network(nn.Module):

@@ -72,6 +72,11 @@ class Head(nn.Module):
         """Whether :meth:`penalty` gives anything, as the head was configured."""
         return False
 
+    @property
+    def compares(self) -> bool:
+        """Whether what :meth:`penalty` adds to a case depends on the others of its batch."""
+        return False
+
     def penalty(self, features: CaseFeatures, values: Tensor) -> Tensor | None:
         """What is added to the loss of each case in training, ``(B,)``; None where ``penalises`` is false.
 

@@ -205,6 +205,11 @@ class MilHead(Head):
         """Whether one of the terms has a weight."""
         return penalties.asked_for(self.config)
 
+    @property
+    def compares(self) -> bool:
+        """Where the tops of other bags are to be lower."""
+        return bool(self.config.ranking) and self.config.ranking_above == "negatives"
+
     def penalty(self, features: CaseFeatures, values: Tensor) -> Tensor | None:
         """The terms of :mod:`finetune.mil.penalties` with their weights, ``(B,)``.
 
