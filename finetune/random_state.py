@@ -18,6 +18,18 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
         yield
 
 
+def random_state(device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Where the generators of the CPU and of ``device`` are."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def return_to(state: tuple[torch.Tensor, torch.Tensor | None], device: torch.device = CPU) -> None:
+    """Draw again what was drawn since :func:`random_state`."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
 def reseed(seed: int, device: torch.device = CPU) -> None:
     """Start again from a seed, within :func:`seeded`.
 

@@ -46,7 +46,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     """
     strategy = create_strategy(params["strategy"], params["strategy_options"])
     head = head_config(params["head"], params["head_options"])
-    stepper_config(params["stepper"], params["stepper_options"])
+    options = stepper_config(params["stepper"], params["stepper_options"])
     if params["class_weight"] not in (None, "balanced"):
         raise ConfigError(f"class_weight is 'balanced' or None, found {params['class_weight']!r}")
     for name, valid in (("ensemble", ENSEMBLES), ("sampler", SAMPLERS), ("loss", LOSSES)):
@@ -60,6 +60,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is 0 or above, found {params[name]}")
     if not 0 < params["coverage"] < 1:
         raise ConfigError(f"coverage is a share between 0 and 1, found {params['coverage']}")
+    stepper_named(params["stepper"]).check(options, params["batch_size"], params["mixup"])
     if params["slices"] is not None:
         parse(Slices, dict(params["slices"]), "slices")
     steps, members = params["max_steps"], params["members"]

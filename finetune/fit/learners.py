@@ -55,7 +55,7 @@ class CachedLearner:
 
     def __init__(self, readout: Readout, features: CaseFeatures, rates: Rates) -> None:
         self.module: nn.Module = readout
-        self._readout = readout
+        self.readout = readout
         self._stages = [Stage("head", readout.groups(rates.head, rates.weight_decay))]
         self._features = features
 
@@ -76,7 +76,7 @@ class CachedLearner:
     def losses(self, objective: Objective, rows: np.ndarray, step: int) -> Tensor:
         """The loss of each case with what the head adds, ``(B,)``."""
         del step
-        return self._readout.losses(self._features.take(torch.from_numpy(rows)), objective, rows)
+        return self.readout.losses(self._features.take(torch.from_numpy(rows)), objective, rows)
 
     def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
         """Mixtures of the features of each case and the next one (manifold mixup, Verma et al., ICML 2019).
@@ -84,7 +84,7 @@ class CachedLearner:
         Raises:
             ConfigError: cases differ in their number of tokens or studies, or the head adds terms to the loss.
         """
-        _check_unpenalised(self._readout)
+        _check_unpenalised(self.readout)
         if self._features.weight_BT is not None or self._features.studies_BSD is not None:
             raise ConfigError("mixup mixes cases that have one image each, all of one size")
         others = np.roll(rows, 1)
@@ -114,6 +114,7 @@ class ImageLearner:
     ) -> None:
         self.module: nn.Module = network
         self._network, self._cases = network, cases
+        self.readout = network.readout
         head = network.readout.groups(rates.head, rates.weight_decay)
         self._stages = strategy.stages(network.backbone, head, rates)
         self._augmented, self._seed = augmented, seed

@@ -73,6 +73,12 @@ class Head(nn.Module):
         return False
 
     @property
+    def last_layer(self) -> nn.Linear | None:
+        """The linear layer whose outputs are nearest to those of the head; None where there is none."""
+        layers = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        return layers[-1] if layers else None
+
+    @property
     def compares(self) -> bool:
         """Whether what :meth:`penalty` adds to a case depends on the others of its batch."""
         return False

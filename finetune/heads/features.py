@@ -96,6 +96,10 @@ class CaseFeatures:
         """The same on ``device``."""
         return self._each(lambda tensor: tensor.to(device))
 
+    def detached(self) -> CaseFeatures:
+        """The same numbers without gradient."""
+        return self._each(lambda tensor: tensor.detach())
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> CaseFeatures:
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)

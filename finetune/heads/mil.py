@@ -206,6 +206,13 @@ class MilHead(Head):
         return penalties.asked_for(self.config)
 
     @property
+    def last_layer(self) -> nn.Linear:
+        """That of the scores at the largest scale."""
+        scorer = self.scorers[-1]
+        assert isinstance(scorer, Scorer)
+        return scorer.linear
+
+    @property
     def compares(self) -> bool:
         """Where the tops of other bags are to be lower."""
         return bool(self.config.ranking) and self.config.ranking_above == "negatives"

@@ -22,6 +22,11 @@ class Learner(Protocol):
     module: nn.Module
 
     @property
+    def readout(self) -> Any:
+        """The part of the module that makes logits, and losses of cases, of features."""
+        ...
+
+    @property
     def at_once(self) -> int:
         """How many cases memory has room for in a training step."""
         ...
@@ -96,6 +101,19 @@ class Stepper(abc.ABC):
         self.learner, self.objective, self.optimizer = learner, objective, optimizer
         self.rows, self.drawing, self.config = rows, drawing, config
         self.begin()
+
+    @classmethod  # noqa: B027 (most take any)
+    def check(cls, config: Any, batch_size: int, mixup: float) -> None:
+        """Refuse options that do not fit how batches are drawn, before anything is computed.
+
+        Args:
+            config: the stepper's own options.
+            batch_size: of :class:`Drawing`.
+            mixup: likewise.
+
+        Raises:
+            ConfigError: says which, and what is expected.
+        """
 
     def begin(self) -> None:  # noqa: B027 (some have nothing to set up)
         """Set up what the steps need; all that was given is there already."""
@@ -188,11 +206,12 @@ def even_draws(rows: np.ndarray, strata_N: np.ndarray, seed: int) -> Iterator[np
         yield generator.permutation(np.array(epoch))
 
 
-def cut(epochs: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-    """Batches of equal size cut from an endless sequence, across its epochs."""
+def cut(epochs: Iterator[np.ndarray], batch_size: int | Callable[[], int]) -> Iterator[np.ndarray]:
+    """Batches cut from an endless sequence, across its epochs; all of one size, or of what is said before each."""
     queue = np.empty(0, dtype=np.int64)
     while True:
-        while len(queue) < batch_size:
+        size = batch_size if isinstance(batch_size, int) else batch_size()
+        while len(queue) < size:
             queue = np.concatenate([queue, next(epochs)])
-        yield queue[:batch_size]
-        queue = queue[batch_size:]
+        yield queue[:size]
+        queue = queue[size:]

@@ -22,12 +22,16 @@ class PlainStepper(Stepper):
         epochs = permutations(self.rows, self.drawing.seed)
         if self.drawing.evenly:
             epochs = even_draws(self.rows, self.objective.target.strata(self.objective.labels), self.drawing.seed)
-        self._batches = cut(epochs, self.batch_size(0))
+        self._batches = cut(epochs, self.next_size)
         self._shares = np.random.default_rng([self.drawing.seed, 1])
 
     def batch_size(self, epoch: int) -> int:
         """The same in every epoch."""
         return min(self.drawing.batch_size, len(self.rows))
+
+    def next_size(self) -> int:
+        """Cases of the next batch."""
+        return self.batch_size(0)
 
     def step(self, number: int) -> float:
         """One step. The loss is a mean over cases, so the gradients of parts add up to that of the batch."""
@@ -47,10 +51,18 @@ class PlainStepper(Stepper):
         """
         mixup = self.drawing.mixup
         share = float(self._shares.beta(mixup, mixup)) if mixup else None
+        return self.descend_along(batch, number, share)
+
+    def descend_along(self, batch: np.ndarray, number: int, share: float | None) -> float:
+        """Add the gradient of the mean loss of a batch, mixed in this ``share`` where one is given; returns the loss.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
         total = 0.0
         for start in range(0, len(batch), self.learner.at_once):
             part = batch[start : start + self.learner.at_once]
-            loss = self._loss(part, number, share) * (len(part) / len(batch))
+            loss = self.losses(part, number, share).mean() * (len(part) / len(batch))
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"fine-tuning: the loss is {loss.item()} at step {number}; try a smaller learning rate"
@@ -64,9 +76,10 @@ class PlainStepper(Stepper):
         del number
         return 0.0
 
-    def _loss(self, rows: np.ndarray, number: int, share: float | None) -> torch.Tensor:
+    def losses(self, rows: np.ndarray, number: int, share: float | None) -> torch.Tensor:
+        """The loss of each case at ``rows``, or of the mixture around it, ``(B,)``."""
         if share is None:
-            return self.learner.losses(self.objective, rows, number).mean()
+            return self.learner.losses(self.objective, rows, number)
         logits, others = self.learner.mixed(rows, number, share)
         first, second = self.objective.per_case(logits, rows), self.objective.per_case(logits, others)
-        return (share * first + (1 - share) * second).mean()
+        return share * first + (1 - share) * second

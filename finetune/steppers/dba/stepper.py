@@ -1,0 +1,122 @@
+"""DBA: each layer steps along the gradient of the samples that it chose of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from data_shards.support.errors import TrainingError
+from finetune.per_sample import LayerGradients, Tape
+from finetune.random_state import random_state, return_to
+from finetune.steppers.base import register_stepper
+from finetune.steppers.dba.adaptive import AdaptiveConfig, AdaptiveStepper
+from finetune.steppers.dba.batch_size import next_batch_size
+from finetune.steppers.dba.selection import Strides, selection_config, selection_named
+
+ALL_LAYERS = "all layers"
+
+
+class DbaConfig(AdaptiveConfig):
+    """Which samples are chosen."""
+
+    selection: str = Field("gradient_norm", description="gradient_norm, variance_norm; random and all to compare with")
+    selection_options: dict[str, Any] = Field(default_factory=dict, description="of the selection")
+
+    @model_validator(mode="after")
+    def _selection_is_known(self) -> DbaConfig:
+        selection_config(self.selection, self.selection_options)
+        return self
+
+
+@register_stepper("dba")
+class DbaStepper(AdaptiveStepper):
+    """Simionescu, Stoica and Herscovici, Dynamic batch adaptation, arXiv 2208.00815, around any optimizer of torch.
+
+    For each layer, which is the weights of one module: the batch is split into strides of ``stride`` cases each, a
+    selection chooses strides by their gradients in this layer, and the gradient of the layer becomes the mean over the
+    cases in them. Samples, and so the direction of the step, may differ from layer to layer. After each epoch
+    :func:`~finetune.steppers.dba.batch_size.next_batch_size` says the size of the batches.
+
+    What the paper leaves open and is our reading: strides are consecutive cases of the batch; ``min_batch`` and
+    ``max_batch`` bound both the batch and what is chosen of it; ``delta`` is the stride; the formulae of the
+    selections, which their files state.
+
+    A step takes one forward and one backward pass. Where every layer chooses everything, it is that of the plain
+    stepper, bit by bit: the pass is then taken again, as that stepper takes it and with the same draws.
+    """
+
+    class Config(DbaConfig):
+        """As of :class:`DbaConfig`."""
+
+    def begin(self) -> None:
+        """The selection has options of its own."""
+        super().begin()
+        options = selection_config(self.config.selection, self.config.selection_options)
+        self._selection = selection_named(self.config.selection)(options)
+
+    def next_epoch(self, selected: list[int]) -> int:
+        """By the median of the selected sizes."""
+        sizes = self.sizes
+        return next_batch_size(self.next_size(), selected, sizes.delta, sizes.least, sizes.most)
+
+    def descend_along(self, batch: np.ndarray, number: int, share: float | None) -> float:
+        """Give each layer the gradient of what it chose; returns the mean loss of the batch.
+
+        Raises:
+            ConfigError: a layer has no gradients by sample, or the loss is reduced already.
+            TrainingError: loss or gradients are not finite.
+        """
+        if self._selection.takes_all or self.sizes.least >= len(batch):
+            loss = super().descend_along(batch, number, share)
+            self.chose(batch, number, {ALL_LAYERS: np.ones(len(batch), dtype=bool)})
+            return loss
+        device = next(self.learner.module.parameters()).device
+        before = random_state(device)
+        loss, layers = self._recorded(batch, number, share)
+        group_B = self.groups_of(batch)
+        size_K = np.bincount(group_B)
+        strides = {layer.name: self._strides(layer, size_K, number) for layer in layers}
+        chosen_K = {name: self._selection.choose(each, self.choices) for name, each in strides.items()}
+        if all(mask_K.all() for mask_K in chosen_K.values()):
+            return_to(before, device)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = super().descend_along(batch, number, share)
+        else:
+            for layer in layers:
+                mask_K = chosen_K[layer.name]
+                weight_K = torch.from_numpy(mask_K / size_K[mask_K].sum()).to(device)
+                for parameter, gradient in layer.weighted(weight_K).items():
+                    parameter.grad = gradient
+        self.chose(batch, number, {name: mask_K[group_B] for name, mask_K in chosen_K.items()})
+        return loss
+
+    def _recorded(self, batch: np.ndarray, number: int, share: float | None) -> tuple[float, list[LayerGradients]]:
+        """The mean loss, and by layer the sum of the gradients of the cases of each stride."""
+        group_B = self.groups_of(batch)
+        tape = Tape(self.learner.module, int(group_B[-1]) + 1)
+        total = 0.0
+        for start in range(0, len(batch), self.learner.at_once):
+            part = slice(start, start + self.learner.at_once)
+            with tape.recording(group_B[part]):
+                try:
+                    loss_B = tape.backward(self.losses(batch[part], number, share))
+                except TrainingError as error:
+                    raise TrainingError(
+                        f"fine-tuning: {error}, at step {number}; try a smaller learning rate"
+                    ) from None
+            total += float(loss_B.sum())
+            if len(batch) > self.learner.at_once:
+                tape.settle()
+        return total / len(batch), tape.layers()
+
+    def _strides(self, layer: LayerGradients, size_K: np.ndarray, number: int) -> Strides:
+        gram_KK = layer.gram().double().cpu().numpy()
+        if not np.isfinite(gram_KK).all():
+            raise TrainingError(
+                f"fine-tuning: gradients of layer {layer.name} are not finite at step {number}; try a smaller learning "
+                "rate"
+            )
+        return Strides(gram_KK, size_K, self.sizes.least, self.sizes.most)
