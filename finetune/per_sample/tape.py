@@ -36,7 +36,7 @@ class Tape:
     Args:
         module: the network; its parameters that need gradients are watched.
         groups: of samples, of which each has one gradient; as many as samples for gradients by sample.
-        only: parameters to watch; None for all that need gradients.
+        only: parameters to watch; None for all that need gradients. While recorded, the others need none.
 
     Raises:
         ConfigError: a layer mixes the samples of a batch, or there is no rule for it; it is named.
@@ -73,6 +73,13 @@ class Tape:
             group_B: the group of each sample of this pass, from 0.
         """
         self._group_B = torch.as_tensor(group_B)
+        others = [
+            parameter
+            for parameter in self._module.parameters()
+            if parameter.requires_grad and not self.watches(parameter)
+        ]
+        for parameter in others:
+            parameter.requires_grad_(False)
         places = []
         for rule in self._rules:
             for name, method in rule.methods().items():
@@ -83,6 +90,8 @@ class Tape:
         finally:
             for module, name in places:
                 delattr(module, name)
+            for parameter in others:
+                parameter.requires_grad_()
             self._group_B = None
 
     def backward(self, loss_B: Tensor, scale: float = 1.0) -> Tensor:

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.cases import Cases
-from finetune.report.document import Confusion, DataSet, Difference, Embedding, Estimate, FewLabelResult, ProbeResult
+from finetune.report.document import (
+    Confusion,
+    Curve,
+    DataSet,
+    Difference,
+    Embedding,
+    Estimate,
+    FewLabelResult,
+    FitCurves,
+    ProbeResult,
+)
 from finetune.report.projection import principal_plane
 from finetune.scores.bootstrap import Interval
 from finetune.study.arms import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH
@@ -87,6 +97,41 @@ def auc_differences(rows: Sequence[ComparisonRow]) -> tuple[Difference, ...]:
         for pair in summarise(_without_repeats(rows)).pairs
         if pair.metric == "auc" and not math.isnan(pair.over_seeds.mean)
     )
+
+
+CURVES = {
+    "batch_size": ("batch size", "cases"),
+    "selected": ("chosen of a batch, median", "cases"),
+    "distinct": ("different cases drawn so far", "cases"),
+    "margin_loss": ("margin loss, median", "log odds"),
+}
+"""Names and units of what steppers that change their batches log by epoch."""
+
+
+def fit_curves(rows: Sequence[ComparisonRow]) -> tuple[FitCurves, ...]:
+    """The curves of every fit whose stepper chose its batches."""
+    found = []
+    for row in _without_repeats(rows):
+        logged = dict(row.chosen.get("batches") or {})
+        steps = tuple(logged.pop("steps", ()))
+        if not steps:
+            continue
+        curves = [
+            Curve(name=name, unit=unit, steps=steps, values=tuple(logged[key]))
+            for key, (name, unit) in CURVES.items()
+            if key in logged
+        ]
+        caption = f"{row.arm}, {row.labelled_images} labels, seed {row.seed}"
+        found.append(
+            FitCurves(
+                dataset=row.dataset,
+                caption=caption,
+                given=row.labelled_images,
+                seen=row.chosen["distinct_seen"],
+                curves=tuple(curves),
+            )
+        )
+    return tuple(found)
 
 
 def probe_results(rows: Sequence[EvaluationRow]) -> tuple[ProbeResult, ...]:

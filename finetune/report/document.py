@@ -69,6 +69,30 @@ class Curve(Document):
         return self
 
 
+class FitCurves(Document):
+    """How a fit chose its batches: curves of a stepper that changes them.
+
+    Attributes:
+        dataset: name of the data set.
+        caption: which fit this is.
+        given: labelled cases that it was given.
+        seen: different ones among them that were drawn in training.
+        curves: by epoch, such as the batch size and how many cases were chosen of a batch.
+    """
+
+    dataset: str
+    caption: str
+    given: int = Field(gt=0)
+    seen: int = Field(ge=0)
+    curves: tuple[Curve, ...] = ()
+
+    @model_validator(mode="after")
+    def _no_more_than_given(self) -> Self:
+        if self.seen > self.given:
+            raise ValueError(f"{self.caption}: {self.seen} different cases were seen of {self.given} given")
+        return self
+
+
 class Pretraining(Document):
     """The pretraining run.
 
@@ -230,6 +254,7 @@ class ReportData(Document):
         pretraining: the pretraining run, if there was one.
         few_label: few-label results.
         differences: paired differences between arms.
+        fits: how fits chose their batches, where they did.
         probes: probe results.
         confusions: confusion matrices.
         embeddings: embedding plots.
@@ -250,6 +275,7 @@ class ReportData(Document):
     pretraining: Pretraining | None = None
     few_label: tuple[FewLabelResult, ...] = ()
     differences: tuple[Difference, ...] = ()
+    fits: tuple[FitCurves, ...] = ()
     probes: tuple[ProbeResult, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
@@ -260,7 +286,7 @@ class ReportData(Document):
         names = [dataset.name for dataset in self.datasets]
         if len(set(names)) != len(names):
             raise ValueError(f"two data sets have the same name: {', '.join(names)}")
-        for parts in (self.few_label, self.differences, self.probes, self.confusions, self.embeddings):
+        for parts in (self.few_label, self.differences, self.fits, self.probes, self.confusions, self.embeddings):
             _known("data set", names, (part.dataset for part in parts))
         _known("arm", self.arms, (result.arm for result in self.few_label))
         _known("arm", self.arms, (arm for each in self.differences for arm in (each.arm, each.baseline)))

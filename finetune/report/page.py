@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_shards.support.files import write_atomic
 from finetune.report import charts, tables, wording
-from finetune.report.document import Pretraining, ReportData
+from finetune.report.document import Curve, Pretraining, ReportData
 from finetune.report.markup import Markup, element, join
 
 # The browser itself then refuses any request to the outside, and any script.
@@ -65,6 +65,8 @@ def _sections(data: ReportData) -> Iterator[Markup]:
         yield _section("What came out", *intro, element("ul", *items, class_="findings"))
     if data.few_label:
         yield _section("Few labels", *_few_label(data))
+    if data.fits:
+        yield _section("Batches that fits chose", *_fits(data))
     if data.probes:
         note = "Frozen features; raw pixels and the untrained network are the rows that pretraining has to beat."
         yield _section("Probes", element("p", note), tables.probes(data))
@@ -104,6 +106,14 @@ def _few_label(data: ReportData) -> Iterator[Markup]:
             yield element("div", figure, scores, class_="beside")
 
 
+def _fits(data: ReportData) -> Iterator[Markup]:
+    yield element("p", "By epoch: how large batches were, and how many of their cases layers learned from.")
+    for fit in data.fits:
+        seen = f" {fit.caption}: {fit.seen} different labelled cases of {fit.given} given were drawn in training"
+        yield element("h3", tables.name_of(data.dataset(fit.dataset)), seen)
+        yield from _curves(fit.curves)
+
+
 def _embeddings(data: ReportData) -> Iterator[Markup]:
     yield element(
         "p", "Principal components of the embeddings: a linear view, without tuning. Colour and shape: label."
@@ -125,10 +135,14 @@ def _pretraining(run: Pretraining) -> Iterator[Markup]:
     if run.facts:
         items = (element("div", element("dt", name), element("dd", value)) for name, value in run.facts.items())
         yield element("dl", *items)
-    if run.curves:
-        figures = (element("figure", element("figcaption", each.name), charts.curve(each)) for each in run.curves)
+    yield from _curves(run.curves)
+
+
+def _curves(curves: Sequence[Curve]) -> Iterator[Markup]:
+    if curves:
+        figures = (element("figure", element("figcaption", each.name), charts.curve(each)) for each in curves)
         yield element("div", *figures, class_="grid")
-        yield tables.curves(run.curves)
+        yield tables.curves(curves)
 
 
 def _provenance(data: ReportData) -> Iterator[Markup]:

@@ -104,6 +104,11 @@ def told(result: FinetuneResult) -> list[str]:
     if record.unlabelled_images:
         left = f", {record.unlabelled_left_out} left out, which are labelled" if record.unlabelled_left_out else ""
         lines.append(f"learned from {record.unlabelled_images} unlabelled cases, too{left}")
+    if "distinct_seen" in record.chosen:
+        lines.append(
+            f"{record.chosen['distinct_seen']} different cases were drawn in training, "
+            f"{record.chosen['distinct_chosen']} of them chosen"
+        )
     lines.append(f"choice of hyper-parameters: {record.selection}")
     if record.members > 1:
         lines.append(f"an ensemble of {record.members} models")

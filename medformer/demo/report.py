@@ -18,6 +18,7 @@ from finetune.report.collect import (
     data_set,
     embedding_of,
     few_label_results,
+    fit_curves,
     probe_results,
 )
 from finetune.report.document import Curve, Pretraining, ReportData
@@ -92,6 +93,7 @@ def report(findings: Findings, pretraining_s: float) -> ReportData:
         pretraining=_pretraining(config, pretraining_s, sum(p.numel() for p in bundle.backbone.parameters())),
         few_label=few_label_results(findings.few),
         differences=auc_differences(findings.few),
+        fits=fit_curves(findings.few),
         probes=probe_results(findings.probes),
         confusions=tuple(confusion_of(row) for row in shown.values()),
         embeddings=tuple(embeddings),

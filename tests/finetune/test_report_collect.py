@@ -5,6 +5,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from data_shards.vocabulary import Task
 from finetune.cases import Cases
@@ -44,6 +45,34 @@ def rows() -> list[ComparisonRow]:
         for seed in SEEDS
         for arm, skill in ((SCRATCH, 0.5), (FINETUNED, 1.5))
     ]  # fmt: skip
+
+
+def test_fits_that_chose_their_batches_are_drawn_with_how_many_cases_they_saw(
+    rows: list[ComparisonRow], toy: Cases
+) -> None:
+    assert collect.fit_curves(rows) == ()
+    logged = {
+        "steps": [2, 4],
+        "batch_size": [8, 10],
+        "selected": [4, 9.5],
+        "distinct": [8, 10],
+        "margin_loss": [1, 0.5],
+    }
+    adaptive = replace(rows[0], chosen={"batches": logged, "distinct_seen": 10, "distinct_chosen": 9})
+    data = ReportData(
+        title="t", created="now", seed=0, config_sha256="0", code_version="0",
+        datasets=(collect.data_set({"train": toy}, "toy", "none"),), arms=collect.arms_of(rows),
+        fits=collect.fit_curves([adaptive, *rows[1:]]),
+    )  # fmt: skip
+    (fit,) = data.fits
+    assert [(curve.name, curve.values) for curve in fit.curves][:2] == [
+        ("batch size", (8, 10)), ("chosen of a batch, median", (4, 9.5)),
+    ]  # fmt: skip
+    page = render_page(data)
+    assert "Batches that fits chose" in page and "10 different labelled cases of 10 given were drawn" in page
+    assert page.count("<figure>") == 4 and "margin loss, median" in page
+    with pytest.raises(ValidationError, match="11 different cases were seen of 10 given"):
+        collect.fit_curves([replace(adaptive, chosen={"batches": logged, "distinct_seen": 11})])
 
 
 @pytest.fixture(scope="module")

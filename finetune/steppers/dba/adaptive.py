@@ -106,7 +106,7 @@ class AdaptiveStepper(PlainStepper, abc.ABC):
         self._used: set[int] = set()
         self._selected: list[int] = []
         self._by_layer: dict[str, list[int]] = {}
-        self._curves: dict[str, list[float]] = {name: [] for name in ("steps", "batch_size", "selected", "distinct")}
+        self._curves: dict[str, list[float]] = {}
         super().begin()
         self.choices = np.random.default_rng([self.drawing.seed, 3])
 
@@ -147,11 +147,16 @@ class AdaptiveStepper(PlainStepper, abc.ABC):
         if self._drawn < len(self.rows):
             return
         self._drawn -= len(self.rows)
-        found = (number + 1, self._epochs[-1], median(self._selected), len(self._seen))
-        for values, value in zip(self._curves.values(), found, strict=True):
-            values.append(value)
+        self.log("steps", number + 1)
+        self.log("batch_size", self.next_size())
+        self.log("selected", median(self._selected))
+        self.log("distinct", len(self._seen))
         self._epochs.append(self.next_epoch(self._selected))
         self._selected = []
+
+    def log(self, name: str, value: float) -> None:
+        """Take down what a curve is at the end of an epoch."""
+        self._curves.setdefault(name, []).append(value)
 
     @property
     def report(self) -> dict[str, Any]:

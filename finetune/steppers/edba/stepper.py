@@ -79,18 +79,15 @@ class EdbaStepper(AdaptiveStepper):
             raise ConfigError(f"stepper edba: a {target.task.name} target has no margin, classes and labels have")
         self._margins: list[float] = []
         self._before: float | None = None
-        self._curves["margin_loss"] = []
 
     def next_epoch(self, selected: list[int]) -> int:
         """By the change of the margin loss."""
         del selected
-        if not self._margins:
-            return self.next_size()
         now, sizes = median(self._margins), self.sizes
         size = size_by_variation(
             self.next_size(), self._before, now, self.config.tolerance, sizes.delta, sizes.least, sizes.most
         )
-        self._curves["margin_loss"].append(now)
+        self.log("margin_loss", now)
         self._before, self._margins = now, []
         return size
 

@@ -178,6 +178,15 @@ def test_dropout_is_drawn_once_and_the_recorded_pass_gives_what_the_plain_one_gi
     assert "forward" not in vars(network[0])  # it is as it was
 
 
+def test_only_what_is_watched_gets_gradients() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 1))
+    tape = Tape(network, 2, only=network[2].parameters())
+    with tape.recording([0, 0, 1]):
+        tape.backward(network(torch.randn(3, 4))[:, 0])
+    assert [layer.name for layer in tape.layers()] == ["2"]
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
 def test_what_has_no_gradient_by_sample_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"layer 1 \(BatchNorm1d\) normalises by statistics of the batch.*freeze it"):
         Tape(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), 2)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ def test_batches_grow_where_much_is_chosen_and_shrink_where_little_is_within_the
     for number in range(30):
         shrunk.step(number)
     sizes = shrunk.report["batches"]["batch_size"]
-    assert sizes[0] == 8 and sizes[-1] == 5 and all(0 <= a - b <= 1 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert sizes[0] == 8 and sizes[-1] == 5 and all(0 <= a - b <= 1 for a, b in pairwise(sizes))
 
 
 def test_a_change_of_the_batch_size_never_draws_other_cases() -> None:
@@ -238,8 +238,8 @@ def test_a_reduced_loss_a_layer_of_the_batch_and_gradients_that_are_no_numbers_s
     normed = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     with pytest.raises(ConfigError, match=r"layer 1 \(BatchNorm1d\) normalises by statistics of the batch"):
         stepper_on(Cut(normed, torch.randn(20, 6)), "dba", {}).step(0)
+    bilinear = nn.Sequential(nn.Bilinear(6, 6, 1))
     with pytest.raises(ConfigError, match=r"layer 0 \(Bilinear\).*no rule"):
-        bilinear = nn.Sequential(nn.Bilinear(6, 6, 1))
         stepper_on(Cut(bilinear, torch.randn(20, 6)), "dba", {}).step(0)
     with pytest.raises(TrainingError, match="the loss of a case is nan, at step 3; try a smaller learning rate"):
         stepper_on(Cut(network, torch.full((20, 6), torch.nan)), "dba", {}).step(3)
