@@ -22,6 +22,10 @@ class Dense:
 
     gradient_K: Tensor
 
+    def numel(self) -> int:
+        """Numbers that are held."""
+        return self.gradient_K.numel()
+
 
 @dataclass(frozen=True)
 class Outer:
@@ -36,6 +40,10 @@ class Outer:
     inputs_RP: Tensor
     outputs_RO: Tensor
     group_R: Tensor
+
+    def numel(self) -> int:
+        """Numbers that are held."""
+        return self.inputs_RP.numel() + self.outputs_RO.numel()
 
     def gradient(self, count: int) -> Tensor:
         """Of each of ``count`` groups, ``(K, O, P)``."""

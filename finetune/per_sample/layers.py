@@ -31,14 +31,20 @@ class LayerGradients:
         return cls(name, groups, {parameter: joined(each) for parameter, each in found.items()})
 
     def gram(self) -> Tensor:
-        """Inner products of the gradients of all groups, ``(K, K)``; their diagonal holds squared norms."""
+        """Inner products of the gradients of all groups, ``(K, K)``; their diagonal holds squared norms.
+
+        Gradients that are made for it are kept where they take less memory than what they were made of.
+        """
         total: Tensor | None = None
         for parameter, contributions in self.found.items():
             first = contributions[0]
             if len(contributions) == 1 and isinstance(first, Outer) and first.cheaper_by_rows(self.groups):
                 gram = first.gram(self.groups)
             else:
-                gradient = self._made(parameter).reshape(self.groups, -1)
+                made = _dense(contributions, self.groups)
+                if made.numel() <= sum(each.numel() for each in contributions):
+                    self.found[parameter] = [Dense(made)]
+                gradient = made.reshape(self.groups, -1)
                 gram = gradient @ gradient.mT
             total = gram if total is None else total + gram
         assert total is not None, f"layer {self.name} was not used"
@@ -67,14 +73,8 @@ class LayerGradients:
 
     def settle(self) -> None:
         """Make all gradients, so that activations can go."""
-        for parameter in self.found:
-            self._made(parameter)
-
-    def _made(self, parameter: nn.Parameter) -> Tensor:
-        """The gradients of a parameter, which then stand in the place of what they were made of."""
-        gradient_K = _dense(self.found[parameter], self.groups)
-        self.found[parameter] = [Dense(gradient_K)]
-        return gradient_K
+        for parameter, contributions in self.found.items():
+            self.found[parameter] = [Dense(_dense(contributions, self.groups))]
 
 
 def _dense(contributions: Sequence[Contribution], groups: int) -> Tensor:

@@ -35,20 +35,34 @@ class InflatedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``B,C,H,W`` or ``B,C,D,H,W`` to the same with every axis ``ceil(size / stride)`` long."""
-        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
-        weight = channels_as(self.weight, x.shape[1])
+        kernel = self.kernel(x.shape[1], x.ndim - 2)
+        convolution = F.conv2d if x.ndim == 4 else F.conv3d
+        return convolution(self.continued(x), kernel, self.bias, self.stride[0], self.margins(x.ndim - 2))
+
+    def kernel(self, channels: int, axes: int) -> Tensor:
+        """What images of so many channels and axes meet."""
+        weight, size = channels_as(self.weight, channels), self.kernel_size[0]
+        if axes == 2:
+            return with_gradient(weight, self.depth)
+        depth = channels_as(self.depth, channels).unflatten(-1, (size, size))
+        return weight[:, :, None] / size + depth - depth.mean(dim=2, keepdim=True)
+
+    def continued(self, x: Tensor) -> Tensor:
+        """The image with what is beyond its last patches, and beyond the first and last slice of a volume."""
+        stride, padding = self.stride[0], int(self.padding[0])
         if not padding and stride > 1:  # what is missing of the last patches is continued
             missing = [(-size) % stride for size in reversed(x.shape[2:])]
             if torch.compiler.is_compiling() or any(missing):  # a graph is for sizes that fit and those that do not
                 x = F.pad(x, [end for size in missing for end in (0, size)], mode="replicate")
-        if x.ndim == 4:
-            return F.conv2d(x, with_gradient(weight, self.depth), self.bias, stride, padding)
-        depth = channels_as(self.depth, x.shape[1]).unflatten(-1, (kernel, kernel))
-        if padding:
+        if x.ndim == 5 and padding:
             # F.pad does the same, and its backward pass takes longer than the convolution on a CPU.
             x = torch.cat([x[:, :, :1]] * padding + [x] + [x[:, :, -1:]] * padding, dim=2)
-        weight = weight[:, :, None] / kernel + depth - depth.mean(dim=2, keepdim=True)
-        return F.conv3d(x, weight, self.bias, stride, (0, padding, padding))
+        return x
+
+    def margins(self, axes: int) -> tuple[int, ...]:
+        """Zeros on each side along each axis."""
+        padding = int(self.padding[0])
+        return (padding, padding) if axes == 2 else (0, padding, padding)
 
 
 class ChannelNorm(nn.LayerNorm):

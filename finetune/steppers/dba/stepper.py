@@ -78,9 +78,10 @@ class DbaStepper(AdaptiveStepper):
         loss, layers = self._recorded(batch, number, share)
         group_B = self.groups_of(batch)
         size_K = np.bincount(group_B)
-        strides = {layer.name: self._strides(layer, size_K, number) for layer in layers}
-        chosen_K = {name: self._selection.choose(each, self.choices) for name, each in strides.items()}
-        if all(mask_K.all() for mask_K in chosen_K.values()):
+        strides = Strides(self._grams(layers, number), size_K, self.sizes.least, self.sizes.most)
+        masks_LK = self._selection.choose(strides, self.choices)
+        chosen_K = {layer.name: mask_K for layer, mask_K in zip(layers, masks_LK, strict=True)}
+        if masks_LK.all():
             return_to(before, device)
             self.optimizer.zero_grad(set_to_none=True)
             loss = super().descend_along(batch, number, share)
@@ -112,11 +113,13 @@ class DbaStepper(AdaptiveStepper):
                 tape.settle()
         return total / len(batch), tape.layers()
 
-    def _strides(self, layer: LayerGradients, size_K: np.ndarray, number: int) -> Strides:
-        gram_KK = layer.gram().double().cpu().numpy()
-        if not np.isfinite(gram_KK).all():
+    def _grams(self, layers: list[LayerGradients], number: int) -> np.ndarray:
+        """Inner products of the strides in each layer, ``(L, K, K)``."""
+        grams_LKK: np.ndarray = torch.stack([layer.gram() for layer in layers]).double().cpu().numpy()
+        finite_L = np.isfinite(grams_LKK).all(axis=(1, 2))
+        if not finite_L.all():
+            name = layers[int(np.argmin(finite_L))].name
             raise TrainingError(
-                f"fine-tuning: gradients of layer {layer.name} are not finite at step {number}; try a smaller learning "
-                "rate"
+                f"fine-tuning: gradients of layer {name} are not finite at step {number}; try a smaller learning rate"
             )
-        return Strides(gram_KK, size_K, self.sizes.least, self.sizes.most)
+        return grams_LKK

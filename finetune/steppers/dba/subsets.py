@@ -1,53 +1,113 @@
-"""The best subset of strides by a score: among all where these are few, else by leaving out one after the other."""
+"""The best subset of strides by a score: among all where these are few, else by leaving out one after the other.
+
+Shapes: ``L`` layers, ``K`` strides, ``M`` subsets. All layers are searched at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
 
-MOST_TRIED = 10
-"""Of so many strides all subsets are tried, 1023."""
-
-Score = Callable[[np.ndarray], np.ndarray]
-"""Of subsets, bool ``(M, K)``, to a number each, ``(M,)``; the lowest is the best."""
-Allowed = Callable[[np.ndarray], np.ndarray]
-"""Of subsets to whether each may be taken."""
+MOST_TRIED = 8
+"""Of so many strides all subsets are tried, 255."""
 
 
-def best_subset(count: int, score: Score, allowed: Allowed) -> np.ndarray:
-    """The subset of ``count`` strides with the lowest score that is allowed, bool ``(K,)``; all where none is.
+@dataclass(frozen=True)
+class Sums:
+    """What is known of subsets of the gradients of a layer; arrays of one shape, or that broadcast to it.
+
+    Attributes:
+        strides: how many strides each has.
+        cases: how many cases.
+        squared_sum: squared norm of the sum of the gradients of its cases.
+        squares: the sum over its strides of cases times the squared norm of their mean gradient.
+    """
+
+    strides: np.ndarray
+    cases: np.ndarray
+    squared_sum: np.ndarray
+    squares: np.ndarray
+
+
+Score = Callable[[Sums], np.ndarray]
+"""Of subsets to a number each; the lowest is the best."""
+
+
+def best_subsets(gram_LKK: np.ndarray, size_K: np.ndarray, score: Score, least: int, most: int) -> np.ndarray:
+    """The subset of strides with the lowest score for each layer, bool ``(L, K)``.
 
     Of equal scores the larger subset is taken. With more strides than :data:`MOST_TRIED` the search begins with all,
     leaves out the one without which the score is lowest, and so on: the best of those that it passes.
+
+    Args:
+        gram_LKK: inner products of the sums over the cases of each stride.
+        size_K: cases of each stride.
+        score: of subsets.
+        least: fewest cases of a subset.
+        most: most cases of a subset; all are taken where no subset has so many.
     """
-    masks_MK = all_subsets(count) if count <= MOST_TRIED else _passed(count, score)
-    masks_MK = masks_MK[allowed(masks_MK)]
-    if not len(masks_MK):
-        return np.ones(count, dtype=bool)
-    found: np.ndarray = masks_MK[int(np.argmin(score(masks_MK)))]
+    search = _all if len(size_K) <= MOST_TRIED else _leaving_out
+    return search(gram_LKK, size_K, score, least, most)
+
+
+def _all(gram_LKK: np.ndarray, size_K: np.ndarray, score: Score, least: int, most: int) -> np.ndarray:
+    masks_MK = all_subsets(len(size_K))
+    weights_MK = masks_MK.astype(np.float64)
+    cases_M = weights_MK @ size_K
+    squares_LK = np.diagonal(gram_LKK, axis1=1, axis2=2) / size_K
+    squared_sum_LM = ((weights_MK @ gram_LKK) * weights_MK).sum(axis=-1)
+    sums = Sums(weights_MK.sum(axis=1), cases_M, squared_sum_LM, squares_LK @ weights_MK.T)
+    allowed_M = (cases_M >= least) & (cases_M <= most)
+    if not allowed_M.any():
+        return np.ones(gram_LKK.shape[:2], dtype=bool)
+    found: np.ndarray = masks_MK[np.where(allowed_M, score(sums), np.inf).argmin(axis=1)]
     return found
 
 
 @lru_cache(maxsize=MOST_TRIED)
 def all_subsets(count: int) -> np.ndarray:
-    """Every subset but the empty one, the largest first."""
+    """Every subset but the empty one, bool ``(M, K)``, the largest first."""
     masks = np.array(list(product([True, False], repeat=count)), dtype=bool)[:-1]
     return masks[np.argsort(-masks.sum(axis=1), kind="stable")]
 
 
-def _passed(count: int, score: Score) -> np.ndarray:
-    mask = np.ones(count, dtype=bool)
-    passed = [mask]
-    while mask.sum() > 1:
-        left = np.flatnonzero(mask)
-        without = np.repeat(mask[None], len(left), axis=0)
-        without[np.arange(len(left)), left] = False
-        mask = without[int(np.argmin(score(without)))]
-        passed.append(mask)
-    return np.stack(passed)
+def _leaving_out(gram_LKK: np.ndarray, size_K: np.ndarray, score: Score, least: int, most: int) -> np.ndarray:
+    layers, count = gram_LKK.shape[:2]
+    every = np.arange(layers)
+    mask_LK = np.ones((layers, count), dtype=bool)
+    best_LK, best_L = mask_LK.copy(), np.full(layers, np.inf)
+    norms_LK = np.diagonal(gram_LKK, axis1=1, axis2=2)
+    squares_LK = norms_LK / size_K
+    # Of what is left, with the first axis kept for broadcasting.
+    towards_LK, squares_L1 = gram_LKK.sum(axis=2), squares_LK.sum(axis=1, keepdims=True)
+    total_L1 = towards_LK.sum(axis=1, keepdims=True)
+    cases_L1 = np.full((layers, 1), float(size_K.sum()))
+    for left in range(count, 0, -1):
+        here_L = score(Sums(np.full((layers, 1), left), cases_L1, total_L1, squares_L1))[:, 0]
+        better_L = (here_L < best_L) & (cases_L1[:, 0] >= least) & (cases_L1[:, 0] <= most)
+        best_L[better_L], best_LK[better_L] = here_L[better_L], mask_LK[better_L]
+        if left == 1 or (cases_L1 < least).all():
+            break
+        without = Sums(
+            np.full((layers, 1), left - 1),
+            np.maximum(cases_L1 - size_K, 1),  # of what has gone already, whatever
+            total_L1 - 2 * towards_LK + norms_LK,
+            squares_L1 - squares_LK,
+        )
+        # One stride may have no score, as it has no variance; then it is the first.
+        gone_L = np.where(mask_LK, np.nan_to_num(score(without), posinf=np.finfo(np.float64).max), np.inf).argmin(
+            axis=1
+        )
+        mask_LK[every, gone_L] = False
+        total_L1 = without.squared_sum[every, gone_L][:, None]
+        squares_L1 = without.squares[every, gone_L][:, None]
+        cases_L1 = without.cases[every, gone_L][:, None]
+        towards_LK = towards_LK - gram_LKK[every, gone_L]
+    return best_LK
 
 
 def random_subset(size_K: np.ndarray, least: int, most: int, generator: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from finetune.steppers.dba.selection import (
     selection_named,
     selection_names,
 )
-from finetune.steppers.dba.subsets import MOST_TRIED, best_subset, random_subset
+from finetune.steppers.dba.subsets import MOST_TRIED, _leaving_out, best_subsets, random_subset
 from tests.finetune.steppers.learners import Cut, objective, perceptron, stepper_on
 
 GENERATOR = np.random.default_rng(0)
@@ -31,7 +32,7 @@ class LookedAt(Selection):
     """Everything, which is not known beforehand."""
 
     def choose(self, strides: Strides, generator: np.random.Generator) -> np.ndarray:
-        return np.ones(len(strides.size_K), dtype=bool)
+        return np.ones(strides.gram_LKK.shape[:2], dtype=bool)
 
 
 EVERYTHING: list[dict[str, Any]] = [
@@ -160,7 +161,7 @@ def test_a_change_of_the_batch_size_never_draws_other_cases() -> None:
 def strides_of(gradients_NP: np.ndarray, size_K: list[int], least: int, most: int) -> Strides:
     owner = np.repeat(np.arange(len(size_K)), size_K)
     sums = np.stack([gradients_NP[owner == stride].sum(axis=0) for stride in range(len(size_K))])
-    return Strides(sums @ sums.T, np.array(size_K), least, most)
+    return Strides((sums @ sums.T)[None], np.array(size_K), least, most)
 
 
 @pytest.mark.parametrize("rule", ["gradient_norm", "variance_norm"])
@@ -184,7 +185,7 @@ def test_rules_are_their_definitions_over_strides_of_unequal_size(rule: str) -> 
                 elif size > 1:
                     variance = size / (size - 1) * (share * (each - center) ** 2).sum(axis=0)
                     scores[subset] = np.abs(variance).sum() / size
-        chosen = selection_named(rule)(selection_config(rule, {})).choose(strides, GENERATOR)
+        (chosen,) = selection_named(rule)(selection_config(rule, {})).choose(strides, GENERATOR)
         assert tuple(np.flatnonzero(chosen)) == min(scores, key=scores.__getitem__)
 
 
@@ -195,12 +196,30 @@ def test_many_strides_are_searched_by_leaving_out_and_bounds_hold() -> None:
     for rule in selection_names():
         if rule in ("all", "looked_at_and_all_taken"):
             continue
-        chosen = selection_named(rule)(selection_config(rule, {})).choose(strides, generator)
+        (chosen,) = selection_named(rule)(selection_config(rule, {})).choose(strides, generator)
         assert 6 <= 2 * chosen.sum() <= 20
-    # A score that adds up is minimised by leaving out exactly what is above 0.
-    values = generator.normal(size=count)
-    found = best_subset(count, lambda masks: masks @ values, lambda masks: np.ones(len(masks), dtype=bool))
-    np.testing.assert_array_equal(found, values < 0)
+    # The sum of independent squares is smallest without those that add most.
+    found = best_subsets(strides.gram_LKK, strides.size_K, lambda sums: sums.squares / sums.strides, 6, 2 * count)
+    kept = np.sort(strides.gram_LKK[0].diagonal())[2]
+    np.testing.assert_array_equal(found[0], strides.gram_LKK[0].diagonal() <= kept)
+
+
+def test_layers_are_searched_at_once_as_each_alone_and_few_strides_as_many() -> None:
+    generator = np.random.default_rng(2)
+    for count in (MOST_TRIED, MOST_TRIED + 5):
+        sums = generator.normal(size=(7, count, 4)) + generator.normal(size=(7, 1, 4))
+        size_K = generator.integers(1, 4, size=count)
+        strides = Strides(sums @ sums.transpose(0, 2, 1), size_K, 3, int(size_K.sum()) - 2)
+        for rule in ("gradient_norm", "variance_norm"):
+            choose = selection_named(rule)(selection_config(rule, {})).choose
+            alone = [choose(replace(strides, gram_LKK=gram[None]), generator)[0] for gram in strides.gram_LKK]
+            np.testing.assert_array_equal(choose(strides, generator), alone)
+    # Leaving out one by one may miss the best, and is never worse than taking all.
+    options = (strides.gram_LKK[:, :6, :6], size_K[:6], lambda sums: -sums.squared_sum / sums.cases**2, 2, 30)
+    greedy, exact = (search(*options) for search in (_leaving_out, best_subsets))
+    for mask, best, gram in zip(greedy, exact, options[0], strict=True):
+        found, least = (-(each @ gram @ each) / (each @ size_K[:6]) ** 2 for each in (mask, best))
+        assert least <= found <= -gram.sum() / size_K[:6].sum() ** 2
 
 
 def test_random_subsets_have_every_allowed_size_and_every_stride_equally_often() -> None:

@@ -11,35 +11,28 @@ import numpy as np
 
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
+from finetune.steppers.dba.subsets import Score, best_subsets
 
 
 @dataclass(frozen=True)
 class Strides:
-    """The gradients of one layer by stride: all that rules of norms and variances need of them.
+    """The gradients of all layers by stride: all that rules of norms and variances need of them.
 
     Attributes:
-        gram_KK: inner products of the sums over the cases of each stride, float64.
+        gram_LKK: for each layer the inner products of the sums over the cases of each stride, float64.
         size_K: cases of each stride.
         least: fewest cases that may be chosen.
         most: most cases that may be chosen.
     """
 
-    gram_KK: np.ndarray
+    gram_LKK: np.ndarray
     size_K: np.ndarray
     least: int
     most: int
 
-    def allowed(self, masks_MK: np.ndarray) -> np.ndarray:
-        """Whether each subset has as many cases as may be chosen, ``(M,)``."""
-        cases_M = masks_MK @ self.size_K
-        fits: np.ndarray = (cases_M >= self.least) & (cases_M <= self.most)
-        return fits
-
-    def squared_mean(self, masks_MK: np.ndarray) -> np.ndarray:
-        """The squared norm of the mean gradient over the cases of each subset, ``(M,)``."""
-        masks = masks_MK.astype(np.float64)
-        squares: np.ndarray = np.einsum("mk,kl,ml->m", masks, self.gram_KK, masks, optimize=True)
-        return squares / (masks @ self.size_K) ** 2
+    def best(self, score: Score) -> np.ndarray:
+        """The subset with the lowest score in each layer, bool ``(L, K)``."""
+        return best_subsets(self.gram_LKK, self.size_K, score, self.least, self.most)
 
 
 class Selection(abc.ABC):
@@ -64,7 +57,7 @@ class Selection(abc.ABC):
 
     @abc.abstractmethod
     def choose(self, strides: Strides, generator: np.random.Generator) -> np.ndarray:
-        """Whether each stride is chosen, bool ``(K,)``; at least one is."""
+        """Whether each layer chooses each stride, bool ``(L, K)``; at least one."""
 
 
 SelectionClass = TypeVar("SelectionClass", bound=type[Selection])

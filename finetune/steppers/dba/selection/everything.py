@@ -18,4 +18,4 @@ class Everything(Selection):
     def choose(self, strides: Strides, generator: np.random.Generator) -> np.ndarray:
         """Nothing is drawn."""
         del generator
-        return np.ones(len(strides.size_K), dtype=bool)
+        return np.ones(strides.gram_LKK.shape[:2], dtype=bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.steppers.dba.selection.base import Selection, Strides, register_selection
-from finetune.steppers.dba.subsets import best_subset
 
 
 @register_selection("gradient_norm")
@@ -19,4 +18,4 @@ class GradientNorm(Selection):
     def choose(self, strides: Strides, generator: np.random.Generator) -> np.ndarray:
         """Nothing is drawn."""
         del generator
-        return best_subset(len(strides.size_K), lambda masks_MK: -strides.squared_mean(masks_MK), strides.allowed)
+        return strides.best(lambda sums: -sums.squared_sum / sums.cases**2)

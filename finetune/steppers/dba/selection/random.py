@@ -14,4 +14,5 @@ class RandomSelection(Selection):
 
     def choose(self, strides: Strides, generator: np.random.Generator) -> np.ndarray:
         """The gradients are not looked at."""
-        return random_subset(strides.size_K, strides.least, strides.most, generator)
+        layers = range(len(strides.gram_LKK))
+        return np.stack([random_subset(strides.size_K, strides.least, strides.most, generator) for _ in layers])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.steppers.dba.selection.base import Selection, Strides, register_selection
-from finetune.steppers.dba.subsets import best_subset
+from finetune.steppers.dba.subsets import Sums
 
 
 @register_selection("variance_norm")
@@ -24,12 +24,10 @@ class VarianceNorm(Selection):
     def choose(self, strides: Strides, generator: np.random.Generator) -> np.ndarray:
         """Nothing is drawn."""
         del generator
-        size_K = strides.size_K
-        squares_K = strides.gram_KK.diagonal() / size_K
+        return strides.best(_spread)
 
-        def score(masks_MK: np.ndarray) -> np.ndarray:
-            count_M = masks_MK.sum(axis=1)
-            spread_M = masks_MK @ squares_K / (masks_MK @ size_K) - strides.squared_mean(masks_MK)
-            return np.where(count_M > 1, spread_M / np.maximum(count_M - 1, 1), np.inf)
 
-        return best_subset(len(size_K), score, strides.allowed)
+def _spread(sums: Sums) -> np.ndarray:
+    spread = sums.squares / sums.cases - sums.squared_sum / sums.cases**2
+    found: np.ndarray = np.where(sums.strides > 1, spread / np.maximum(sums.strides - 1, 1), np.inf)
+    return found
