@@ -69,7 +69,9 @@ class Outer:
 
     def weighted(self, weight_K: Tensor) -> Tensor:
         """The sum over groups of weight times gradient, ``(O, P)``."""
-        return (self.outputs_RO * weight_K[self.group_R, None].to(self.outputs_RO.dtype)).mT @ self.inputs_RP
+        weight_R1 = weight_K.to(self.outputs_RO.dtype)[self.group_R, None]
+        taken = weight_R1[:, 0].nonzero()[:, 0]  # mostly a small part
+        return (self.outputs_RO[taken] * weight_R1[taken]).mT @ self.inputs_RP[taken]
 
     def cheaper_by_rows(self, count: int) -> bool:
         """Whether :meth:`gram` takes fewer products than the inner products of gradients that are there already.

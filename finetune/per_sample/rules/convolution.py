@@ -18,7 +18,7 @@ from finetune.per_sample.rules.base import Rule, Watch, register_rule
 from finetune.per_sample.rules.whole import Whole
 from pretrain.backbone.stems import InflatedConv
 
-MOST_UNFOLDED = 1 << 22
+MOST_UNFOLDED = 1 << 20
 """Numbers of patches that are held at a time, unless those of one sample are more."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

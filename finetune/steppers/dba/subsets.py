@@ -98,10 +98,9 @@ def _leaving_out(gram_LKK: np.ndarray, size_K: np.ndarray, score: Score, least: 
             total_L1 - 2 * towards_LK + norms_LK,
             squares_L1 - squares_LK,
         )
-        # One stride may have no score, as it has no variance; then it is the first.
-        gone_L = np.where(mask_LK, np.nan_to_num(score(without), posinf=np.finfo(np.float64).max), np.inf).argmin(
-            axis=1
-        )
+        # One stride may have no score, as it has no variance: any that is left is better than one that has gone.
+        scores_LK = np.minimum(score(without), np.finfo(np.float64).max)
+        gone_L = np.where(mask_LK, scores_LK, np.inf).argmin(axis=1)
         mask_LK[every, gone_L] = False
         total_L1 = without.squared_sum[every, gone_L][:, None]
         squares_L1 = without.squares[every, gone_L][:, None]
