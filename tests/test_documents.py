@@ -31,7 +31,10 @@ from data_shards.writing.writer import write_dataset
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
 from finetune.heads import CaseFeatures, create_head
 from finetune.heads import base as heads_base
+from finetune.per_sample import Tape
+from finetune.per_sample.rules import base as rules_base
 from finetune.steppers import base as steppers_base
+from finetune.steppers.dba.selection import base as selection_base
 from finetune.strategies import base as strategies_base
 from finetune.targets import base as targets_base
 from finetune.targets import create_target, target_from_state
@@ -225,6 +228,8 @@ def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]
         strategies_base._strategies,
         targets_base._targets,
         steppers_base._steppers,
+        rules_base._rules,
+        selection_base._selections,
     )
     before = [dict(registry) for registry in registries]
     modules = set(sys.modules)
@@ -414,3 +419,23 @@ def test_the_example_stepper_is_the_plain_one_where_it_looks_nowhere_else(exampl
     assert np.abs(far - plain).max() > 1e-2
     with pytest.raises(ConfigError, match="draws are shuffled and not mixed"):
         told(stepper="sharpness_aware", mixup=0.4)
+
+
+def test_the_example_rule_has_the_gradients_of_single_cases_and_the_example_selection_is_chosen_by(
+    examples: Path,
+) -> None:
+    import_as(*example_file(EXTENDING, "finetune/per_sample/rules/bilinear.py"), examples)
+    import_as(*example_file(EXTENDING, "finetune/steppers/dba/selection/agreement.py"), examples)
+    layer, first, second = torch.nn.Bilinear(3, 4, 2).double(), torch.randn(5, 3).double(), torch.randn(5, 4).double()
+    tape = Tape(layer, 5)
+    with tape.recording(torch.arange(5)):
+        tape.backward(layer(first, second).square().sum(dim=1))
+    (found,) = tape.layers()
+    for case in range(5):
+        loss = layer(first[case : case + 1], second[case : case + 1]).square().sum()
+        torch.testing.assert_close(found.gradient(layer.weight)[case], torch.autograd.grad(loss, layer.weight)[0])
+    # Of two strides that agree and one against them, the two.
+    sums = np.array([[2.0, 1.0], [2.0, 0.9], [-2.0, 1.0]])
+    strides = selection_base.Strides((sums @ sums.T)[None], np.array([2, 2, 2]), 4, 6)
+    chosen = selection_base.selection_named("agreement")(None).choose(strides, np.random.default_rng(0))
+    assert chosen.tolist() == [[True, True, False]]
