@@ -23,6 +23,7 @@ from pretrain.backbone.attention import SelfAttentionLayer
 
 PAIRS = 21
 CLASSES = 10
+SELECTION = "variance_norm"
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def run(cases: tuple[Case, ...] = CASES, pairs: int = PAIRS) -> Table:
         columns=("network", "batch", "groups", "plain step, ms", "DBA : plain", "DBA : Opacus", "memory, DBA : plain"),
         rows=tuple(rows),
         remarks="Whole steps on one thread, in time of the processor: draw, forward and backward pass, and for DBA the "
-        "inner products of all groups in every layer, the choice by gradient_norm, and the gradients of what was "
-        "chosen; where every layer chooses everything a plain step is taken besides. Opacus makes gradients by sample "
+        "inner products of all groups in every layer, the choice by variance_norm, and the gradients of what was "
+        "chosen. Opacus makes gradients by sample "
         "(hooks) and neither compares nor chooses, so its time is that of less. Medians of pairs in turn, and the 95 % "
         "interval of the ratio. Memory is the peak of tensors in a step, weights included. Bars: at most 2 times a "
         "plain step in time and memory where inner products of rows are enough (perceptrons), else at most a third of "
@@ -146,7 +147,7 @@ def _stepper(case: Case, name: str) -> Stepper:
     options: dict[str, Any] = {}
     if name == "dba":
         least = case.batch_size // 4
-        options = {"selection": "gradient_norm", "stride": case.stride, "min_batch": least}
+        options = {"selection": SELECTION, "stride": case.stride, "min_batch": least}
         options["max_batch"] = case.batch_size
     optimizer = torch.optim.AdamW(learner.module.parameters(), lr=1e-4)
     drawing = Drawing(case.batch_size, 0)

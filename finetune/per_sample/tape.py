@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from finetune.per_sample.contributions import Contribution, Dense
 from finetune.per_sample.layers import LayerGradients
 from finetune.per_sample.rows import current_rows
 from finetune.per_sample.rules import Rule, known_kinds, rule_of
+from finetune.per_sample.rules.base import Weight
 from finetune.per_sample.rules.batch_norm import BatchNormRule
+from pretrain.backbone.adapters import ImageAdapter
+from pretrain.backbone.attention import Attention
 
 
 class Tape:
@@ -37,13 +41,18 @@ class Tape:
         module: the network; its parameters that need gradients are watched.
         groups: of samples, of which each has one gradient; as many as samples for gradients by sample.
         only: parameters to watch; None for all that need gradients. While recorded, the others need none.
+        attached: weights stay part of the graph, so that the backward pass gives them their ordinary gradients, too,
+            those of an unrecorded pass bit for bit where the network is :attr:`transparent`. It takes longer, and a
+            use of a weight that no rule sees is then not found.
 
     Raises:
         ConfigError: a layer mixes the samples of a batch, or there is no rule for it; it is named.
     """
 
-    def __init__(self, module: nn.Module, groups: int, only: Iterable[nn.Parameter] | None = None) -> None:
-        self._module, self._groups = module, groups
+    def __init__(
+        self, module: nn.Module, groups: int, only: Iterable[nn.Parameter] | None = None, *, attached: bool = False
+    ) -> None:
+        self._module, self._groups, self._attached = module, groups, attached
         wanted = None if only is None else {id(parameter) for parameter in only}
         self._layer: dict[nn.Parameter, str] = {}
         for name, owner in module.named_modules():
@@ -59,6 +68,13 @@ class Tape:
             if isinstance(each, nn.modules.batchnorm._BatchNorm):
                 BatchNormRule.check(each, name)
         self._rules = list(self._rules_below())
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the network does what it does unrecorded, bit for bit."""
+        # These take another way, equal but for rounding, where something has taken hold of a layer.
+        looks = any(isinstance(module, Attention | ImageAdapter) for module in self._module.modules())
+        return not looks and all(rule.transparent for rule in self._rules)
 
     @property
     def groups(self) -> int:
@@ -94,12 +110,13 @@ class Tape:
                 parameter.requires_grad_()
             self._group_B = None
 
-    def backward(self, loss_B: Tensor, scale: float = 1.0) -> Tensor:
-        """Propagate the losses of the samples of the pass back; what groups get is that of ``scale`` times their sum.
+    def backward(self, loss_B: Tensor, share: float | None = None) -> Tensor:
+        """Propagate the losses of the samples of the pass back.
 
         Args:
             loss_B: one for each sample.
-            scale: factor.
+            share: groups get the gradient of their part in ``share`` times the mean of the losses; in their sum when
+                it is left out.
 
         Returns:
             The losses, without gradient.
@@ -110,18 +127,11 @@ class Tape:
         """
         assert self._group_B is not None, "there is no recording"
         check_unreduced(loss_B, len(self._group_B))
-        before = {parameter: parameter.grad for parameter in self._layer}
-        for parameter in before:
-            parameter.grad = None
-        (loss_B.sum() * scale).backward()
-        for parameter, layer in self._layer.items():
-            if parameter.grad is not None and bool(parameter.grad.any()):
-                raise ConfigError(
-                    f"layer {layer or 'of the network'} uses its weight {tuple(parameter.shape)} where no rule for "
-                    "gradients by sample sees it"
-                )
-            if parameter.grad is None:
-                parameter.grad = before[parameter]
+        loss = loss_B.sum() if share is None else loss_B.mean() * share
+        if self._attached:
+            loss.backward()
+        else:
+            self._backward_aside(loss)
         for leaves in self._leaves:
             for parameter in leaves[0]:
                 gradients = [each[parameter].grad for each in leaves]
@@ -130,6 +140,21 @@ class Tape:
                     self._found.setdefault(parameter, []).append(Dense(torch.stack(there)))
         self._leaves = []
         return loss_B.detach()
+
+    def _backward_aside(self, loss: Tensor) -> None:
+        """A backward pass in which no watched weight takes part, unless a use of it is not seen."""
+        before = {parameter: parameter.grad for parameter in self._layer}
+        for parameter in before:
+            parameter.grad = None
+        loss.backward()
+        for parameter, layer in self._layer.items():
+            if parameter.grad is not None and bool(parameter.grad.any()):
+                raise ConfigError(
+                    f"layer {layer or 'of the network'} uses its weight {tuple(parameter.shape)} where no rule for "
+                    "gradients by sample sees it"
+                )
+            if parameter.grad is None:
+                parameter.grad = before[parameter]
 
     def settle(self) -> None:
         """Make the gradients of what was recorded so far, so that its activations can go."""
@@ -188,6 +213,12 @@ class Tape:
             outputs = outputs.detach().requires_grad_().clone()  # a leaf could not be changed in place
         outputs.register_hook(lambda gradient: seen(gradient.detach()))
         return outputs
+
+    def fixed(self, parameter: Weight) -> Weight:
+        """The parameter, out of the graph unless it is to stay there."""
+        found: Any = parameter if parameter is None or self._attached else parameter.detach()
+        weight: Weight = found
+        return weight
 
     def add(self, parameter: Tensor | None, contribution: Contribution) -> None:
         """What a use adds."""

@@ -19,3 +19,8 @@ class BareRule(Rule):
     """Nothing is to be done here. A use that no rule sees is found after the backward pass, and refused."""
 
     sees_weights: ClassVar[bool] = False
+
+    @property
+    def transparent(self) -> bool:
+        """Nothing is changed."""
+        return True

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from finetune.per_sample.contributions import Contribution
 
+Weight = TypeVar("Weight", bound=Tensor | None)
+
 
 class Kept(Protocol):
     """Something that a layer saw, to be asked for after the backward pass."""
@@ -44,6 +46,10 @@ class Watch(Protocol):
 
     def add(self, parameter: Tensor | None, contribution: Contribution) -> None:
         """What a use adds to the gradients of a parameter; nothing where they are not wanted."""
+        ...
+
+    def fixed(self, parameter: Weight) -> Weight:
+        """What a layer computes with in the place of a parameter."""
         ...
 
     def leaves(self, module: nn.Module) -> list[dict[str, Tensor]]:
@@ -84,6 +90,11 @@ class Rule:
         Raises:
             ConfigError: says what is not supported.
         """
+
+    @property
+    def transparent(self) -> bool:
+        """Whether a layer that is recorded does what it does otherwise, bit for bit, its gradients included."""
+        return False
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """What stands in the place of methods of the layer while it is recorded."""

@@ -17,6 +17,11 @@ from finetune.per_sample.rules.norms import watched_affine
 class BatchNormRule(Rule):
     """Frozen statistics make it a scale and a shift of channels."""
 
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
+
     @classmethod
     def check(cls, module: Any, name: str) -> None:
         """Refuse statistics of a batch."""
@@ -33,7 +38,7 @@ class BatchNormRule(Rule):
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer in evaluation mode."""
         norm = self.module
-        weight, bias = (None if each is None else each.detach() for each in (norm.weight, norm.bias))
+        weight, bias = (self.watch.fixed(each) for each in (norm.weight, norm.bias))
         outputs = F.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
         normed = F.batch_norm(x.detach(), norm.running_mean, norm.running_var, eps=norm.eps)
         return watched_affine(self.watch, norm, normed, outputs, list(range(2, x.ndim)))

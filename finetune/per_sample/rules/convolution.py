@@ -86,7 +86,7 @@ def watched_convolution(
         watch: the recording.
         module: has bias, stride, dilation and groups.
         x: inputs, padded as far as ``padding`` does not say.
-        kernel: itself, without gradient.
+        kernel: itself.
         padding: zeros along each axis.
         add: takes the gradients of the kernel by group.
     """
@@ -94,8 +94,7 @@ def watched_convolution(
     stride, dilation = (_each(value, axes) for value in (module.stride, module.dilation))
     group_B = watch.group_of(x.shape[0], module)
     kept = watch.keep(x)
-    bias = None if module.bias is None else module.bias.detach()
-    outputs = _CONVOLUTIONS[axes](x, kernel, bias, stride, padding, dilation, module.groups)
+    outputs = _CONVOLUTIONS[axes](x, kernel, watch.fixed(module.bias), stride, padding, dilation, module.groups)
 
     def seen(gradient: Tensor) -> None:
         zeros = [number for length in reversed(padding) for number in (length, length)]
@@ -118,6 +117,11 @@ def _each(value: Any, axes: int) -> tuple[int, ...]:
 class ConvolutionRule(Rule):
     """Of one, two or three axes."""
 
+    @property
+    def transparent(self) -> bool:
+        """The same call, unless the layer pads by a word, which is done beforehand."""
+        return not isinstance(self.module.padding, str)
+
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass."""
         return {"forward": self.forward}
@@ -136,7 +140,7 @@ class ConvolutionRule(Rule):
         def add(gradient_K: Tensor) -> None:
             self.watch.add(layer.weight, Dense(gradient_K))
 
-        return watched_convolution(self.watch, layer, x, layer.weight.detach(), padding, add)
+        return watched_convolution(self.watch, layer, x, self.watch.fixed(layer.weight), padding, add)
 
 
 @register_rule(InflatedConv)

@@ -38,6 +38,11 @@ def watched_rows(
 class EmbeddingRule(Rule):
     """``nn.Embedding``."""
 
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
+
     @classmethod
     def check(cls, module: Any, name: str) -> None:
         """Refuse what mixes samples or changes the table."""
@@ -51,7 +56,7 @@ class EmbeddingRule(Rule):
 
         def forward(ids_B: Tensor) -> Tensor:
             table, padding = self.module.weight, self.module.padding_idx
-            outputs = F.embedding(ids_B, table.detach(), padding)
+            outputs = F.embedding(ids_B, self.watch.fixed(table), padding)
             return watched_rows(self.watch, self.module, table, ids_B, outputs, padding)
 
         return {"forward": forward}
@@ -63,6 +68,11 @@ class RowsRule(Rule):
 
     is_handed_weights: ClassVar[bool] = True
 
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
+
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass; of a table that nobody asks for, the ordinary one."""
 
@@ -70,7 +80,7 @@ class RowsRule(Rule):
             if not self.watch.watches(table):
                 return table[ids_B]
             ids_B = torch.where(ids_B < 0, ids_B + len(table), ids_B)
-            return watched_rows(self.watch, self.module, table, ids_B, table.detach()[ids_B])
+            return watched_rows(self.watch, self.module, table, ids_B, self.watch.fixed(table)[ids_B])
 
         return {"forward": forward}
 
@@ -81,11 +91,16 @@ class RepeatedRule(Rule):
 
     is_handed_weights: ClassVar[bool] = True
 
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
+
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass; of what nobody asks for, the ordinary one."""
 
         def forward(tensor: Tensor, count: int) -> Tensor:
-            watch, outputs = self.watch, tensor.detach().expand(count, *tensor.shape)
+            watch, outputs = self.watch, self.watch.fixed(tensor).expand(count, *tensor.shape)
             if not watch.watches(tensor):
                 return tensor.expand(count, *tensor.shape)
             group_B = watch.group_of(count, self.module)

@@ -29,13 +29,17 @@ def watched_product(watch: Watch, module: nn.Module, x: Tensor, weight_OI: Tenso
         if watch.watches(bias_O):
             watch.add(bias_O, Dense(summed(rows, group_R, watch.groups)))
 
-    bias = None if bias_O is None else bias_O.detach()
-    return watch.watch(F.linear(x, weight_OI.detach(), bias), seen)
+    return watch.watch(F.linear(x, watch.fixed(weight_OI), watch.fixed(bias_O)), seen)
 
 
 @register_rule(nn.Linear)
 class LinearRule(Rule):
     """``nn.Linear``."""
+
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass."""
@@ -47,6 +51,11 @@ class ProductRule(Rule):
     """The weight is known by who it is."""
 
     is_handed_weights: ClassVar[bool] = True
+
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass; of a weight that nobody asks for, the ordinary one."""

@@ -36,13 +36,14 @@ def watched_affine(watch: Watch, module: Any, normed: Tensor, outputs: Tensor, a
     return watch.watch(outputs, seen)
 
 
-def _fixed(parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else parameter.detach()
-
-
 @register_rule(nn.LayerNorm)
 class LayerNormRule(Rule):
     """``nn.LayerNorm`` over the last axes."""
+
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass."""
@@ -51,7 +52,8 @@ class LayerNormRule(Rule):
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""
         norm = self.module
-        outputs = F.layer_norm(x, norm.normalized_shape, _fixed(norm.weight), _fixed(norm.bias), norm.eps)
+        weight, bias = self.watch.fixed(norm.weight), self.watch.fixed(norm.bias)
+        outputs = F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
         normed = F.layer_norm(x.detach(), norm.normalized_shape, eps=norm.eps)
         axes = list(range(1, x.ndim - len(norm.normalized_shape)))
         return watched_affine(self.watch, norm, normed, outputs, axes)
@@ -70,6 +72,11 @@ class ChannelNormRule(LayerNormRule):
 class RMSNormRule(Rule):
     """``nn.RMSNorm`` over the last axes."""
 
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
+
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass."""
         return {"forward": self.forward}
@@ -77,7 +84,7 @@ class RMSNormRule(Rule):
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""
         norm = self.module
-        outputs = F.rms_norm(x, norm.normalized_shape, _fixed(norm.weight), norm.eps)
+        outputs = F.rms_norm(x, norm.normalized_shape, self.watch.fixed(norm.weight), norm.eps)
         normed = F.rms_norm(x.detach(), norm.normalized_shape, None, norm.eps)
         return watched_affine(self.watch, norm, normed, outputs, list(range(1, x.ndim - len(norm.normalized_shape))))
 
@@ -86,6 +93,11 @@ class RMSNormRule(Rule):
 class GroupNormRule(Rule):
     """``nn.GroupNorm``: channels are the second axis."""
 
+    @property
+    def transparent(self) -> bool:
+        """The same call."""
+        return True
+
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass."""
         return {"forward": self.forward}
@@ -93,6 +105,6 @@ class GroupNormRule(Rule):
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""
         norm = self.module
-        outputs = F.group_norm(x, norm.num_groups, _fixed(norm.weight), _fixed(norm.bias), norm.eps)
+        outputs = F.group_norm(x, norm.num_groups, self.watch.fixed(norm.weight), self.watch.fixed(norm.bias), norm.eps)
         normed = F.group_norm(x.detach(), norm.num_groups, eps=norm.eps)
         return watched_affine(self.watch, norm, normed, outputs, list(range(2, x.ndim)))

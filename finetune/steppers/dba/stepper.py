@@ -44,8 +44,9 @@ class DbaStepper(AdaptiveStepper):
     ``max_batch`` bound both the batch and what is chosen of it; ``delta`` is the stride; the formulae of the
     selections, which their files state.
 
-    A step takes one forward and one backward pass. Where every layer chooses everything, it is that of the plain
-    stepper, bit by bit: the pass is then taken again, as that stepper takes it and with the same draws.
+    A step takes one forward and one backward pass. A layer that chooses everything has its ordinary gradient, so that
+    where all do the step is that of the plain stepper, bit for bit. In a network that computes otherwise while it is
+    recorded (:attr:`~finetune.per_sample.tape.Tape.transparent`), the pass is then taken again, with the same draws.
     """
 
     class Config(DbaConfig):
@@ -56,6 +57,8 @@ class DbaStepper(AdaptiveStepper):
         super().begin()
         options = selection_config(self.config.selection, self.config.selection_options)
         self._selection = selection_named(self.config.selection)(options)
+        # The first step looks for weights that are used where no rule sees them, and so leaves them out of the graph.
+        self._attached = self._transparent = False
 
     def next_epoch(self, selected: list[int]) -> int:
         """By the median of the selected sizes."""
@@ -80,38 +83,40 @@ class DbaStepper(AdaptiveStepper):
         size_K = np.bincount(group_B)
         strides = Strides(self._grams(layers, number), size_K, self.sizes.least, self.sizes.most)
         masks_LK = self._selection.choose(strides, self.choices)
-        chosen_K = {layer.name: mask_K for layer, mask_K in zip(layers, masks_LK, strict=True)}
-        if masks_LK.all():
+        if masks_LK.all() and not self._attached:
             return_to(before, device)
             self.optimizer.zero_grad(set_to_none=True)
             loss = super().descend_along(batch, number, share)
-        else:
-            for layer in layers:
-                mask_K = chosen_K[layer.name]
-                weight_K = torch.from_numpy(mask_K / size_K[mask_K].sum()).to(device)
-                for parameter, gradient in layer.weighted(weight_K).items():
-                    parameter.grad = gradient
-        self.chose(batch, number, {name: mask_K[group_B] for name, mask_K in chosen_K.items()})
+        for layer, mask_K in zip(layers, masks_LK, strict=True):
+            if masks_LK.all() or (self._attached and mask_K.all()):
+                continue
+            # Gradients of strides are parts of that of the mean over the batch.
+            weight_K = torch.from_numpy(mask_K * (len(batch) / size_K[mask_K].sum())).to(device)
+            for parameter, gradient in layer.weighted(weight_K).items():
+                parameter.grad = gradient
+        self._attached = self._transparent
+        names = [layer.name for layer in layers]
+        self.chose(batch, number, {name: mask_K[group_B] for name, mask_K in zip(names, masks_LK, strict=True)})
         return loss
 
     def _recorded(self, batch: np.ndarray, number: int, share: float | None) -> tuple[float, list[LayerGradients]]:
-        """The mean loss, and by layer the sum of the gradients of the cases of each stride."""
+        """The mean loss, and by layer what the cases of each stride add to its gradient."""
         group_B = self.groups_of(batch)
-        tape = Tape(self.learner.module, int(group_B[-1]) + 1)
+        tape = Tape(self.learner.module, int(group_B[-1]) + 1, attached=self._attached)
+        self._transparent = tape.transparent
         total = 0.0
         for start in range(0, len(batch), self.learner.at_once):
-            part = slice(start, start + self.learner.at_once)
-            with tape.recording(group_B[part]):
+            part = batch[start : start + self.learner.at_once]
+            with tape.recording(group_B[start : start + len(part)]):
                 try:
-                    loss_B = tape.backward(self.losses(batch[part], number, share))
+                    loss_B = tape.backward(self.losses(part, number, share), len(part) / len(batch))
                 except TrainingError as error:
-                    raise TrainingError(
-                        f"fine-tuning: {error}, at step {number}; try a smaller learning rate"
-                    ) from None
-            total += float(loss_B.sum())
-            if len(batch) > self.learner.at_once:
+                    said = f"fine-tuning: {error}, at step {number}; try a smaller learning rate"
+                    raise TrainingError(said) from None
+            total += float(loss_B.mean() * (len(part) / len(batch)))
+            if len(batch) > len(part):
                 tape.settle()
-        return total / len(batch), tape.layers()
+        return total, tape.layers()
 
     def _grams(self, layers: list[LayerGradients], number: int) -> np.ndarray:
         """Inner products of the strides in each layer, ``(L, K, K)``."""

@@ -122,7 +122,7 @@ def test_several_passes_add_up_whether_or_not_their_activations_are_kept() -> No
     x = torch.randn(COUNT, 4, 6, dtype=torch.float64)
     once = Tape(shared, 3)
     with once.recording([0, 0, 1, 1, 2, 2]):
-        once.backward(shared(x).square().flatten(1).sum(dim=1), 0.5)
+        once.backward(shared(x).square().flatten(1).sum(dim=1), 1.0)
     twice = Tape(shared, 3)
     for part, groups in ((slice(0, 3), [0, 0, 1]), (slice(3, 6), [1, 2, 2])):
         with twice.recording(groups):
@@ -185,6 +185,34 @@ def test_only_what_is_watched_gets_gradients() -> None:
         tape.backward(network(torch.randn(3, 4))[:, 0])
     assert [layer.name for layer in tape.layers()] == ["2"]
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
+TRANSPARENT = sorted(set(LAYERS) - {"transposed convolution", "torch's attention", "gated attention", "log-sum-exp",
+                                    "inflated, plane", "inflated, volume", "self-attention"})  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_transparent_layer_gives_its_ordinary_gradients_bit_for_bit_beside_those_by_sample(kind: str) -> None:
+    torch.manual_seed(0)
+    make, shape = LAYERS[kind]
+    layer = randomised(make()).float()
+    images = torch.randn(COUNT, *shape, requires_grad=True)
+    tape = Tape(layer, COUNT, attached=True)
+    assert tape.transparent == (kind in TRANSPARENT)
+    if not tape.transparent:
+        return
+    layer(images).flatten(1).sin().sum(dim=1).mean().backward()
+    plain = [images.grad, *(parameter.grad for parameter in layer.parameters())]
+    images.grad = None
+    layer.zero_grad()
+    with tape.recording(torch.arange(COUNT)):
+        tape.backward(layer(images).flatten(1).sin().sum(dim=1), 1.0)
+    recorded = [images.grad, *(parameter.grad for parameter in layer.parameters())]
+    for one, other in zip(plain, recorded, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+    for found in tape.layers():
+        for parameter, total in found.weighted(torch.ones(COUNT)).items():
+            torch.testing.assert_close(total, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_what_has_no_gradient_by_sample_is_refused_by_name() -> None:
