@@ -45,6 +45,9 @@ class Tape:
             those of an unrecorded pass bit for bit where the network is :attr:`transparent`. It takes longer, and a
             use of a weight that no rule sees is then not found.
 
+    Attributes:
+        attached: as given.
+
     Raises:
         ConfigError: a layer mixes the samples of a batch, or there is no rule for it; it is named.
     """
@@ -52,7 +55,7 @@ class Tape:
     def __init__(
         self, module: nn.Module, groups: int, only: Iterable[nn.Parameter] | None = None, *, attached: bool = False
     ) -> None:
-        self._module, self._groups, self._attached = module, groups, attached
+        self._module, self._groups, self.attached = module, groups, attached
         wanted = None if only is None else {id(parameter) for parameter in only}
         self._layer: dict[nn.Parameter, str] = {}
         for name, owner in module.named_modules():
@@ -62,7 +65,6 @@ class Tape:
         self._watched = {id(parameter): parameter for parameter in self._layer}
         self._found: dict[nn.Parameter, list[Contribution]] = {}
         self._leaves: list[list[dict[nn.Parameter, Tensor]]] = []
-        self._settled: list[LayerGradients] | None = None
         self._group_B: Tensor | None = None
         for name, each in module.named_modules():
             if isinstance(each, nn.modules.batchnorm._BatchNorm):
@@ -128,7 +130,7 @@ class Tape:
         assert self._group_B is not None, "there is no recording"
         check_unreduced(loss_B, len(self._group_B))
         loss = loss_B.sum() if share is None else loss_B.mean() * share
-        if self._attached:
+        if self.attached:
             loss.backward()
         else:
             self._backward_aside(loss)
@@ -155,6 +157,12 @@ class Tape:
                 )
             if parameter.grad is None:
                 parameter.grad = before[parameter]
+
+    def take(self) -> list[LayerGradients]:
+        """What :meth:`layers` gives, after which nothing is recorded and the tape can be used again."""
+        found = self.layers()
+        self._found = {}
+        return found
 
     def settle(self) -> None:
         """Make the gradients of what was recorded so far, so that its activations can go."""
@@ -216,7 +224,7 @@ class Tape:
 
     def fixed(self, parameter: Weight) -> Weight:
         """The parameter, out of the graph unless it is to stay there."""
-        found: Any = parameter if parameter is None or self._attached else parameter.detach()
+        found: Any = parameter if parameter is None or self.attached else parameter.detach()
         weight: Weight = found
         return weight
 

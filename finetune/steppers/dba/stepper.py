@@ -58,7 +58,8 @@ class DbaStepper(AdaptiveStepper):
         options = selection_config(self.config.selection, self.config.selection_options)
         self._selection = selection_named(self.config.selection)(options)
         # The first step looks for weights that are used where no rule sees them, and so leaves them out of the graph.
-        self._attached = self._transparent = False
+        self._attached = False
+        self._tape: Tape | None = None
 
     def next_epoch(self, selected: list[int]) -> int:
         """By the median of the selected sizes."""
@@ -94,7 +95,8 @@ class DbaStepper(AdaptiveStepper):
             weight_K = torch.from_numpy(mask_K * (len(batch) / size_K[mask_K].sum())).to(device)
             for parameter, gradient in layer.weighted(weight_K).items():
                 parameter.grad = gradient
-        self._attached = self._transparent
+        assert self._tape is not None
+        self._attached = self._tape.transparent
         names = [layer.name for layer in layers]
         self.chose(batch, number, {name: mask_K[group_B] for name, mask_K in zip(names, masks_LK, strict=True)})
         return loss
@@ -102,8 +104,7 @@ class DbaStepper(AdaptiveStepper):
     def _recorded(self, batch: np.ndarray, number: int, share: float | None) -> tuple[float, list[LayerGradients]]:
         """The mean loss, and by layer what the cases of each stride add to its gradient."""
         group_B = self.groups_of(batch)
-        tape = Tape(self.learner.module, int(group_B[-1]) + 1, attached=self._attached)
-        self._transparent = tape.transparent
+        tape = self._tape_for(int(group_B[-1]) + 1)
         total = 0.0
         for start in range(0, len(batch), self.learner.at_once):
             part = batch[start : start + self.learner.at_once]
@@ -116,7 +117,13 @@ class DbaStepper(AdaptiveStepper):
             total += float(loss_B.mean() * (len(part) / len(batch)))
             if len(batch) > len(part):
                 tape.settle()
-        return total, tape.layers()
+        return total, tape.take()
+
+    def _tape_for(self, strides: int) -> Tape:
+        """One for so many strides; its rules are looked up once."""
+        if self._tape is None or self._tape.groups != strides or self._tape.attached != self._attached:
+            self._tape = Tape(self.learner.module, strides, attached=self._attached)
+        return self._tape
 
     def _grams(self, layers: list[LayerGradients], number: int) -> np.ndarray:
         """Inner products of the strides in each layer, ``(L, K, K)``."""

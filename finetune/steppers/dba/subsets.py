@@ -78,35 +78,35 @@ def all_subsets(count: int) -> np.ndarray:
 def _leaving_out(gram_LKK: np.ndarray, size_K: np.ndarray, score: Score, least: int, most: int) -> np.ndarray:
     layers, count = gram_LKK.shape[:2]
     every = np.arange(layers)
-    mask_LK = np.ones((layers, count), dtype=bool)
-    best_LK, best_L = mask_LK.copy(), np.full(layers, np.inf)
     norms_LK = np.diagonal(gram_LKK, axis1=1, axis2=2)
     squares_LK = norms_LK / size_K
     # Of what is left, with the first axis kept for broadcasting.
+    left_LK = np.ones((layers, count), dtype=bool)
     towards_LK, squares_L1 = gram_LKK.sum(axis=2), squares_LK.sum(axis=1, keepdims=True)
     total_L1 = towards_LK.sum(axis=1, keepdims=True)
     cases_L1 = np.full((layers, 1), float(size_K.sum()))
-    for left in range(count, 0, -1):
-        here_L = score(Sums(np.full((layers, 1), left), cases_L1, total_L1, squares_L1))[:, 0]
-        better_L = (here_L < best_L) & (cases_L1[:, 0] >= least) & (cases_L1[:, 0] <= most)
-        best_L[better_L], best_LK[better_L] = here_L[better_L], mask_LK[better_L]
-        if left == 1 or (cases_L1 < least).all():
-            break
-        without = Sums(
-            np.full((layers, 1), left - 1),
-            np.maximum(cases_L1 - size_K, 1),  # of what has gone already, whatever
-            total_L1 - 2 * towards_LK + norms_LK,
-            squares_L1 - squares_LK,
-        )
+    score_L = score(Sums(np.full((layers, 1), count), cases_L1, total_L1, squares_L1))[:, 0]
+    best_LK, best_L = left_LK.copy(), np.where(size_K.sum() <= most, score_L, np.inf)
+    for number in range(count - 1, 0, -1):
+        cases_LK = np.maximum(cases_L1 - size_K, 1)  # of what has gone already, whatever
+        total_LK = total_L1 - 2 * towards_LK + norms_LK
+        without_LK = squares_L1 - squares_LK
+        scores_LK = score(Sums(np.full((1, 1), number), cases_LK, total_LK, without_LK))
         # One stride may have no score, as it has no variance: any that is left is better than one that has gone.
-        scores_LK = np.minimum(score(without), np.finfo(np.float64).max)
-        gone_L = np.where(mask_LK, scores_LK, np.inf).argmin(axis=1)
-        mask_LK[every, gone_L] = False
-        total_L1 = without.squared_sum[every, gone_L][:, None]
-        squares_L1 = without.squares[every, gone_L][:, None]
-        cases_L1 = without.cases[every, gone_L][:, None]
+        gone_L = np.where(left_LK, np.minimum(scores_LK, _MOST), np.inf).argmin(axis=1)
+        left_LK[every, gone_L] = False
+        score_L, cases_L = scores_LK[every, gone_L], cases_LK[every, gone_L]
+        better_L = (score_L < best_L) & (cases_L >= least) & (cases_L <= most)
+        best_L[better_L], best_LK[better_L] = score_L[better_L], left_LK[better_L]
+        if cases_L.max() < least:
+            break
+        total_L1, squares_L1 = total_LK[every, gone_L][:, None], without_LK[every, gone_L][:, None]
+        cases_L1 = cases_L[:, None]
         towards_LK = towards_LK - gram_LKK[every, gone_L]
     return best_LK
+
+
+_MOST = float(np.finfo(np.float64).max)
 
 
 def random_subset(size_K: np.ndarray, least: int, most: int, generator: np.random.Generator) -> np.ndarray:
