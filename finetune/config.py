@@ -106,12 +106,13 @@ class FitConfig(Document):
     @model_validator(mode="after")
     def _options_are_known(self) -> FitConfig:
         from finetune.heads import head_config
-        from finetune.steppers import stepper_config
+        from finetune.steppers import stepper_config, stepper_named
         from finetune.strategies import create_strategy
 
         head_config(self.head, self.head_options)
         create_strategy(self.strategy, self.strategy_options)
-        stepper_config(self.stepper, self.stepper_options)
+        options = stepper_config(self.stepper, self.stepper_options)
+        stepper_named(self.stepper).check(options, self.batch_size, self.mixup)
         if self.slices is not None:
             from finetune.slices import Slices
 

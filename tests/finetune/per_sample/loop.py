@@ -36,6 +36,7 @@ def compare(module: nn.Module, losses: Losses, count: int, groups: list[int] | N
     with tape.recording(group_B):
         tape.backward(losses(list(range(count))))
     weight_K = torch.linspace(0.3, 1.7, number, dtype=torch.float64)
+    weight_K = weight_K.to(next(module.parameters()).device)
     largest = max(float(value.abs().max()) for sample in exact for value in sample.values())
     covered = set()
     for layer in tape.layers():
@@ -43,7 +44,7 @@ def compare(module: nn.Module, losses: Losses, count: int, groups: list[int] | N
         covered.update(names)
         each = {name: torch.stack([sample[name] for sample in exact]) for name in names}
         summed = {
-            name: torch.zeros(number, *value.shape[1:]).to(value).index_add_(0, group_B, value)
+            name: torch.zeros(number, *value.shape[1:]).to(value).index_add_(0, group_B.to(value.device), value)
             for name, value in each.items()
         }
         flat = torch.cat([value.reshape(number, -1) for value in summed.values()], dim=1)

@@ -258,3 +258,19 @@ def test_a_reduced_loss_and_one_that_is_not_finite_are_refused() -> None:
             tape.backward(layer(x).mean())
         with pytest.raises(TrainingError, match="the loss of a case is nan"):
             tape.backward(layer(x)[:, 0] * torch.tensor([1, 1, torch.nan, 1, 1, 1]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", LAYERS)
+def test_gradients_by_sample_on_a_device_are_those_of_a_loop(kind: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    torch.manual_seed(0)
+    make, shape = LAYERS[kind]
+    layer = randomised(make()).cuda()
+    images = torch.randn(COUNT, *shape, dtype=torch.float64, device="cuda")
+
+    def losses(samples: list[int]) -> Tensor:
+        return layer(images[samples]).flatten(1).sin().square().sum(dim=1)
+
+    compare(layer, losses, COUNT, [1, 0, 2, 0, 0, 1])

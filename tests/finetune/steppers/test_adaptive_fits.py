@@ -108,5 +108,8 @@ def test_a_document_names_the_stepper_and_the_record_of_the_run_has_sizes_and_di
     said = f"16 different cases were drawn in training, {chosen['distinct_chosen']} of them chosen"
     assert said in capsys.readouterr().out
     assert chosen["batches"]["steps"][0] == 2 and chosen["batches"]["batch_size"][0] == 8
-    assert main(["finetune", "--config", str(document), "--set", "stepper=dab", "--out", str(tmp_path / "x")]) == 2
+    words = ["finetune", "--config", str(document), "--out", str(tmp_path / "x"), "--set"]
+    assert main([*words, "stepper_options.stride=9"]) == 2
+    assert "stride 9 is larger than the batch of 8" in capsys.readouterr().err
+    assert main([*words, "stepper=dab"]) == 2
     assert "unknown stepper 'dab'; did you mean 'dba'" in capsys.readouterr().err

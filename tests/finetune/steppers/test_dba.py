@@ -158,6 +158,15 @@ def test_a_change_of_the_batch_size_never_draws_other_cases() -> None:
     assert counts.max() - counts.min() <= 1  # every case equally often, as the plain stepper draws them
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"stride": 4}, {"selection": "variance_norm", "stride": 1}])
+def test_fewer_cases_than_a_batch_are_all_there_is_to_choose_from(count: int, options: dict[str, Any]) -> None:
+    stepper = stepper_on(perceptron(4), "dba", options, count=count)
+    for number in range(4):
+        assert np.isfinite(stepper.step(number))
+    assert stepper.report["distinct_seen"] == count and stepper.batch_size(9) <= count
+
+
 def strides_of(gradients_NP: np.ndarray, size_K: list[int], least: int, most: int) -> Strides:
     owner = np.repeat(np.arange(len(size_K)), size_K)
     sums = np.stack([gradients_NP[owner == stride].sum(axis=0) for stride in range(len(size_K))])
