@@ -29,6 +29,7 @@ class Running:
         name: of the run.
         draw: random numbers of this trial.
         told: what the person had to read or do, for the table.
+        began_s: when, by the clock of the machine.
     """
 
     stage: Stage
@@ -36,6 +37,7 @@ class Running:
     name: str
     draw: random.Random
     told: list[str] = field(default_factory=list)
+    began_s: float = field(default_factory=time.time)
 
     @property
     def store(self) -> CheckpointStore:
