@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cluster.jobs.client import Job
+from cluster.restarts import reasons
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
 from tests.chaos.stage import Stage, kill_session
@@ -94,6 +95,22 @@ def kill_raylet(run: Running) -> None:
     run.stage.add_node()
 
 
+def announce_raylet(run: Running) -> None:
+    """SIGTERM of the second node, as Kubernetes sends it before it takes a machine away; another one joins.
+
+    Ray announces it, and gives its workers 30 s: a checkpoint is written, and no step is done twice.
+    """
+    leaving = run.stage.nodes[1]
+    run.stage.nodes = run.stage.nodes[:1]
+    leaving.send_signal(signal.SIGTERM)
+    run.told.append("a node added")
+    run.stage.add_node()
+    run.ended()
+    kill_session(leaving)
+    (_, reason), *others = reasons(run.config.out)
+    assert (reason, others) == ("a machine was announced to be taken away", []), f"{reason}; {others}"
+
+
 def stop_raylet(run: Running) -> None:
     """SIGSTOP of the second node: its raylet and its workers do nothing; another one joins, later it is killed."""
     lost = run.stage.nodes[1]
@@ -104,6 +121,12 @@ def stop_raylet(run: Running) -> None:
     run.stage.add_node()
     run.ended()
     kill_session(lost)
+
+
+def kill_controller(run: Running) -> None:
+    """SIGKILL of the process of Ray Train that leads the workers; they end with it."""
+    (controller,) = run.stage.controllers()
+    controller.send_signal(signal.SIGKILL)
 
 
 def kill_driver(run: Running) -> None:
@@ -197,7 +220,9 @@ KINDS: dict[str, tuple[Fault, int]] = {
     "SIGSTOP a worker": (stop_worker, 4),
     "SIGKILL a worker during a checkpoint": (kill_during_checkpoint, 3),
     "SIGKILL a node": (kill_raylet, 3),
+    "SIGTERM a node": (announce_raylet, 2),
     "SIGSTOP a node": (stop_raylet, 2),
+    "SIGKILL the controller": (kill_controller, 2),
     "SIGKILL the driver": (kill_driver, 3),
     "SIGKILL the head": (kill_head, 3),
     "SIGKILL the tracking server": (kill_server, 2),
