@@ -19,6 +19,7 @@ from cluster.capacity import Share, wanted
 from cluster.errors import ClusterError
 from cluster.ray_runtime import FAILURE_FILE, RayRuntime, read_attempt
 from cluster.restarts import note, reasons
+from cluster.room import release_groups
 from cluster.scaling import RoomPolicy
 from cluster.store import first_line
 from cluster.watch import WorkerWatch
@@ -63,6 +64,7 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
                 raise ClusterError(
                     f"the run failed for good after {group.max_failures} restarts; {reason}; see {out / FAILURE_FILE}"
                 ) from error
+            release_groups()
     raise AssertionError("never")
 
 

@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.jobs.client import ENDED, Job, Jobs
 from pretrain.config import PretrainConfig
 from tests.cluster.conftest import TrackingServer
-from tests.cluster.ray_head import RayHead, end
+from tests.cluster.ray_head import RayHead
 
 
 class Stage:
@@ -54,6 +54,7 @@ class Stage:
         for driver in drivers:  # each in a session of its own
             with contextlib.suppress(psutil.NoSuchProcess):
                 driver.kill()
+        self.ray.stop()
         self.nodes = []
 
     def mend(self) -> None:
@@ -72,8 +73,7 @@ class Stage:
 
     def stop(self) -> None:
         """End everything."""
-        for node in reversed(self.nodes):
-            end(node)
+        self.ray.stop()
         self.server.kill()
 
     def jobs(self) -> Jobs:
