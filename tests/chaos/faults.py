@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster.jobs.client import Job
+from cluster.jobs.client import ENDED, Job
 from cluster.restarts import reasons
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
@@ -48,6 +48,10 @@ class Running:
     def ended(self) -> Job:
         """The newest attempt, when it has ended."""
         return self.stage.wait_for_end(self.name, LIMIT_S)
+
+    def newest(self) -> Job:
+        """The newest attempt as it is."""
+        return self.stage.jobs().job(self.name)
 
     def again(self) -> Job:
         """Send the same run once more, as a person does whose job has died."""
@@ -146,7 +150,7 @@ def kill_head(run: Running) -> None:
 
 
 def kill_server(run: Running) -> None:
-    """SIGKILL of the tracking server; it is back before the run ends, or after."""
+    """SIGKILL of the tracking server; it is back before the run ends, or after, and then the run is sent again."""
     run.stage.server.kill()
     if run.draw.random() < 0.5:
         time.sleep(2)
@@ -154,6 +158,8 @@ def kill_server(run: Running) -> None:
         run.ended()
     run.told.append("server started")
     run.stage.server.start()
+    if run.newest().state in ENDED:
+        run.again()
 
 
 def stop_server(run: Running) -> None:
