@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cluster.jobs.client import ENDED, Job
+from cluster.ray_runtime import read_attempt
 from cluster.restarts import reasons
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
@@ -209,11 +210,23 @@ def damage_checkpoint(run: Running) -> None:
 
 
 def run_twice(run: Running) -> None:
-    """A second attempt of the same run, sent under another name while the first trains: the older one must end."""
+    """A second attempt of the same run, sent under another name while the first trains: the older one must end.
+
+    Until the workers of the second are there, those of the first are held up by stopping them every other moment.
+    """
     for _ in range(2):
         run.stage.add_node()
+    older = run.stage.workers()
     first, run.name = run.name, f"{run.name}-twin"
     run.stage.submit(run.config, run.name)
+    deadline = time.monotonic() + LIMIT_S
+    while not read_attempt(run.config.out):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the second attempt did not come about")
+        for number, pause_s in ((signal.SIGSTOP, 2.0), (signal.SIGCONT, 0.02)):
+            for worker in older:
+                worker.send_signal(number)
+            time.sleep(pause_s)
     run.stage.wait_for_end(first, LIMIT_S)
     run.ended()
     for node in run.stage.nodes[2:]:
@@ -222,15 +235,15 @@ def run_twice(run: Running) -> None:
 
 
 KINDS: dict[str, tuple[Fault, int]] = {
-    "SIGKILL a worker": (kill_worker, 6),
-    "SIGSTOP a worker": (stop_worker, 4),
+    "SIGKILL a worker": (kill_worker, 4),
+    "SIGSTOP a worker": (stop_worker, 3),
     "SIGKILL a worker during a checkpoint": (kill_during_checkpoint, 3),
-    "SIGKILL a node": (kill_raylet, 3),
+    "SIGKILL a node": (kill_raylet, 2),
     "SIGTERM a node": (announce_raylet, 2),
     "SIGSTOP a node": (stop_raylet, 2),
     "SIGKILL the controller": (kill_controller, 2),
     "SIGKILL the driver": (kill_driver, 3),
-    "SIGKILL the head": (kill_head, 3),
+    "SIGKILL the head": (kill_head, 2),
     "SIGKILL the tracking server": (kill_server, 2),
     "SIGSTOP the tracking server": (stop_server, 1),
     "disk full at a checkpoint": (fill_disk, 2),
