@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -9,6 +10,8 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import psutil
 
 from cluster.jobs.client import ENDED, Job
 from cluster.ray_runtime import read_attempt
@@ -225,7 +228,8 @@ def run_twice(run: Running) -> None:
             raise TimeoutError("the second attempt did not come about")
         for number, pause_s in ((signal.SIGSTOP, 2.0), (signal.SIGCONT, 0.02)):
             for worker in older:
-                worker.send_signal(number)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.send_signal(number)
             time.sleep(pause_s)
     run.stage.wait_for_end(first, LIMIT_S)
     run.ended()
