@@ -7,8 +7,9 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
@@ -212,25 +213,39 @@ def damage_checkpoint(run: Running) -> None:
     run.again()
 
 
-def run_twice(run: Running) -> None:
-    """A second attempt of the same run, sent under another name while the first trains: the older one must end.
+@contextlib.contextmanager
+def held_up(workers: list[psutil.Process]) -> Iterator[None]:
+    """Processes hardly get on, but answer in time: they are stopped every other moment."""
+    over = threading.Event()
 
-    Until the workers of the second are there, those of the first are held up by stopping them every other moment.
-    """
-    for _ in range(2):
-        run.stage.add_node()
-    older = run.stage.workers()
+    def hold() -> None:
+        while not over.is_set():
+            for number, pause_s in ((signal.SIGSTOP, 2.0), (signal.SIGCONT, 0.02)):
+                for worker in workers:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        worker.send_signal(number)
+                over.wait(pause_s)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGCONT)
+
+
+def run_twice(run: Running) -> None:
+    """A second attempt of the same run, sent under another name while the first trains: the older one must end."""
     first, run.name = run.name, f"{run.name}-twin"
-    run.stage.submit(run.config, run.name)
-    deadline = time.monotonic() + LIMIT_S
-    while not read_attempt(run.config.out):
-        if time.monotonic() > deadline:
-            raise TimeoutError("the second attempt did not come about")
-        for number, pause_s in ((signal.SIGSTOP, 2.0), (signal.SIGCONT, 0.02)):
-            for worker in older:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    worker.send_signal(number)
-            time.sleep(pause_s)
+    with held_up(run.stage.workers()):
+        for _ in range(2):
+            run.stage.add_node()
+        run.stage.submit(run.config, run.name)
+        run.wait_for(lambda: bool(read_attempt(run.config.out)), "the second attempt")
     run.stage.wait_for_end(first, LIMIT_S)
     run.ended()
     for node in run.stage.nodes[2:]:
