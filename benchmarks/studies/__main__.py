@@ -18,6 +18,7 @@ NAMES = (
     "interpolation",
     "brainfuse",
     "objectives",
+    "backforward",
 )
 
 
