@@ -40,7 +40,9 @@ Run = dict[str, Any]
 def mlp(layers: int, width: int = WIDTH) -> nn.Sequential:
     """Linear layers with ReLUs between them."""
     widths = [784, *[width] * (layers - 1), 10]
-    modules = [module for before, after in itertools.pairwise(widths) for module in (nn.Linear(before, after), nn.ReLU())]
+    modules = [
+        module for before, after in itertools.pairwise(widths) for module in (nn.Linear(before, after), nn.ReLU())
+    ]
     return started(nn.Sequential(*modules[:-1]))
 
 
