@@ -19,6 +19,7 @@ NAMES = (
     "brainfuse",
     "objectives",
     "backforward",
+    "dba",
 )
 
 

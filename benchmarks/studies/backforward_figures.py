@@ -13,7 +13,7 @@ from benchmarks.studies import backforward_runs as runs
 from benchmarks.studies.backforward_runs import EVERY, STEPS, Setting
 from benchmarks.studies.paired import limits
 
-SHOWN = ("MLP, 4 layers", "convolutions, BatchNorm apart")
+SHOWN = (("MLP, 4 layers", 0.1), ("MLP, 8 layers", 0.03), ("convolutions, BatchNorm apart", 1.0))
 DEEP = ("MLP, 2 layers", "MLP, 4 layers", "MLP, 8 layers")
 COLOURS = {"SGD": "#1f5fa8", "Backforward": "#c8501e"}
 STYLE = {
@@ -34,11 +34,10 @@ def draw(folder: Path) -> None:
 
 def curves(folder: Path) -> Figure:
     """Training loss against steps and against passes: geometric mean and 95 % interval over seeds."""
-    figure = Figure(figsize=(8, 5.6), layout="constrained")
+    figure = Figure(figsize=(8, 7.5), layout="constrained")
     axes = figure.subplots(len(SHOWN), 2, sharey="row")
-    for row, name in zip(axes, SHOWN, strict=True):
+    for row, (name, rate) in zip(axes, SHOWN, strict=True):
         setting = _setting(name)
-        rate = setting.rates[2]
         for arm, colour in COLOURS.items():
             found = runs.found(folder, setting, rate, arm)
             assert found is not None
@@ -53,8 +52,8 @@ def curves(folder: Path) -> Figure:
                 _band(axis, steps[kept] * scale, np.log(losses[:, kept]), arm, colour)
         row[0].set_ylabel(f"training loss\n{name}, rate {rate:g}")
         row[0].set_yscale("log")
-        row[0].set_title("equal steps" if name == SHOWN[0] else "")
-        row[1].set_title("equal compute" if name == SHOWN[0] else "")
+        row[0].set_title("equal steps" if (name, rate) == SHOWN[0] else "")
+        row[1].set_title("equal compute" if (name, rate) == SHOWN[0] else "")
         row[0].set_xlabel("steps")
         row[1].set_xlabel("forward passes")
     axes[0, 0].legend(frameon=False)

@@ -102,9 +102,9 @@ class Setting:
 SETTINGS = (
     *(Setting(f"MLP, {layers} layer{'s' * (layers > 1)}", partial(mlp, layers)) for layers in (1, 2, 4, 8)),
     Setting("MLP, 4 layers, momentum", partial(mlp, 4), None, 0.9, 5e-4, (0.001, 0.003, 0.01, 0.03, 0.1)),
-    Setting("convolutions", partial(convolutions, False)),
-    Setting("convolutions, BatchNorm apart", partial(convolutions, True)),
-    Setting("convolutions with BatchNorm", partial(convolutions, True), (2, 2, 1)),
+    Setting("convolutions", partial(convolutions, False), rates=RATES[2:]),
+    Setting("convolutions, BatchNorm apart", partial(convolutions, True), rates=RATES[2:]),
+    Setting("convolutions with BatchNorm", partial(convolutions, True), (2, 2, 1), rates=RATES[2:]),
 )
 
 

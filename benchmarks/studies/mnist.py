@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from functools import cache
 from typing import Literal
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.studies.runs import DATA
+from data_shards.vocabulary import Task
+from finetune.cases import Cases
 
 MEAN, STD = 0.1307, 0.3081
 """Of the pixels of the training split, as fractions of white."""
@@ -27,3 +30,18 @@ def digits(split: Literal["train", "t10k"]) -> tuple[np.ndarray, np.ndarray]:
 def normalised(pixels: np.ndarray) -> Tensor:
     """Pixels as float32 of mean 0 and deviation 1 over the training split."""
     return (torch.from_numpy(pixels.astype(np.float32)) / 255 - MEAN) / STD
+
+
+def cases() -> Cases:
+    """The training split, as few-label subsets are drawn from it."""
+    pixels, digit_N = digits("train")
+    files = [DATA / "mnist" / f"train-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
+    return Cases(
+        name="mnist",
+        images=pixels.reshape(-1, 1, 28, 28),
+        labels=digit_N[:, None].astype(np.int64),
+        task=Task.multiclass,
+        classes={digit: str(digit) for digit in range(10)},
+        keys=np.array([f"train-{row}" for row in range(len(digit_N))]),
+        source={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+    )
