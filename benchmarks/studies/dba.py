@@ -32,8 +32,8 @@ from finetune.subsets import Budget
 SEEDS = range(5)
 COMMAND = "python -m benchmarks.studies dba FOLDER"
 BUDGETS: Mapping[str, tuple[Budget, int, int]] = {
-    "1 %": (Budget(fraction=0.01), 300, 3),
-    "10 per class": (Budget(per_class=10), 300, 3),
+    "1 %": (Budget(fraction=0.01), 300, 6),
+    "10 per class": (Budget(per_class=10), 300, 6),
     "10 %": (Budget(fraction=0.1), 50, 1),
     "100 %": (Budget(fraction=1.0), 10, 1),
 }
@@ -46,9 +46,9 @@ _ALL = (
     Arm(BASELINE, terms=GRID),
     Arm("Adam", adam=True),
     *(
-        Arm(f"{name}, {rule} norm", "dba", {"rule": f"{rule}_norm"}, adam=name.endswith("Adam"))
-        for name in ("DBA + SGD", "DBA + Adam")
-        for rule in ("gradient", "variance")
+        Arm(f"DBA + {optimizer}, {rule.replace('_', ' ')}", "dba", {"selection": rule}, adam=optimizer == "Adam")
+        for optimizer in ("SGD", "Adam")
+        for rule in ("gradient_norm", "variance_norm", "random")
     ),
     Arm("EDBA + SGD", "edba"),
     Arm("SGD, batch size changes, p = 1", ChangingStepper, {"probability": 1.0, "redrawn": False}),
