@@ -29,7 +29,7 @@ SHORT = 30
 EVERY = 30
 BATCH = 64
 WIDTH = 64
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (0.03, 0.1, 0.3, 1.0)
 ARMS = ("SGD", "Backforward", "Backforward first", "Backforward last")
 PER_CLASS = {"training": 200, "choice": 100, "held out": 200}
 CURVES = ("training loss", "training accuracy", "choice accuracy", "held-out loss", "held-out accuracy", "norm")
@@ -100,8 +100,11 @@ class Setting:
 
 
 SETTINGS = (
-    *(Setting(f"MLP, {layers} layer{'s' * (layers > 1)}", partial(mlp, layers)) for layers in (1, 2, 4, 8)),
-    Setting("MLP, 4 layers, momentum", partial(mlp, 4), None, 0.9, 5e-4, (0.001, 0.003, 0.01, 0.03, 0.1)),
+    Setting("MLP, 1 layer", partial(mlp, 1)),
+    Setting("MLP, 2 layers", partial(mlp, 2)),
+    Setting("MLP, 4 layers", partial(mlp, 4)),
+    Setting("MLP, 8 layers", partial(mlp, 8), rates=(0.01, *RATES)),
+    Setting("MLP, 4 layers, momentum", partial(mlp, 4), None, 0.9, 5e-4, (0.003, 0.01, 0.03, 0.1)),
     Setting("convolutions", partial(convolutions, False), rates=RATES[2:]),
     Setting("convolutions, BatchNorm apart", partial(convolutions, True), rates=RATES[2:]),
     Setting("convolutions with BatchNorm", partial(convolutions, True), (2, 2, 1), rates=RATES[2:]),
