@@ -127,24 +127,24 @@ def weights(folder: Path) -> Table:
     """Norms at equal steps, at equal compute and at equal training loss; held-out accuracy at equal training loss."""
     rows, count, higher, above, below = [], 0, 0, 0, 0
     for setting in runs.SETTINGS[1:]:
-        best, _ = chosen(folder, setting, "SGD", STEPS)
+        whole = {}
         for rate in setting.rates:
-            plain, own = _runs(folder, setting, rate, "SGD"), _runs(folder, setting, rate, "Backforward")
-            if any(run["diverged_at"] is not None for run in (*plain, *own)):
-                continue
-            norms = [_values(own, "norm", STEPS)]
-            norms += [_values(plain, "norm", steps) for steps in (STEPS, STEPS * own[0]["layers"])]
-            logs = np.log(norms[0] / norms[1])
-            mean, low, high = limits(logs)
-            count, higher, above, below = count + 1, higher + (mean > 0), above + (low > 0), below + (high < 0)
-            if rate != best:
-                continue
-            same = [at_equal_loss(one, other) for one, other in zip(own, plain, strict=True)]
-            rows.append((
-                setting.name, f"{rate:g}", f"{norms[1].mean():.2f}", f"{norms[0].mean():.2f}", ratio(logs),
-                ratio(np.log(norms[0] / norms[2])), ratio([math.log(norm) for norm, _ in same]),
-                interval([100 * accuracy for _, accuracy in same], 2),
-            ))  # fmt: skip
+            pair = _runs(folder, setting, rate, "SGD"), _runs(folder, setting, rate, "Backforward")
+            if all(run["diverged_at"] is None for run in itertools.chain(*pair)):
+                whole[rate] = pair
+                logs = np.log(_values(pair[1], "norm", STEPS) / _values(pair[0], "norm", STEPS))
+                mean, low, high = limits(logs)
+                count, higher, above, below = count + 1, higher + (mean > 0), above + (low > 0), below + (high < 0)
+        best = max(whole, key=lambda rate: _values(whole[rate][0], "choice accuracy", STEPS).mean())
+        plain, own = whole[best]
+        norms = [_values(own, "norm", STEPS)]
+        norms += [_values(plain, "norm", steps) for steps in (STEPS, STEPS * own[0]["layers"])]
+        same = [at_equal_loss(one, other) for one, other in zip(own, plain, strict=True)]
+        ratios = [np.log(norms[0] / norms[1]), np.log(norms[0] / norms[2]), [math.log(norm) for norm, _ in same]]
+        rows.append((
+            setting.name, f"{best:g}", f"{norms[1].mean():.2f}", f"{norms[0].mean():.2f}",
+            *(ratio(logs, ".3f") for logs in ratios), interval([100 * accuracy for _, accuracy in same], 2),
+        ))  # fmt: skip
     return Table(
         title="Norms of the weights, and overfitting",
         command=COMMAND,
@@ -159,12 +159,12 @@ def weights(folder: Path) -> Table:
             "held-out accuracy at equal training loss",
         ),
         rows=tuple(rows),
-        remarks=f"Norm of all weight matrices and kernels after {STEPS} steps at the best rate of SGD, mean of "
-        f"{len(SEEDS)} seeds; ratio of Backforward to SGD with its 95 % t interval over paired seeds. Equal training "
-        f"loss: where both first come to the higher of their two losses after {STEPS} steps, between records every "
-        f"{runs.EVERY} steps; accuracy is Backforward less SGD, in points. Of all {count} pairs of network and rate at "
-        f"which no run diverged the norm is larger by Backforward in {higher}, with an interval above 1 in {above}, "
-        f"and smaller with an interval below 1 in {below}.",
+        remarks=f"Norm of all weight matrices and kernels after {STEPS} steps at the best rate of SGD at which no run "
+        f"diverged, mean of {len(SEEDS)} seeds; ratio of Backforward to SGD with its 95 % t interval over paired seeds. "
+        f"Equal training loss: where both first come to the higher of their two losses after {STEPS} steps, between "
+        f"records every {runs.EVERY} steps; accuracy is Backforward less SGD, in points. Of all {count} pairs of "
+        f"network and rate at which no run diverged the norm is larger by Backforward in {higher}, with an interval "
+        f"above 1 in {above}, and smaller with an interval below 1 in {below}.",
     )
 
 

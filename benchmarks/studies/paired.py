@@ -20,10 +20,10 @@ def interval(differences: Sequence[float], digits: int = 3) -> str:
     return "{0:+.{n}f} [{1:+.{n}f}, {2:+.{n}f}]".format(*limits(differences), n=digits)
 
 
-def ratio(logarithms: Sequence[float]) -> str:
+def ratio(logarithms: Sequence[float], form: str = ".3g") -> str:
     """Geometric mean of ratios, given by their logarithms, and its 95 % t interval."""
     mean, low, high = np.exp(limits(logarithms))
-    return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def spread(values: Sequence[float]) -> str:
