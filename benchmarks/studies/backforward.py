@@ -160,11 +160,11 @@ def weights(folder: Path) -> Table:
         ),
         rows=tuple(rows),
         remarks=f"Norm of all weight matrices and kernels after {STEPS} steps at the best rate of SGD at which no run "
-        f"diverged, mean of {len(SEEDS)} seeds; ratio of Backforward to SGD with its 95 % t interval over paired seeds. "
-        f"Equal training loss: where both first come to the higher of their two losses after {STEPS} steps, between "
-        f"records every {runs.EVERY} steps; accuracy is Backforward less SGD, in points. Of all {count} pairs of "
-        f"network and rate at which no run diverged the norm is larger by Backforward in {higher}, with an interval "
-        f"above 1 in {above}, and smaller with an interval below 1 in {below}.",
+        f"diverged, mean of {len(SEEDS)} seeds; ratio of Backforward to SGD with its 95 % t interval over paired "
+        "seeds. Equal training loss: where both first come to the higher of their two losses after "
+        f"{STEPS} steps, between records every {runs.EVERY} steps; accuracy is Backforward less SGD, in points. Of all "
+        f"{count} pairs of network and rate at which no run diverged the norm is larger by Backforward in {higher}, "
+        f"with an interval above 1 in {above}, and smaller with an interval below 1 in {below}.",
     )
 
 

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
+from finetune.fit.network import Readout
+from finetune.heads import CaseFeatures
+from finetune.heads.linear import LinearHead
 from finetune.objective import Objective
 from finetune.random_state import seeded
 from finetune.splits import selection_folds
@@ -67,8 +70,24 @@ class Arm:
         return self.stepper.Config(**self.options)
 
 
+class Perceptron(nn.Module):
+    """784, 64 and 10 units with a ReLU; the last layer is a linear head, as steppers know it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(784, WIDTH)
+        head = LinearHead(WIDTH, 10, LinearHead.Config(reads="embedding"))
+        head.linear.reset_parameters()
+        self.readout = Readout(head, None)
+
+    def forward(self, images_B784: Tensor) -> Tensor:
+        """Logits ``(B, 10)``."""
+        logits: Tensor = self.readout(CaseFeatures(self.hidden(images_B784).relu()))
+        return logits
+
+
 class Digits:
-    """A network of 784, 64 and 10 units, and images for it; which rows it was trained on is kept.
+    """A perceptron and images for it; which rows it was trained on is kept.
 
     Args:
         images_N784: normalised pixels.
@@ -82,12 +101,17 @@ class Digits:
         self.images_N784 = images_N784
         self.seen_N = np.zeros(len(images_N784), dtype=bool)
         with seeded(seed):
-            self.module = nn.Sequential(nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
+            self.module = Perceptron()
 
     @property
     def at_once(self) -> int:
         """There is always room."""
         return len(self.images_N784)
+
+    @property
+    def readout(self) -> Readout:
+        """The last layer."""
+        return self.module.readout
 
     def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
         """Logits ``(B, 10)``; in a training step the rows count as seen."""
