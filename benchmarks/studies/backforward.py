@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.studies import backforward_runs as runs
-from benchmarks.studies.backforward_batch import COMMAND, costs, one_batch
+from benchmarks.studies.backforward_batch import COMMAND, costs, flops, one_batch
 from benchmarks.studies.backforward_figures import draw
 from benchmarks.studies.backforward_runs import ARMS, SEEDS, SHORT, STEPS, Run, Setting, at
 from benchmarks.studies.paired import interval, limits, ratio
@@ -53,14 +53,13 @@ def by_rate(folder: Path) -> Table:
     for setting in runs.SETTINGS:
         for rate in setting.rates:
             plain, own = _runs(folder, setting, rate, "SGD"), _runs(folder, setting, rate, "Backforward")
-            layers = own[0]["layers"]
-            columns = [
-                np.log(_values(found, "training loss", step))
-                for found, step in ((plain, STEPS), (plain, STEPS * layers), (own, STEPS))
-            ]
-            means = [f"{np.exp(logs.mean()):.3g}" if np.isfinite(logs).all() else "-" for logs in columns]
-            ratios = [ratio(columns[2] - logs) if np.isfinite(columns[2] - logs).all() else "-" for logs in columns[:2]]
-            lost = ", ".join(str(int(np.isnan(logs).sum())) for logs in columns)
+            layers, plain_cost, own_cost = flops(setting)
+            same_flops = runs.EVERY * round(STEPS * own_cost / plain_cost / runs.EVERY)
+            given = ((plain, STEPS), (plain, same_flops), (plain, STEPS * layers), (own, STEPS))
+            *others, mine = (np.log(_values(found, "training loss", step)) for found, step in given)
+            means = [f"{np.exp(logs.mean()):.3g}" if np.isfinite(logs).all() else "-" for logs in (*others, mine)]
+            ratios = [ratio(mine - logs) if np.isfinite(mine - logs).all() else "-" for logs in others]
+            lost = ", ".join(str(int(np.isnan(logs).sum())) for logs in (others[0], mine))
             rows.append((setting.name, f"{rate:g}", *means, *ratios, lost))
     return Table(
         title="Training loss by learning rate",
@@ -69,17 +68,20 @@ def by_rate(folder: Path) -> Table:
             "network",
             "rate",
             f"SGD, {STEPS} steps",
-            "SGD, equal compute",
+            "as many flop",
+            "as many passes",
             f"Backforward, {STEPS} steps",
             "ratio at equal steps",
-            "ratio at equal compute",
+            "at equal flop",
+            "at equal passes",
             "diverged",
         ),
         rows=tuple(rows),
         remarks=f"Cross-entropy on the {10 * runs.PER_CLASS['training']:,} training images, geometric mean of "
         f"{len(SEEDS)} seeds; ratio of Backforward to SGD with its 95 % t interval over paired seeds (of logarithms), "
-        "below 1 where Backforward is ahead. Equal compute: as many times the steps as there are layers. Diverged: "
-        f"seeds in the three columns whose loss was not finite. Batches of {runs.BATCH}; hidden layers of "
+        "below 1 where Backforward is ahead. SGD goes on for as many flop as Backforward takes, see below, and for as "
+        "many passes: the steps times the layers. Diverged: seeds whose loss was not finite within the steps, of SGD "
+        f"and of Backforward. Batches of {runs.BATCH}; hidden layers of "
         f"{runs.WIDTH}. Momentum: 0.9, Nesterov, weight decay 0.0005; elsewhere neither. torch {torch.__version__}.",
     )
 
@@ -110,7 +112,7 @@ def at_best_rates(folder: Path) -> Table:
     return Table(
         title="Held-out accuracy, each arm at the rate that suits it",
         command=COMMAND,
-        columns=("network", "arm", "rate", "passes", "accuracy, %", "gain at equal steps", "gain at equal compute"),
+        columns=("network", "arm", "rate", "passes", "accuracy, %", "gain at equal steps", "gain at equal passes"),
         rows=tuple(rows),
         remarks=f"{STEPS} steps. The rate has the best mean accuracy on {10 * runs.PER_CLASS['choice']:,} images, the "
         f"accuracy is that on {10 * runs.PER_CLASS['held out']:,} others, mean of {len(SEEDS)} seeds; gains over SGD, "
@@ -124,7 +126,7 @@ def _accuracy(found: Sequence[Run], steps: int) -> np.ndarray:
 
 
 def weights(folder: Path) -> Table:
-    """Norms at equal steps, at equal compute and at equal training loss; held-out accuracy at equal training loss."""
+    """Norms at equal steps, at equal passes and at equal training loss; held-out accuracy at equal training loss."""
     rows, count, higher, above, below = [], 0, 0, 0, 0
     for setting in runs.SETTINGS[1:]:
         whole = {}
@@ -154,7 +156,7 @@ def weights(folder: Path) -> Table:
             "SGD",
             "Backforward",
             "ratio at equal steps",
-            "ratio at equal compute",
+            "ratio at equal passes",
             "ratio at equal training loss",
             "held-out accuracy at equal training loss",
         ),

@@ -53,7 +53,7 @@ def curves(folder: Path) -> Figure:
         row[0].set_ylabel(f"training loss\n{name}, rate {rate:g}")
         row[0].set_yscale("log")
         row[0].set_title("equal steps" if (name, rate) == SHOWN[0] else "")
-        row[1].set_title("equal compute" if (name, rate) == SHOWN[0] else "")
+        row[1].set_title("equal passes" if (name, rate) == SHOWN[0] else "")
         row[0].set_xlabel("steps")
         row[1].set_xlabel("forward passes")
     axes[0, 0].legend(frameon=False)
@@ -64,14 +64,14 @@ def rates(folder: Path) -> Figure:
     """Ratio of the training losses by learning rate and depth."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, title in zip(axes, ("equal steps", "equal compute"), strict=True):
+    for axis, title in zip(axes, ("equal steps", "equal passes"), strict=True):
         for number, (name, marker) in enumerate(zip(DEEP, "os^", strict=True)):
             setting = _setting(name)
             points = []
             for rate in setting.rates:
                 own, plain = (runs.found(folder, setting, rate, arm) for arm in ("Backforward", "SGD"))
                 assert own is not None and plain is not None
-                step = STEPS * (own[0]["layers"] if title == "equal compute" else 1)
+                step = STEPS * (own[0]["layers"] if title == "equal passes" else 1)
                 pairs = zip(own, plain, strict=True)
                 logs = [
                     np.log(runs.at(a, "training loss", STEPS) / runs.at(b, "training loss", step)) for a, b in pairs
