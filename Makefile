@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= runs/demo
 DATA   ?=
+# Tests that run beside each other: as many as there are CPUs, or a number.
+WORKERS ?= logical
 
 BIN   := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.medformer-installed
@@ -33,7 +35,7 @@ demo: $(STAMP)  ## the main job end to end, small: images to shards to model to 
 	$(BIN)/medformer demo --out "$(OUT)" --overwrite $(if $(DATA),--data "$(DATA)")
 
 test: $(STAMP)  ## the test suite, 20 to 30 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 20
 
 test-all: $(STAMP)  ## the test suite with its slow tests
 	$(BIN)/python -m pytest

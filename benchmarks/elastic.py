@@ -25,7 +25,7 @@ from data_shards.writing.writer import write_dataset
 from pretrain.checkpoint import CheckpointStore
 from pretrain.meter import read_metrics
 
-STAGES = (0, 1, 2)
+STAGES = (0, 1, 2, 3)
 STEPS, EVERY = 60, 10
 _PHASE = 12
 _LIMIT_S = 900
@@ -146,7 +146,7 @@ def _disturb(out: Path, cluster: Any, node: Any, process: subprocess.Popen[bytes
     until(lambda: len(reasons(out)) == 1)
     lost_at = _steps(out)
     resumed_s = until(lambda: _workers(out)["attempt"] == 1 and _steps(out) > lost_at)
-    newest = max(c.step for c in CheckpointStore(out / "checkpoints", STEPS).complete() if c.attempt == 0)
+    newest = max(c.step for c in CheckpointStore(out / "checkpoints").complete() if c.attempt == 0)
     until(lambda: _steps(out) > lost_at + _PHASE)
     pid = _workers(out)["workers"][0]["pid"]
     os.kill(pid, signal.SIGSTOP)  # the run is not to end before the machine is there
@@ -171,7 +171,7 @@ def _workers(out: Path) -> dict[str, Any]:
 
 def _phases(out: Path) -> list[tuple[int, int]]:
     found: dict[int, tuple[int, int]] = {}
-    for checkpoint in CheckpointStore(out / "checkpoints", STEPS).complete():
+    for checkpoint in CheckpointStore(out / "checkpoints").complete():
         found[checkpoint.attempt] = (checkpoint.state()["world_size"], checkpoint.step)
     return [found[attempt] for attempt in sorted(found)]
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import RegistryError
 from cluster.interruptions import Interruptions, StopAsked
 from cluster.new_folder import made_unless_in_vain
 from cluster.page import how_to_open
@@ -17,6 +18,7 @@ from cluster.ray_train import run_on_workers, settled
 from cluster.reference import check_name
 from cluster.registry import Registry
 from cluster.run_facts import dataset_inputs, run_tags, training_data
+from cluster.store import Store, store_errors
 from cluster.system_metrics import sampled
 from cluster.tracking import TrackedRun
 from cluster.worker_group import WorkerGroup
@@ -56,6 +58,7 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
             preflight.check(config, place.max_workers, resume=resume, least=place.min_workers)
             if resume and (finished := finished_bundle(config)) is not None:
                 print(f"finished already, nothing is trained or registered; the model is in {finished}")
+                _tell_late(config)
                 return finished
             group = settled(worker_group(place))
             if resume:
@@ -86,18 +89,7 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
     with made_unless_in_vain(out, ("metrics.jsonl", FAILURE_FILE)):
         for name in (STOP_FILE, GROW_FILE):
             (out / name).unlink(missing_ok=True)
-        data = training_data(config)
-        tracked = TrackedRun(
-            registry.store,
-            out,
-            experiment=place.experiment,
-            name=out.name,
-            params=recorded(config),
-            tags=run_tags(config, data),
-            datasets=dataset_inputs(data),
-            texts={"datasets.json": json.dumps([vars(each) for each in data], indent=2)},
-            warn=_warn,
-        )
+        tracked = _tracked(config, registry.store)
         initial = trained_steps(config) or 0
         shown = ShownProgress(out, config.schedule.epochs, config.schedule.max_steps, initial=initial)
         with tracked, shown:
@@ -109,6 +101,37 @@ def _launch(config: PretrainConfig, group: WorkerGroup, interruptions: Interrupt
     if place.model_name is not None:
         _register(registry, Path(bundle), place.model_name, tracked.run_id)
     return Path(bundle)
+
+
+def _tracked(config: PretrainConfig, store: Store) -> TrackedRun:
+    data = training_data(config)
+    return TrackedRun(
+        store,
+        config.out,
+        experiment=config.cluster.experiment,
+        name=config.out.name,
+        params=recorded(config),
+        tags=run_tags(config, data),
+        datasets=dataset_inputs(data),
+        texts={"datasets.json": json.dumps([vars(each) for each in data], indent=2)},
+        warn=_warn,
+    )
+
+
+def _tell_late(config: PretrainConfig) -> None:
+    """Send what the tracking server missed of a run that came to its end while the server was lost."""
+    run_id = TrackedRun.id_of(config.out)
+    if run_id is None:
+        return
+    try:
+        store = Store(config.cluster.tracking_uri)
+        with store_errors(f"read the run {run_id}"):
+            known = store.client.get_run(run_id).info.status
+        if known != "FINISHED":
+            with _tracked(config, store):
+                pass
+    except RegistryError as error:  # the run is finished all the same
+        _warn(f"tracking: {error}")
 
 
 def _register(registry: Registry, bundle: Path, name: str, run_id: str) -> None:

@@ -24,6 +24,7 @@ from cluster.capacity import Share, described, free_machines, machines, room, sh
 from cluster.errors import ClusterError
 from cluster.room import own_groups
 from cluster.session import end_session
+from cluster.store import first_line
 from cluster.worker_group import Driver, Ended, News, Placed, Waiting, WorkerGroup
 from data_shards.support.errors import MedformerError
 
@@ -58,7 +59,7 @@ def main(descriptor: int) -> None:
         ended = Ended(error=error)
     except Exception as error:  # a fault of Ray or of ours: told in one line, with its traceback in the terminal
         traceback.print_exc()
-        ended = Ended(error=ClusterError(f"Ray could not run the workers: {type(error).__name__}: {error}"))
+        ended = Ended(error=ClusterError(f"Ray could not run the workers: {type(error).__name__}: {first_line(error)}"))
     tell(ended)
 
 

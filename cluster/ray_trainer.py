@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
@@ -15,8 +17,9 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 from cluster import defaults
 from cluster.capacity import Share, wanted
 from cluster.errors import ClusterError
-from cluster.ray_runtime import FAILURE_FILE, RayRuntime
-from cluster.restarts import reasons
+from cluster.ray_runtime import FAILURE_FILE, RayRuntime, read_attempt
+from cluster.restarts import note, reasons
+from cluster.room import release_groups
 from cluster.scaling import RoomPolicy
 from cluster.store import first_line
 from cluster.watch import WorkerWatch
@@ -47,6 +50,25 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
     name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
     if group.elastic and os.environ.get(name) == defaults.RAY[name]:  # not one that the user has set
         os.environ[name] = _ELASTIC_START_TIMEOUT_S
+    for losses in itertools.count(1):
+        try:
+            return _trainer(body, group, share, out).fit().return_value
+        except TrainingFailedError as error:
+            raise _readable(error, group, share, out) from error
+        except RayActorError as error:
+            # Ray Train starts workers again, but not its controller, which ends its workers with it.
+            reason = "the process of Ray Train that leads the workers was lost"
+            note(out, read_attempt(out), reason)
+            if losses > group.max_failures:
+                write_atomic(out / FAILURE_FILE, f"{error}\n")
+                raise ClusterError(
+                    f"the run failed for good after {group.max_failures} restarts; {reason}; see {out / FAILURE_FILE}"
+                ) from error
+            release_groups()
+    raise AssertionError("never")
+
+
+def _trainer(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, out: Path) -> _Trainer:
     starts = _ELASTIC_START_ATTEMPTS if group.elastic else _START_ATTEMPTS
     trainer = _Trainer(
         _work,
@@ -68,10 +90,7 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
         ),
     )
     trainer.policy = RoomPolicy(trainer.scaling_config, share, out) if group.elastic else None
-    try:
-        return trainer.fit().return_value
-    except TrainingFailedError as error:
-        raise _readable(error, group, share, out) from error
+    return trainer
 
 
 class _Trainer(TorchTrainer):

@@ -28,6 +28,17 @@ def own_groups() -> list[Any]:
     return [group for group in table if group.creator_job_id.hex() == job]
 
 
+def release_groups() -> None:
+    """Give back what this Ray job holds: of an actor that was lost Ray keeps it for as long as the job lives."""
+    from ray import PlacementGroupID
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for group in own_groups():
+        if group.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+
+
 def room_for(share: Share) -> int:
     """How many workers with this share this run can have now: beside those of others, its own included."""
     import ray

@@ -105,6 +105,12 @@ class TrackedRun:
         # The steps that an earlier process already sent; batches arrive whole and in order.
         self._logged_until = {metric.key: metric.step for metric in run.data.to_proto().metrics}
 
+    @staticmethod
+    def id_of(out: Path) -> str | None:
+        """The id that the folder of a run names, or None."""
+        path = out / RUN_ID_FILE
+        return path.read_text().strip() if path.exists() else None
+
     def __enter__(self) -> TrackedRun:
         self._thread.start()
         return self
@@ -123,7 +129,8 @@ class TrackedRun:
 
     def _follow(self) -> None:
         while True:
-            stopping = self._stop.wait(self._interval_s)
+            # The end is waited for too: what a lost server missed is tried once more then.
+            stopping = self._stop.wait(_PAUSE_AFTER_LOSS_S if self._lost else self._interval_s)
             try:
                 self._copy()
             except Exception as problem:  # Of MLflow, SQL or the network: none of them may end the thread.
@@ -133,14 +140,15 @@ class TrackedRun:
                         f"{self._out} has what is missed"
                     )
                 self._lost = True
-                stopping = stopping or self._stop.wait(_PAUSE_AFTER_LOSS_S)
             else:
                 if self._lost:
                     self._warn("tracking: the server is back, and has what it missed")
                 self._lost = False
             if stopping:
-                if not self._lost:  # Otherwise said already; asking a lost server again would only take time.
+                if not self._lost:
                     self._record_the_end()
+                elif self._status == "FINISHED":
+                    self._warn("tracking: the run ended meanwhile; the same command with --resume sends what is missed")
                 return
 
     def _record_the_end(self) -> None:
@@ -191,10 +199,10 @@ def _continued(client: MlflowClient, path: Path) -> Run | None:
     """The run named in the folder, or None when there is none or the store does not know it."""
     from mlflow.exceptions import MlflowException
 
-    if not path.exists():
+    run_id = TrackedRun.id_of(path.parent)
+    if run_id is None:
         return None
     try:
-        run_id = path.read_text().strip()
         client.update_run(run_id, status="RUNNING")
         return client.get_run(run_id)
     except MlflowException as error:

@@ -11,11 +11,12 @@ from cluster.search.pretraining import Pretraining
 from data_shards.support.documents import parse
 from data_shards.support.errors import ConfigError, DataError
 from medformer.model_reference import local_model
+from medformer.pulled_models import with_pulled_models
 
 
 def kind_of(config: SearchConfig) -> Kind:
     """The kind of run that the document of a search names."""
-    return Pretraining() if config.pretrain is not None else FineTuning(config.tracking_uri)
+    return Pretraining(with_pulled_models) if config.pretrain is not None else FineTuning(config.tracking_uri)
 
 
 class FineTuning:

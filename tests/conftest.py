@@ -1,4 +1,4 @@
-"""What every test gets: two threads, a store of its own, and the shared real images where they are present."""
+"""What every test gets: a thread or two, a store of its own, and the shared real images where they are present."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["pytest_terminal_summary"]  # a hook
 
 mark()
 
-# Before torch or numpy start their thread pools: tests run beside each other on small machines.
-THREADS = 2
+# Before torch or numpy start their thread pools.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, str(THREADS))
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -59,9 +59,12 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+    """Skip, with the reason, what this machine cannot run; beside each other run files, and never two with a Ray."""
     has_ray = importlib.util.find_spec("ray") is not None
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)  # the longest group begins
     for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("cluster") and not has_ray:
             item.add_marker(pytest.mark.skip(reason="Ray is not installed (extra: cluster)"))
         if item.get_closest_marker("gpu") and not _has_gpu():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,14 @@ from pretrain.engine import run
 
 
 class Pretraining:
-    """The kind of run that ``medformer pretrain`` starts."""
+    """The kind of run that ``medformer pretrain`` starts.
+
+    Args:
+        located: gives a document with the models that it calls by name as folders of the machine that asks.
+    """
+
+    def __init__(self, located: Callable[[PretrainConfig], PretrainConfig]) -> None:
+        self._located = located
 
     def check(self, content: dict[str, Any], origin: str) -> None:
         """See :meth:`cluster.search.kinds.Kind.check`."""
@@ -35,7 +42,7 @@ class Pretraining:
             if name not in arguments:
                 raise ConfigError(f"{origin}: unknown key 'model.kwargs.{name}'{nearest(name, arguments)}")
         try:
-            preflight.check(config, 1, resume=False)
+            preflight.check(self._located(config), 1, resume=False)
         except ConfigError as error:
             raise ConfigError(f"{origin}: {error}") from None
 
@@ -48,7 +55,7 @@ class Pretraining:
 
     def run(self, content: dict[str, Any], out: Path, report: Report) -> None:
         """See :meth:`cluster.search.kinds.Kind.run`."""
-        config = parse(PretrainConfig, content, "trial").model_copy(update={"out": out})
+        config = self._located(parse(PretrainConfig, content, "trial")).model_copy(update={"out": out})
         with _alone(report) as runtime:
             run(config, runtime, resume=True)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from cluster.jobs.client import Job
+import psutil
+
+from cluster.jobs.client import ENDED, Job
+from cluster.ray_runtime import read_attempt
+from cluster.restarts import reasons
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
 from tests.chaos.stage import Stage, kill_session
@@ -29,6 +35,7 @@ class Running:
         name: of the run.
         draw: random numbers of this trial.
         told: what the person had to read or do, for the table.
+        began_s: when, by the clock of the machine.
     """
 
     stage: Stage
@@ -36,6 +43,7 @@ class Running:
     name: str
     draw: random.Random
     told: list[str] = field(default_factory=list)
+    began_s: float = field(default_factory=time.time)
 
     @property
     def store(self) -> CheckpointStore:
@@ -45,6 +53,10 @@ class Running:
     def ended(self) -> Job:
         """The newest attempt, when it has ended."""
         return self.stage.wait_for_end(self.name, LIMIT_S)
+
+    def newest(self) -> Job:
+        """The newest attempt as it is."""
+        return self.stage.jobs().job(self.name)
 
     def again(self) -> Job:
         """Send the same run once more, as a person does whose job has died."""
@@ -92,6 +104,22 @@ def kill_raylet(run: Running) -> None:
     run.stage.add_node()
 
 
+def announce_raylet(run: Running) -> None:
+    """SIGTERM of the second node, as Kubernetes sends it before it takes a machine away; another one joins.
+
+    Ray announces it, and gives its workers 30 s: a checkpoint is written, and no step is done twice.
+    """
+    leaving = run.stage.nodes[1]
+    run.stage.nodes = run.stage.nodes[:1]
+    leaving.send_signal(signal.SIGTERM)
+    run.told.append("a node added")
+    run.stage.add_node()
+    run.ended()
+    kill_session(leaving)
+    (_, reason), *others = reasons(run.config.out)
+    assert (reason, others) == ("a machine was announced to be taken away", []), f"{reason}; {others}"
+
+
 def stop_raylet(run: Running) -> None:
     """SIGSTOP of the second node: its raylet and its workers do nothing; another one joins, later it is killed."""
     lost = run.stage.nodes[1]
@@ -102,6 +130,12 @@ def stop_raylet(run: Running) -> None:
     run.stage.add_node()
     run.ended()
     kill_session(lost)
+
+
+def kill_controller(run: Running) -> None:
+    """SIGKILL of the process of Ray Train that leads the workers; they end with it."""
+    (controller,) = run.stage.controllers()
+    controller.send_signal(signal.SIGKILL)
 
 
 def kill_driver(run: Running) -> None:
@@ -121,7 +155,7 @@ def kill_head(run: Running) -> None:
 
 
 def kill_server(run: Running) -> None:
-    """SIGKILL of the tracking server; it is back before the run ends, or after."""
+    """SIGKILL of the tracking server; it is back before the run ends, or after, and then the run is sent again."""
     run.stage.server.kill()
     if run.draw.random() < 0.5:
         time.sleep(2)
@@ -129,6 +163,8 @@ def kill_server(run: Running) -> None:
         run.ended()
     run.told.append("server started")
     run.stage.server.start()
+    if run.newest().state in ENDED:
+        run.again()
 
 
 def stop_server(run: Running) -> None:
@@ -177,12 +213,39 @@ def damage_checkpoint(run: Running) -> None:
     run.again()
 
 
+@contextlib.contextmanager
+def held_up(workers: list[psutil.Process]) -> Iterator[None]:
+    """Processes hardly get on, but answer in time: they are stopped every other moment."""
+    over = threading.Event()
+
+    def hold() -> None:
+        while not over.is_set():
+            for number, pause_s in ((signal.SIGSTOP, 2.0), (signal.SIGCONT, 0.02)):
+                for worker in workers:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        worker.send_signal(number)
+                over.wait(pause_s)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGCONT)
+
+
 def run_twice(run: Running) -> None:
     """A second attempt of the same run, sent under another name while the first trains: the older one must end."""
-    for _ in range(2):
-        run.stage.add_node()
     first, run.name = run.name, f"{run.name}-twin"
-    run.stage.submit(run.config, run.name)
+    with held_up(run.stage.workers()):
+        for _ in range(2):
+            run.stage.add_node()
+        run.stage.submit(run.config, run.name)
+        run.wait_for(lambda: bool(read_attempt(run.config.out)), "the second attempt")
     run.stage.wait_for_end(first, LIMIT_S)
     run.ended()
     for node in run.stage.nodes[2:]:
@@ -191,13 +254,15 @@ def run_twice(run: Running) -> None:
 
 
 KINDS: dict[str, tuple[Fault, int]] = {
-    "SIGKILL a worker": (kill_worker, 6),
-    "SIGSTOP a worker": (stop_worker, 4),
+    "SIGKILL a worker": (kill_worker, 4),
+    "SIGSTOP a worker": (stop_worker, 3),
     "SIGKILL a worker during a checkpoint": (kill_during_checkpoint, 3),
-    "SIGKILL a node": (kill_raylet, 3),
+    "SIGKILL a node": (kill_raylet, 2),
+    "SIGTERM a node": (announce_raylet, 2),
     "SIGSTOP a node": (stop_raylet, 2),
+    "SIGKILL the controller": (kill_controller, 2),
     "SIGKILL the driver": (kill_driver, 3),
-    "SIGKILL the head": (kill_head, 3),
+    "SIGKILL the head": (kill_head, 2),
     "SIGKILL the tracking server": (kill_server, 2),
     "SIGSTOP the tracking server": (stop_server, 1),
     "disk full at a checkpoint": (fill_disk, 2),

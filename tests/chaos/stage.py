@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.jobs.client import ENDED, Job, Jobs
 from pretrain.config import PretrainConfig
 from tests.cluster.conftest import TrackingServer
-from tests.cluster.ray_head import RayHead, end
+from tests.cluster.ray_head import RayHead
 
 
 class Stage:
@@ -47,12 +48,20 @@ class Stage:
 
     def lose_cluster(self) -> None:
         """The whole cluster at once, as when the machine of its head is gone."""
+        drivers = self.drivers()
         for node in reversed(self.nodes):
             kill_session(node)
+        for driver in drivers:  # each in a session of its own
+            with contextlib.suppress(psutil.NoSuchProcess):
+                driver.kill()
+        self.ray.stop()
         self.nodes = []
 
     def mend(self) -> None:
-        """What a trial left broken, for the next one."""
+        """What a trial left broken, or running, for the next one."""
+        for driver in self.drivers():
+            driver.kill()
+        _wait_until(lambda: not self.workers())
         if self.server.process is None:
             self.server.start()
         alive = [node for node in self.nodes if node.poll() is None]
@@ -64,8 +73,7 @@ class Stage:
 
     def stop(self) -> None:
         """End everything."""
-        for node in reversed(self.nodes):
-            end(node)
+        self.ray.stop()
         self.server.kill()
 
     def jobs(self) -> Jobs:
@@ -106,23 +114,45 @@ class Stage:
         (found,) = self._matching(lambda words: words[0].endswith("/raylet"), [node])
         return found
 
+    def controllers(self) -> list[psutil.Process]:
+        """The processes of Ray Train that lead the workers."""
+        return self._matching(lambda words: words[0].startswith("ray::TrainController"), None)
+
     def drivers(self) -> list[psutil.Process]:
-        """The commands that train, as the head runs them for jobs."""
-        return self._matching(lambda words: words[1:4] == ["-m", "medformer", "pretrain"])
+        """The commands that train, as the head runs them for jobs: each in a session of its own."""
+        return _processes(
+            lambda process, words: (
+                words[1:4] == ["-m", "medformer", "pretrain"]
+                and process.environ().get("RAY_ADDRESS", "").endswith(f":{self.ray.port}")
+            )
+        )
 
     def _matching(
-        self, fits: Callable[[list[str]], bool], nodes: list[subprocess.Popen[bytes]] | None = None
+        self, fits: Callable[[list[str]], bool], nodes: list[subprocess.Popen[bytes]] | None
     ) -> list[psutil.Process]:
         sessions = {node.pid for node in (self.nodes if nodes is None else nodes)}
-        found = []
-        for process in psutil.process_iter():
-            try:
-                words = process.cmdline()
-                if words and fits(words) and os.getsid(process.pid) in sessions:
-                    found.append(process)
-            except (psutil.Error, ProcessLookupError):
-                continue
-        return sorted(found, key=lambda process: process.pid)
+        return _processes(lambda process, words: fits(words) and os.getsid(process.pid) in sessions)
+
+
+def _processes(fits: Callable[[psutil.Process, list[str]], bool]) -> list[psutil.Process]:
+    """The processes of this machine that fit, by pid; one that ends meanwhile does not."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if (words := process.cmdline()) and fits(process, words):
+                found.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _wait_until(happened: Callable[[], bool], limit_s: float = 120) -> None:
+    """Raises TimeoutError when it does not happen."""
+    deadline = time.monotonic() + limit_s
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"workers are still there after {limit_s:.0f} s")
+        time.sleep(0.2)
 
 
 def kill_session(node: subprocess.Popen[bytes]) -> None:

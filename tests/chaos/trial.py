@@ -114,11 +114,11 @@ def trial(stage: Stage, shards: Path, folder: Path, kind: str, number: int, seed
             job = run.ended()
         outcome.recovered_s = recovery.after_s
         outcome.told = ", ".join(dict.fromkeys(run.told))
+        outcome.attempts = read_attempt(config.out) or 0
         if job.state != "SUCCEEDED":
             outcome.wrong.append(f"the job is {job.state.lower()}: {stage.jobs().logs(run.name)[-600:]}")
         else:
             outcome.wrong += _looked_at(run, outcome, expected)
-        outcome.attempts = read_attempt(config.out) or 0
     return outcome
 
 
@@ -159,6 +159,8 @@ class _Recovery:
 def _looked_at(run: Running, outcome: Outcome, expected: str) -> list[str]:
     """What is wrong with a run that has ended."""
     out, wrong = run.config.out, []
+    if outcome.attempts == 0 and "tracking server" not in outcome.fault:
+        wrong.append("no workers were started again: the fault came to nothing")
     if sha256_of(out / "bundle" / "model.safetensors") != expected:
         wrong.append("the weights are not those of the unbroken run")
     steps = [int(line["step"]) for line in read_metrics(out / "metrics.jsonl")]
@@ -178,6 +180,7 @@ def _looked_at(run: Running, outcome: Outcome, expected: str) -> list[str]:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     ours = [each for each in runs if each.data.tags.get("medformer.out") == str(out)]
+    ours = [each for each in ours if each.info.start_time >= 1000 * run.began_s]  # a trial that was cut short left one
     if len(ours) != 1:
         wrong.append(f"{len(ours)} runs are tracked")
     else:

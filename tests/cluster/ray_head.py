@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -33,6 +35,7 @@ class RayHead:
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         self._ranges = 0
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self._disks: list[str] = []
         # Heads side by side each need a port for clients too.
         ports = [f"--port={self.port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
         self._head = ["--head", "--include-dashboard=true", *ports]
@@ -64,7 +67,9 @@ class RayHead:
         name = f"node-{len(self._nodes)}"
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
-            node = self._run(name, [f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}"])
+            # Machines have a disk each: in one folder a node would unpack a job anew under the feet of another one.
+            self._disks.append(disk := tempfile.mkdtemp(prefix="ray-"))
+            node = self._run(name, [f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", f"--temp-dir={disk}"])
             while node.poll() is None and time.monotonic() < deadline:
                 if _STARTED in (self.folder / f"{name}.log").read_text():
                     self._nodes.append(node)
@@ -77,6 +82,8 @@ class RayHead:
         """End everything."""
         for process in [*self._nodes, self.head]:
             end(process)
+        for disk in self._disks:
+            shutil.rmtree(disk, ignore_errors=True)  # what still writes there has been killed
 
     def _run(self, name: str, words: list[str]) -> subprocess.Popen[bytes]:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def test_a_run_grows_by_a_checkpoint_and_shrinks_without_waiting(head: RayHead, 
         os.kill(alone["pid"], signal.SIGCONT)
         command.until(lambda: reasons(run.out))
         grown_at = run.steps_logged()
-        newest = CheckpointStore(run.out / "checkpoints", STEPS).latest()
+        newest = CheckpointStore(run.out / "checkpoints").latest()
         assert newest is not None and newest.step == grown_at, "a checkpoint of the last step: no step is lost"
         assert newest.state()["world_size"] == 1
         command.until(lambda: run.steps_logged() > grown_at + EVERY)
@@ -119,7 +119,7 @@ def test_a_run_grows_by_a_checkpoint_and_shrinks_without_waiting(head: RayHead, 
     assert (first, grown) == (0, "there is room for 2 workers, 1 trained")
     assert second == 1 and ("lost the connection to another worker" in lost or "was lost" in lost), lost
     assert f"{grown}; started again (attempt 1)" in said and f"{lost}; started again (attempt 2)" in said
-    store = CheckpointStore(run.out / "checkpoints", STEPS)
+    store = CheckpointStore(run.out / "checkpoints")
     sizes = {checkpoint.attempt: checkpoint.state()["world_size"] for checkpoint in store.complete()}
     assert sizes == {0: 1, 1: 2, 2: 1}
     alone_run = new_run(tmp_path / "alone", shards)

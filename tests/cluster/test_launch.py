@@ -196,6 +196,26 @@ def test_a_finished_run_is_neither_trained_nor_registered_again(
     assert "schedule.max_steps: 40 then, 80 now" in capsys.readouterr().err
 
 
+def test_what_the_tracking_server_missed_of_a_finished_run_is_sent_by_resume(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.launch.run_on_workers", lambda *_, **__: pytest.fail("the workers were started"))
+    bundle = stopped_run(prepared, bundle=True)
+    uri = f"sqlite:///{prepared / 'store.db'}"
+    client = Store(uri).client
+    run = client.create_run(client.create_experiment("training"))
+    client.log_metric(run.info.run_id, "loss", 5.0, step=1)
+    (bundle.parent / "mlflow_run_id").write_text(run.info.run_id + "\n")
+    lines = [json.dumps({"step": step, "loss": 6.0 - step}) + "\n" for step in range(1, 5)]
+    (bundle.parent / "metrics.jsonl").write_text("".join(lines))
+    for _ in range(2):
+        assert main(["pretrain", "run.yaml", "--resume", f"cluster.tracking_uri={uri}"]) == 0
+        told = client.get_metric_history(run.info.run_id, "loss")
+        assert sorted((point.step, point.value) for point in told) == [(1, 5.0), (2, 4.0), (3, 3.0), (4, 2.0)]
+        assert client.get_run(run.info.run_id).info.status == "FINISHED"
+        assert "finished already" in capsys.readouterr().out
+
+
 def test_a_resumed_run_says_from_where_it_goes_on(prepared: Path) -> None:
     config = load(PretrainConfig, prepared / "run.yaml", [])
     assert beginning(config) == f"no checkpoint in {config.out}: the run begins at its first step"

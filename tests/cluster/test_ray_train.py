@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.restarts import reasons
 
 pytestmark = pytest.mark.cluster
 
@@ -123,6 +124,27 @@ def test_a_lost_worker_is_replaced_and_the_attempt_is_counted(tmp_path: Path) ->
         "torchrun": ["LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"],
     }
     assert (out / "attempt").read_text() == "1\n"
+
+
+@pytest.mark.slow
+def test_a_lost_controller_is_replaced_like_a_lost_worker(tmp_path: Path) -> None:
+    stdout, out, _ = run_driver(
+        tmp_path,
+        """
+        def body(runtime):
+            import psutil
+            mark = os.environ["MEDFORMER_TEST_MARK"]
+            if runtime.attempt == 0:
+                for process in psutil.process_iter(["cmdline"]):
+                    if (process.info["cmdline"] or [""])[0].startswith("ray::TrainController"):
+                        if process.environ().get("MEDFORMER_TEST_MARK") == mark:
+                            process.kill()
+                time.sleep(600)
+            return runtime.attempt
+        """,
+    )
+    assert stdout.split("ANSWER ")[1].strip() == "1"
+    assert reasons(out) == [(0, "the process of Ray Train that leads the workers was lost")]
 
 
 @pytest.mark.slow

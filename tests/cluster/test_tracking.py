@@ -168,7 +168,22 @@ def test_a_server_that_stays_away_neither_fails_nor_holds_up_the_end(
         wait_for(lambda: warnings)
         ending = time.monotonic()
     assert time.monotonic() - ending < 5
-    assert len(warnings) == 1
+    assert len(warnings) == 2 and "--resume sends what is missed" in warnings[1]
+
+
+def test_a_run_that_ends_just_after_its_server_is_back_is_there_in_full(
+    new_tracking_server: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server = new_tracking_server
+    warnings: list[str] = []
+    with tracked(server.uri, out, warnings) as run:
+        server.kill()
+        write_steps(out, range(1, 11))
+        wait_for(lambda: warnings)
+        server.start()
+    assert steps_of(server.uri, run.run_id) == list(range(1, 11))
+    assert Store(server.uri).client.get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_a_run_is_refused_when_its_server_is_not_there_at_the_start(out: Path) -> None:

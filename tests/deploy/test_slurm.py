@@ -146,7 +146,7 @@ def test_a_run_on_two_machines_is_stopped_by_the_signal_queued_again_and_goes_on
     content = document(tmp_path / "knee", tmp_path / "run", schedule={"epochs": 40000, "max_steps": 100000})
     content["cluster"] = {"workers": 2, "threads_per_worker": 1, "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-    store, last = CheckpointStore(tmp_path / "run" / "checkpoints", 1), -1
+    store, last = CheckpointStore(tmp_path / "run" / "checkpoints"), -1
     for attempt in (1, 2):
         log = tmp_path / f"log-{attempt}"
         for _ in range(TRIES):

@@ -92,6 +92,18 @@ def test_a_mistake_in_the_search_is_told_before_ray_starts(
     assert not (folder / "found").exists()
 
 
+def test_a_model_of_the_registry_is_looked_for_before_ray_starts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = {**BASE, "model": {**BASE["model"], "init_from": "nobody@champion"}}
+    base["cluster"] = {"tracking_uri": f"sqlite:///{folder}/mlflow.db"}
+    (folder / "run.yaml").write_text(yaml.safe_dump(base))
+    (folder / "search.yaml").write_text(yaml.safe_dump(SEARCH))
+    assert main(["search", "search.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "no model 'nobody' in" in error and len(error.splitlines()) == 1
+
+
 def test_what_is_not_the_same_search_is_not_gone_on_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "search.yaml").write_text(yaml.safe_dump(SEARCH))
     assert main(["search", "search.yaml", "--resume"]) == 2
