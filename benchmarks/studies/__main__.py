@@ -18,6 +18,8 @@ NAMES = (
     "interpolation",
     "brainfuse",
     "objectives",
+    "backforward",
+    "dba",
 )
 
 

@@ -11,13 +11,12 @@ not there yet is left out of the table.
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torchmil.datasets import FalseFrequencyMILDataset, MCStandardMILDataset, SCStandardMILDataset
 
+from benchmarks.studies import mnist
 from benchmarks.studies.bag_fits import ARMS, TORCHMIL, Bags, Training, bag_scores, fitted, localisation
 from benchmarks.studies.paired import interval
 from benchmarks.studies.runs import DATA
@@ -109,9 +109,9 @@ def digits(count: int, arm: str, seed: int) -> Result:
     }
 
 
-def digit_bags(split: str, count: int, seed: int) -> Bags:
+def digit_bags(split: Literal["train", "t10k"], count: int, seed: int) -> Bags:
     """Bags of digits, every second positive: at least one 9 is in it, and none in the others."""
-    pixels, digit_N = _mnist(split)
+    pixels, digit_N = mnist.digits(split)
     generator = np.random.default_rng([seed, count, split == "train"])
     others = np.flatnonzero(digit_N != DIGIT)
     vectors, truths = [], []
@@ -123,14 +123,6 @@ def digit_bags(split: str, count: int, seed: int) -> Bags:
         vectors.append(pixels[rows].astype(np.float32) / 255)
         truths.append((digit_N[rows] == DIGIT).astype(int))
     return Bags(vectors, np.arange(count) % 2, truths)
-
-
-@cache
-def _mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels ``(N, 784)`` and digits."""
-    images = gzip.decompress((DATA / "mnist" / f"{split}-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((DATA / "mnist" / f"{split}-labels-idx1-ubyte.gz").read_bytes())
-    return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 784), np.frombuffer(labels, np.uint8, offset=8)
 
 
 def musk(name: str, arm: str, seed: int) -> Result:

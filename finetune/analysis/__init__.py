@@ -1,0 +1,1 @@
+"""Tools that look into training; nothing of the system depends on them."""
