@@ -79,10 +79,12 @@ def _recoveries(command: list[str], steps: Callable[[], int], folder: Path) -> l
             until(lambda at=at: steps() > at)  # type: ignore[misc]
             times.append(time.monotonic() - began_s)
     finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
+        process.terminate()  # it ends its Ray
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         for worker in _workers():
             worker.kill()
     return times

@@ -58,10 +58,12 @@ def loop(settings: dict[str, Any]) -> None:
 
 def main(path: str) -> None:
     """Train until the process is ended."""
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     settings = json.loads(Path(path).read_text())
+    ray.init(address="local")
     TorchTrainer(
         loop,
         train_loop_config=settings,
