@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +49,8 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
     name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
     if group.elastic and os.environ.get(name) == defaults.RAY[name]:  # not one that the user has set
         os.environ[name] = _ELASTIC_START_TIMEOUT_S
-    for losses in itertools.count(1):
+    losses = 0
+    while True:
         try:
             return _trainer(body, group, share, out).fit().return_value
         except TrainingFailedError as error:
@@ -59,13 +59,13 @@ def train(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, o
             # Ray Train starts workers again, but not its controller, which ends its workers with it.
             reason = "the process of Ray Train that leads the workers was lost"
             note(out, read_attempt(out), reason)
+            losses += 1
             if losses > group.max_failures:
                 write_atomic(out / FAILURE_FILE, f"{error}\n")
                 raise ClusterError(
                     f"the run failed for good after {group.max_failures} restarts; {reason}; see {out / FAILURE_FILE}"
                 ) from error
             release_groups()
-    raise AssertionError("never")
 
 
 def _trainer(body: Callable[[RayRuntime], Any], group: WorkerGroup, share: Share, out: Path) -> _Trainer:

@@ -19,6 +19,7 @@ from cluster.ray_runtime import read_attempt
 from cluster.restarts import reasons
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
+from pretrain.meter import read_metrics
 from tests.chaos.stage import Stage, kill_session
 
 LIMIT_S = 900
@@ -112,6 +113,9 @@ def announce_raylet(run: Running) -> None:
     leaving = run.stage.nodes[1]
     run.stage.nodes = run.stage.nodes[:1]
     leaving.send_signal(signal.SIGTERM)
+    run.wait_for(lambda: bool(reasons(run.config.out)), "the end of the first workers")
+    newest, last = run.store.latest(), read_metrics(run.config.out / "metrics.jsonl")[-1]["step"]
+    assert newest is not None and newest.step == last, f"step {last} was taken, and has no checkpoint"
     run.told.append("a node added")
     run.stage.add_node()
     run.ended()

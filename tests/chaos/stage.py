@@ -60,7 +60,8 @@ class Stage:
     def mend(self) -> None:
         """What a trial left broken, or running, for the next one."""
         for driver in self.drivers():
-            driver.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                driver.kill()
         _wait_until(lambda: not self.workers())
         if self.server.process is None:
             self.server.start()
