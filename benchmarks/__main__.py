@@ -11,7 +11,7 @@ from benchmarks.table import machine
 
 NAMES = (
     "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "views",
-    "spd", "mil", "per_sample", "utilisation", "elastic", "recovery", "checkpointing", "plan",
+    "spd", "mil", "per_sample", "utilisation", "weak_scaling", "elastic", "recovery", "checkpointing", "plan",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -29,10 +29,12 @@ from cluster.plan.plan import Machines, make_plan
 from data_shards.sources.phantoms import Phantoms
 from data_shards.support.documents import load
 from data_shards.writing.writer import write_dataset
+from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
 from pretrain.data import open_datasets, open_stream, views_of
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.runtime import TorchRuntime
+from pretrain.saving.writer import CheckpointWriter
 from pretrain.sharding import initialise
 from pretrain.view_factory import ViewFactory
 
@@ -193,15 +195,20 @@ def worker(path: Path) -> None:
     for event in sorted(events, key=lambda each: each.start_ns()):
         now += event.nbytes()
         most = max(most, now)
-    folder = path.parent / f"checkpoint-{config.deepspeed['zero_optimization']['stage']}-{runtime.world_size}"
-    engine.save_checkpoint(str(folder), save_latest=False)
+    stage = config.deepspeed["zero_optimization"]["stage"]
+    store = CheckpointStore(path.parent / f"checkpoints-{stage}-{runtime.world_size}")
+    writer = CheckpointWriter(store, runtime, lambda _: None)
+    writer.save(STEPS, {}, lambda folder: engine.checkpoint_engine.take(engine, folder))
+    writer.finish()
     torch.distributed.barrier()
     if runtime.rank == 0:
+        newest = store.latest()
+        assert newest is not None
         found = {
             "parameters": [numbers[True], numbers[False]],
             "step_bytes": most,
             "step_s": statistics.median(seconds),
-            "checkpoint": sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()),
+            "checkpoint": sum(each.stat().st_size for each in newest.folder.rglob("*") if each.is_file()),
         }
         print(_MARK + json.dumps(found), flush=True)
     runtime.close()

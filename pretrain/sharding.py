@@ -57,6 +57,9 @@ def initialise(module: PretrainModule, config: PretrainConfig, runtime: Runtime)
         "zero_force_ds_cpu_optimizer": False,
         **config.deepspeed,
     }
+    if stage == 1 and runtime.device.type == "cpu":
+        # Every gradient would be copied into one buffer first, which spares a GPU fragmentation and costs a CPU 5 %.
+        document["zero_optimization"] = {"contiguous_gradients": False, **config.deepspeed["zero_optimization"]}
     # DeepSpeed would compile a shared-memory all-reduce for inference here: a minute, a C++ compiler, and no use to us.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if config.precision == "bf16":
