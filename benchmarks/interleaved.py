@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +68,13 @@ def paired(first_s: Callable[[], float], second: Callable[[], object], *, pairs:
                 times.append((first_s(), _seconds(second, calls)))
     finally:
         torch.set_num_threads(threads)
+    return of_times(times)
+
+
+def of_times(times: Sequence[tuple[float, float]]) -> Pairs:
+    """What pairs of measurements say; 6 at least."""
     ratios = sorted(one / other for one, other in times)
-    below = int(binom.ppf(0.025, pairs, 0.5)) - 1
+    below = int(binom.ppf(0.025, len(times), 0.5)) - 1
     return Pairs(
         statistics.median(one for one, _ in times),
         statistics.median(other for _, other in times),

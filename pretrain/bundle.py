@@ -20,10 +20,12 @@ from data_shards.support.errors import CheckpointError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.backbone import Medformer
 from pretrain.backbone.loading import fitted
+from pretrain.backbone.recorded import as_recorded
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
-FORMAT_VERSION = 1
-"""Of ``config.json``. A higher number says that the bundle cannot be read as here; without one it is the first."""
+FORMAT_VERSION = 2
+"""Of ``config.json``. A higher number says that the bundle cannot be read as here; without one it is the first. Since 2
+the arguments of every network name its stem and stride."""
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "first_conv", "classifier")
 
 
@@ -78,12 +80,13 @@ def save_bundle(
     }
     # It may have been set since; a network that reads images as they are does not name it.
     read_at = {} if backbone.voxel_mm == model_args.get("voxel_mm") else {"voxel_mm": backbone.voxel_mm}
+    kept = {name: value for name, value in model_args.items() if name != "num_classes"}
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
         "num_classes": 0,
         "num_features": backbone.num_features,
-        "model_args": {name: value for name, value in model_args.items() if name != "num_classes"} | read_at,
+        "model_args": kept | backbone.stem_args | read_at,
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
     }
     with new_folder(folder, overwrite=True) as partial:
@@ -121,6 +124,8 @@ def load_bundle(folder: Path) -> Bundle:
 def bundle_document(folder: Path) -> dict[str, Any]:
     """``config.json`` of a bundle whose files are all there; it should hold ``architecture`` and ``model_args``.
 
+    The arguments name the stem, also where they did not when there was one only.
+
     Raises:
         CheckpointError: a file is missing, or this one is no document.
     """
@@ -134,6 +139,8 @@ def bundle_document(folder: Path) -> dict[str, Any]:
             f"{folder}: a bundle of format version {written}, made by a newer Medformer; this one reads up to "
             f"{FORMAT_VERSION}; update medformer"
         )
+    if isinstance(args := config.get("model_args", {}), dict):
+        config["model_args"] = as_recorded(str(config.get("architecture")), args)
     return config
 
 

@@ -15,6 +15,7 @@ import torch
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.batch import Batch
 from data_shards.stream.sample_stream import SampleStream
+from data_shards.support.allocator import keep_freed_memory
 from data_shards.support.documents import digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import finite, read_json
@@ -34,7 +35,7 @@ from pretrain.partitions import whole
 from pretrain.probes.probe import open_probes, probe_all
 from pretrain.reshard import load_resharded
 from pretrain.reshard_split import load_split
-from pretrain.resumption import check_same_run
+from pretrain.resumption import check_same_run, check_stem
 from pretrain.runtime import Runtime, on_rank_zero
 from pretrain.saving.courier import Courier, check_copies, newest_copy, open_courier
 from pretrain.saving.policy import check_metric, retire
@@ -67,6 +68,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
         TrainingError: the run has gone wrong; the last good checkpoint is kept.
         MedformerError: the output cannot be written.
     """
+    keep_freed_memory()
     stage = zero_stage(config)
     store = CheckpointStore(config.out / "checkpoints")
     if not resume:
@@ -148,7 +150,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
                 shown = {name: metrics[name] for name in ("loss", "images_per_s", "data_wait")}
             progress.advance(1, **shown)
             if save:
-                state = _state(stream, config, runtime, step, metrics)
+                state = _state(stream, config, runtime, step, metrics) | {"stem": module.backbone.stem_args}
                 writer.save(step, state, lambda folder: _taken(engine, folder, runtime))
             if stop or last:
                 writer.finish()
@@ -230,6 +232,7 @@ def _restore(
 ) -> int:
     state = checkpoint.state()
     check_same_run(checkpoint, state, config, runtime.world_size)
+    check_stem(checkpoint, state, config, engine.module.backbone.stem_args)
     if state.get("vocabulary", _vocabulary()) != _vocabulary() and state["zero_stage"] > 0:
         raise CheckpointError(
             f"{checkpoint.folder} is from before an entry joined the vocabulary, and holds optimizer state that ZeRO "

@@ -101,7 +101,8 @@ def create_backbone(config: ModelConfig) -> Medformer:
 def _go_on_from(folder: Path, config: ModelConfig, backbone: Medformer) -> None:
     found = bundle_document(folder)
     theirs = (found.get("architecture"), found.get("model_args", {}))
-    ours = (config.name, {name: value for name, value in config.kwargs.items() if name != "num_classes"})
+    named = {name: value for name, value in config.kwargs.items() if name != "num_classes"}
+    ours = (config.name, named | backbone.stem_args)
     if theirs != ours:
         raise ConfigError(
             f"model.init_from: {folder} holds {theirs[0]} with {theirs[1]}, model.name and model.kwargs say {ours[0]} "

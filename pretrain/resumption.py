@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 from data_shards.support.documents import CONFIG_FILE, read_mapping
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.secrets import without_secrets
+from pretrain.backbone.recorded import STEM_KEYS, as_recorded, before
 from pretrain.bundle import FILES
 from pretrain.checkpoint import Checkpoint, CheckpointStore
 from pretrain.config import PLACE_KEYS, PretrainConfig, run_content, run_digest
@@ -40,7 +42,7 @@ def check_same_run(checkpoint: Checkpoint, state: Mapping[str, Any], config: Pre
     Raises:
         CheckpointError: as for :func:`check_resumption`.
     """
-    if state["config_sha256"] != run_digest(config):
+    if state["config_sha256"] not in _digests(config, state):
         raise CheckpointError(
             f"{checkpoint.folder} was written by a run with another configuration{_changes(config)}; a resumed run may "
             f"only change {', '.join(PLACE_KEYS)} (compare {config.out / CONFIG_FILE})"
@@ -49,6 +51,39 @@ def check_same_run(checkpoint: Checkpoint, state: Mapping[str, Any], config: Pre
         raise CheckpointError(
             f"{checkpoint.folder}: {reason}; go on with {state['world_size']} workers, not {world_size}"
         )
+
+
+def check_stem(
+    checkpoint: Checkpoint, state: Mapping[str, Any], config: PretrainConfig, stem_args: Mapping[str, Any]
+) -> None:
+    """See that the network has the stem that it had when the checkpoint was written.
+
+    Args:
+        checkpoint: the checkpoint.
+        state: what it says beside the tensors; nothing of the stem in those from before its default changed.
+        config: the document of today.
+        stem_args: of the network of today.
+
+    Raises:
+        CheckpointError: it has another one; says what to set.
+    """
+    then = state.get("stem") or as_recorded(config.model.name, config.model.kwargs)
+    if any(then[key] != value for key, value in stem_args.items()):
+        words = " ".join(f"model.kwargs.{key}={then[key]}" for key in STEM_KEYS if key in then)
+        raise CheckpointError(f"{checkpoint.folder}: the default stem was another one then; go on with {words}")
+
+
+def _digests(config: PretrainConfig, state: Mapping[str, Any]) -> set[str]:
+    """Of the document, and of what it may have been before it had to name the stem that was the default once."""
+    found = {run_digest(config)}
+    if "stem" in state:
+        return found
+    named = [key for key, value in before(config.model.name).items() if config.model.kwargs.get(key) == value]
+    for left_out in chain.from_iterable(combinations(named, count) for count in range(1, len(named) + 1)):
+        kwargs = {key: value for key, value in config.model.kwargs.items() if key not in left_out}
+        model = config.model.model_copy(update={"kwargs": kwargs})
+        found.add(run_digest(config.model_copy(update={"model": model})))
+    return found
 
 
 def check_workers_may_change(config: PretrainConfig) -> None:

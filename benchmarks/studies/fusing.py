@@ -29,7 +29,8 @@ from pretrain.view_factory import ViewFactory
 STEPS, ROWS, LEARNING_RATE = 150, 32, 0.002
 PARENTS = 2
 MODEL: dict[str, Any] = {
-    "name": "medformer_nano", "kwargs": {"stem_width": 8, "embed_dim": 64, "num_heads": 2, "depth": 2},
+    "name": "medformer_nano",
+    "kwargs": {"stem": "conv", "stride": 4, "stem_width": 8, "embed_dim": 64, "num_heads": 2, "depth": 2},
 }  # fmt: skip
 TWINS = {"hidden": 256, "out": 256}
 CONSISTENCY = {"squared": 3000.0, "relative": 3.0}

@@ -138,7 +138,8 @@ def document(
 ) -> dict[str, Any]:
     """SimCLR on medformer_nano; a dataset's share of the steps goes with the root of its size.
 
-    The stem has eight channels at full resolution instead of 32, on which volumes would spend most of their time.
+    The stem is the one that was the default when the figures of the studies were measured, with eight channels at full
+    resolution instead of 32, on which volumes would spend most of their time.
 
     Args:
         out: folder of the run.
@@ -150,7 +151,7 @@ def document(
         views: what is to differ from :data:`VIEWS`.
     """
     sizes = [read_manifest(path).splits["train"].samples for path in datasets]
-    kwargs = {"stem_width": 8, **model.get("kwargs", {})}
+    kwargs = {"stem": "conv", "stride": 4, "stem_width": 8, **model.get("kwargs", {})}
     return {
         "out": str(out),
         "seed": seed,

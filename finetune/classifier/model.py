@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
+from data_shards.support.allocator import freed_memory_kept
 from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, ConfigError, DataError, nearest
 from data_shards.vocabulary import Modality, Organ, Task, word
@@ -181,6 +182,7 @@ class FewLabelModel(BaseEstimator):
         self.seed = seed
         self.device = device
 
+    @freed_memory_kept()
     def fit(
         self,
         X: np.ndarray | Cases,

@@ -23,11 +23,11 @@ class ImageAdapter(nn.Module):
         in_chans: canonical number of channels.
         dim: channels of the tokens.
         stride: pixels per token along each axis.
-        stem: ``conv``, ``patch`` or ``pixel``.
-        stem_width: see :class:`~pretrain.backbone.stems.ConvStem`.
+        stem: ``hmlp``, ``conv``, ``patch`` or ``pixel``.
+        stem_width: channels of the first map of ``hmlp`` and ``conv``.
     """
 
-    def __init__(self, in_chans: int, dim: int, stride: int, stem: str = "conv", stem_width: int | None = None) -> None:
+    def __init__(self, in_chans: int, dim: int, stride: int, stem: str = "hmlp", stem_width: int | None = None) -> None:
         super().__init__()
         self.stem = create_stem(stem, in_chans, dim, stride, stem_width)
         self.position = FourierPosition(axes=2)

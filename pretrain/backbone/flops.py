@@ -18,7 +18,7 @@ from torch import nn
 
 from pretrain.backbone.attention import Attention, Mlp
 from pretrain.backbone.perceiver import Medformer
-from pretrain.backbone.stems import InflatedConv
+from pretrain.backbone.stems import HierarchicalStem, InflatedConv
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ def forward_cost(model: Medformer, size: Sequence[int], channels: int | None = N
 def _stem(stem: nn.Module, size: Sequence[int], channels: int) -> tuple[int, list[int]]:
     """Operations, and cells along each axis: ``2 k^A`` for each pair of channels at each place of a result."""
     cells, found = list(size), 0
+    if isinstance(stem, HierarchicalStem):  # its images are continued to whole cells
+        cells = [-(-length // stem.stride) * stem.stride for length in size]
     for conv in stem.modules():
         if isinstance(conv, InflatedConv):
             cells = [math.ceil(length / conv.stride[0]) for length in cells]

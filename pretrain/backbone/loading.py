@@ -18,6 +18,7 @@ _FIRST = ("adapter.stem.first.weight", "adapter.stem.first.depth")
 # Parameters that a new network has as zeros: without them it does what it did before they were there.
 _NEW_AS_ZEROS = ("adapter.proj_depth", "tags")
 _NEW_SUFFIX = ".depth"
+_HALVING = re.compile(r"^adapter\.stem\.stages\.\d+\.weight$")  # of ConvStem
 _HEAD = "head."
 # Their number of rows is that of the vocabulary, which grows; see grow_rows.
 _ROWS = ("latents.collections.", "tags")
@@ -57,6 +58,7 @@ def fitted(state_dict: dict[str, Any], model: nn.Module, source: str) -> dict[st
     """
     tensors = _unwrapped(state_dict)
     own = model.state_dict()
+    _check_stem(tensors, own, source)
     for name in _FIRST:
         if name in tensors and name in own and _other_channels(tensors[name].shape, own[name].shape):
             tensors[name] = channels_as(tensors[name], own[name].shape[1])
@@ -80,6 +82,18 @@ def _unwrapped(state_dict: dict[str, Any]) -> dict[str, Tensor]:
             if name.startswith(_BACKBONE)
         }
     return tensors
+
+
+def _check_stem(tensors: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+    """Say it in one line where the file is of the stem that was the default once, and the model is not."""
+    halvings = sum(bool(_HALVING.match(name)) and tensor.ndim == 4 for name, tensor in tensors.items())
+    if halvings and not any(_HALVING.match(name) for name in own):
+        width, dim = len(tensors.get(_FIRST[0], ())), own["query"].shape[1]
+        named = "" if width == max(dim >> halvings, 16) else f", stem_width={width}"
+        raise CheckpointError(
+            f"{source}: the file is of another model, one with the stem 'conv', which was the default once: pass "
+            f"stem='conv', stride={2**halvings}{named}"
+        )
 
 
 def _other_channels(found: torch.Size, expected: torch.Size) -> bool:

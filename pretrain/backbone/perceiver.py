@@ -22,7 +22,7 @@ from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
 from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
-from pretrain.backbone.timm_model import TimmModel
+from pretrain.backbone.timm_model import TimmModel, check_size
 from pretrain.backbone.visible import Visible
 from pretrain.metadata import Metadata
 
@@ -43,14 +43,17 @@ class Medformer(TimmModel):
         latents: shared latents.
         latents_per_entry: latents of each vocabulary entry (organ, modality, dimensionality, task).
         cross_attends: how often the latents attend to the tokens: before the first layer, and again at even distances.
-        stem: ``conv``, ``patch`` or ``pixel``.
-        stem_width: channels of the first convolution; see :class:`~pretrain.backbone.stems.ConvStem`.
-        stride: pixels per input token along each axis.
+        stem: ``hmlp``, ``conv``, ``patch`` or ``pixel``, see :mod:`~pretrain.backbone.stems`.
+        stem_width: channels of the first map of ``hmlp`` and ``conv``; None follows ``embed_dim``.
+        stride: pixels per input token along each axis; None follows ``img_size``, see :func:`nominal_stride`.
         mlp_ratio: widening of the MLPs.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last latent layer; earlier layers have proportionally less.
         voxel_mm: distance of voxels at which the network reads images: those of known spacing are brought to it along
             every axis before the stem. None reads every image as it is.
+
+    Attributes:
+        stem_args: ``stem`` and ``stride`` as arguments. What is saved names them, lest it changes with the defaults.
 
     Raises:
         ValueError: an argument does not fit the others; it is named.
@@ -68,14 +71,15 @@ class Medformer(TimmModel):
         latents: int = 16,
         latents_per_entry: int = 2,
         cross_attends: int = 1,
-        stem: str = "conv",
+        stem: str = "hmlp",
         stem_width: int | None = None,
-        stride: int = 4,
+        stride: int | None = None,
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         voxel_mm: float | None = None,
     ) -> None:
+        stride = nominal_stride(img_size, stem) if stride is None else stride
         super().__init__(img_size, in_chans, embed_dim, depth, stride)
         if not 1 <= cross_attends <= max(depth, 1):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
@@ -83,6 +87,8 @@ class Medformer(TimmModel):
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
+        self.stem_args: dict[str, Any] = {"stem": stem, "stride": stride}
+        self._model_args |= self.stem_args  # what timm saves
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
         rates = [drop_path_rate * number / max(depth - 1, 1) for number in range(depth)]
@@ -241,6 +247,22 @@ class Medformer(TimmModel):
         if self.grad_checkpointing and self.training:
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
+
+
+def nominal_stride(img_size: int | Sequence[int], stem: str | None = None) -> int:
+    """Pixels per token along each axis: 4 for images of less than 48, 8 up to 256, 16 beyond; 1 for ``pixel``.
+
+    Args:
+        img_size: nominal size of the images; its longest axis counts.
+        stem: its kind; None for any but ``pixel``.
+
+    Raises:
+        ValueError: it is not one positive number, or two, or three.
+    """
+    longest = max(check_size(img_size))
+    if stem == "pixel":
+        return 1
+    return 4 if longest < 48 else 8 if longest <= 256 else 16
 
 
 def _checked(images: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> Metadata:

@@ -45,7 +45,7 @@ class Grid:
         cells: tokens along each axis.
         voxels: voxels along each axis.
         stride: voxels from one token to the next.
-        offset: where the first token lies, counted in voxels from the centre of the first voxel.
+        offset: where a token lies, counted in voxels from the centre of the first voxel that it sees.
     """
 
     cells: tuple[int, ...]
@@ -81,10 +81,18 @@ class Grid:
         """``T, A``: coordinates when each axis reaches from -1 to 1, or from minus to plus its extent."""
         # Sizes and extents enter as numbers: as a tensor they would have to be copied to the device, which waits.
         axes = [
-            ((torch.arange(cells, device=device) * self.stride + (self.offset + 0.5)) * (2 / voxels) - 1) * extent
+            ((self._middles(cells, voxels, device) + 0.5) * (2 / voxels) - 1) * extent
             for cells, voxels, extent in zip(self.cells, self.voxels, extents or [1.0] * len(self.cells), strict=True)
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+    def _middles(self, cells: int, voxels: int, device: torch.device | str | None) -> Tensor:
+        """Of the voxels that each token sees, along an axis; the last patch may see fewer."""
+        first = torch.arange(cells, device=device) * self.stride
+        if not self.offset:
+            return first
+        last = torch.maximum((first + round(2 * self.offset)).clamp(max=voxels - 1), first)
+        return (first + last) / 2
 
 
 class FourierPosition(nn.Module):

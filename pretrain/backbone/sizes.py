@@ -11,7 +11,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 
 from data_shards.support.errors import CheckpointError
 from pretrain.backbone.loading import checkpoint_filter_fn
-from pretrain.backbone.perceiver import Medformer
+from pretrain.backbone.perceiver import Medformer, nominal_stride
+from pretrain.backbone.recorded import as_recorded
 from pretrain.backbone.timm_model import check_size
 
 _CFG = {
@@ -28,8 +29,6 @@ _CFG = {
     "license": "apache-2.0",
 }
 
-# A wide first convolution would take more than all else in volumes.
-_COARSE = {"img_size": 224, "stride": 8, "stem_width": 32}
 _LARGE_CFG = {**_CFG, "input_size": (3, 224, 224)}
 
 default_cfgs = generate_default_cfgs(
@@ -45,7 +44,11 @@ default_cfgs = generate_default_cfgs(
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> Medformer:
     device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
+    if isinstance(kwargs.get("pretrained_cfg"), dict):  # of a folder, as are the arguments
+        kwargs = as_recorded(variant, kwargs)
     volume = _volume_size(kwargs)
+    if volume is not None and kwargs.get("stride") is None:
+        kwargs["stride"] = nominal_stride(volume, kwargs.get("stem"))
     try:
         with torch.device(device) if device is not None else nullcontext():
             model = build_model_with_cfg(
@@ -110,13 +113,13 @@ def medformer_small(pretrained: bool = False, **kwargs: Any) -> Medformer:
 
 @register_model
 def medformer_base(pretrained: bool = False, **kwargs: Any) -> Medformer:
-    """768 channels, 12 layers, 12 heads, 200 latents, a token for each 8 pixels; for images of 224 pixels, 96^3."""
-    size = {"embed_dim": 768, "depth": 12, "num_heads": 12, "latents": 192, **_COARSE}
+    """768 channels, 12 layers, 12 heads, 200 latents; for images of 224 pixels, 96^3."""
+    size = {"embed_dim": 768, "depth": 12, "num_heads": 12, "latents": 192, "img_size": 224}
     return _create("medformer_base", pretrained, **dict(size, **kwargs))
 
 
 @register_model
 def medformer_large(pretrained: bool = False, **kwargs: Any) -> Medformer:
-    """1024 channels, 24 layers, 16 heads, 264 latents, a token for each 8 pixels; for images of 224 pixels, 96^3."""
-    size = {"embed_dim": 1024, "depth": 24, "num_heads": 16, "latents": 256, **_COARSE}
+    """1024 channels, 24 layers, 16 heads, 264 latents; for images of 224 pixels, 96^3."""
+    size = {"embed_dim": 1024, "depth": 24, "num_heads": 16, "latents": 256, "img_size": 224}
     return _create("medformer_large", pretrained, **dict(size, **kwargs))

@@ -207,7 +207,7 @@ class TimmModel(nn.Module, abc.ABC):
         self.head.train(self.training)
 
     def set_input_size(self, img_size: int | Sequence[int]) -> None:
-        """Change the nominal size; nothing depends on it, since any size is accepted at run time.
+        """Change the nominal size; the stride stays, and any size is accepted at run time.
 
         Raises:
             ValueError: it is not one positive number, or two, or three.

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from data_shards.format.manifest import read_manifest
+from data_shards.support.allocator import keep_freed_memory
 from data_shards.support.documents import Document, digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, TrainingError
 from data_shards.support.progress import Progress
@@ -82,6 +83,7 @@ def train_generator(config: GeneratorRun, *, resume: bool = False) -> Path:
     """
     if config.out.exists() and not resume:
         raise ConfigError(f"{config.out} exists already; choose another out, or pass --resume to go on")
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     volumes = Volumes(config.shards, "train", config.axis, config.image)

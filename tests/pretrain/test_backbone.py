@@ -184,7 +184,9 @@ def test_coordinates_are_where_the_tokens_look_in_row_major_order() -> None:
     torch.testing.assert_close(each, torch.stack([expected, half]))
 
 
-@pytest.mark.parametrize("stem, stride", [("conv", 4), ("conv", 2), ("patch", 4), ("patch", 3), ("pixel", 1)])
+@pytest.mark.parametrize(
+    "stem, stride", [("hmlp", 4), ("hmlp", 6), ("conv", 4), ("conv", 2), ("patch", 3), ("pixel", 1)]
+)
 def test_a_token_lies_in_the_middle_of_the_pixels_that_it_sees(stem: str, stride: int) -> None:
     model = small(stem=stem, stride=stride, in_chans=1)
     batch = images(1, 1, 29, 29).requires_grad_()

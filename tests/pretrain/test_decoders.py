@@ -28,7 +28,7 @@ def test_each_voxel_comes_from_its_place_within_the_cell_that_holds_it(grid: tup
         assert torch.equal(voxels[(slice(None), 0, *place)], cells[(slice(None), *cell)])
 
 
-@pytest.mark.parametrize("stem, stride", [("conv", 4), ("patch", 3), ("pixel", 1)])
+@pytest.mark.parametrize("stem, stride", [("hmlp", 4), ("conv", 4), ("patch", 3), ("pixel", 1)])
 @pytest.mark.parametrize("size", [(7, 10), (5, 9, 6)])
 def test_images_of_any_size_come_back_in_their_size(size: tuple[int, ...], stem: str, stride: int) -> None:
     model = small(stem=stem, stride=stride)

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from data_shards.vocabulary import Dimensionality, Modality, Organ
 from pretrain.backbone import Medformer
-from pretrain.backbone.stems import ConvStem, InflatedConv, PatchStem
+from pretrain.backbone.stems import ConvStem, HierarchicalStem, InflatedConv, PatchStem
 from pretrain.bundle import load_bundle, save_bundle
 from pretrain.metadata import Metadata
 from tests.pretrain.test_backbone import SMALL, images, small
 
-STEMS = [("conv", 4), ("patch", 4), ("pixel", 1)]
+STEMS = [("hmlp", 4), ("conv", 4), ("patch", 4), ("pixel", 1)]
 
 
 def volumes(rows: int = 2, channels: int = 1, *size: int) -> Tensor:
@@ -45,7 +45,7 @@ def test_volumes_of_any_size_are_accepted(size: tuple[int, ...], stem: str, stri
     assert features.tokens_BTD.isfinite().all()
 
 
-@pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (4, 4), (1, 1)])
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (2, 2), (4, 4), (1, 1)])
 def test_a_volume_that_does_not_change_along_its_depth_gives_what_its_slice_gives(kernel: int, stride: int) -> None:
     torch.manual_seed(0)
     conv = InflatedConv(2, 5, kernel, stride)
@@ -74,15 +74,23 @@ def test_the_inflated_convolution_is_a_convolution_of_the_continued_volume() -> 
     torch.testing.assert_close(conv(volume), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_training_on_planes_and_on_volumes_that_do_not_change_is_the_same() -> None:
+@pytest.mark.parametrize(
+    "stem, weights, depth",
+    [
+        (ConvStem(1, 8), ["first.weight", "stages.2.weight"], 3),
+        (HierarchicalStem(1, 8, 4), ["first.weight", "joined.weight"], 12),
+    ],
+)
+def test_training_on_planes_and_on_volumes_that_do_not_change_is_the_same(
+    stem: torch.nn.Module, weights: list[str], depth: int
+) -> None:
     """The depth of a kernel takes nothing from the rate at which its plane learns."""
-    stem = ConvStem(1, 8)
     plane = volumes(2, 1, 1, 12, 12)
     gradients = []
-    for batch in (plane[:, :, 0], plane.expand(-1, -1, 3, -1, -1)):
+    for batch in (plane[:, :, 0], plane.expand(-1, -1, depth, -1, -1)):
         stem.zero_grad()
         stem(batch).flatten(2).mean(dim=2).square().sum().backward()
-        gradients.append([stem.first.weight.grad.clone(), stem.stages[2].weight.grad.clone()])
+        gradients.append([stem.get_parameter(name).grad.clone() for name in weights])
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
 
@@ -164,9 +172,14 @@ def test_patches_of_a_plane_are_the_linear_map_of_each_patch() -> None:
         torch.testing.assert_close(stem(plane)[:, :, row, column], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("arguments", [{"stem": "pixel"}, {"stem": "patch", "stride": 0}, {"stem": "mlp"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"stem": "pixel", "stride": 4}, {"stem": "patch", "stride": 0}, {"stem": "mlp"}, {"stem": "hmlp", "stride": 5}],
+)
 def test_stems_that_do_not_exist_are_refused(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="stride 4 with stem 'pixel'|stride 0 of the patches|stem 'mlp'"):
+    with pytest.raises(
+        ValueError, match="stride 4 with stem 'pixel'|stride 0 of the patches|stem 'mlp'|stride 5 of the stem 'hmlp'"
+    ):
         small(**arguments)
 
 
