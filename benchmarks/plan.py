@@ -31,7 +31,7 @@ from data_shards.support.documents import load
 from data_shards.writing.writer import write_dataset
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
-from pretrain.data import open_datasets, open_stream, views_of
+from pretrain.data import open_datasets, open_stream, rules_of, views_of
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.runtime import TorchRuntime
 from pretrain.saving.writer import CheckpointWriter
@@ -170,7 +170,9 @@ def worker(path: Path) -> None:
     datasets = open_datasets(config.data)
     stream = open_stream(config, datasets, runtime)
     engine, _ = initialise(module, config, runtime)
-    make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
+    make_views = ViewFactory(
+        config, runtime.device, [each.views for each in views_of(config, datasets)], rules_of(config, datasets)
+    )
     batches = iter(stream)
     module.train()
 

@@ -15,6 +15,7 @@ from data_shards.support.files import sha256_of
 from finetune.random_state import seeded
 from pretrain.backbone import Medformer
 from pretrain.bundle import Bundle, load_bundle
+from pretrain.intensity import TrainedOn
 
 FAMILY = "medformer_*"
 
@@ -52,6 +53,7 @@ class OpenedBackbone:
             module.
         architecture: name by which timm makes it; None for a module, of which that is not known.
         model_args: arguments it was made with.
+        intensity: by which rules the images came that it was trained on; empty where that is not known.
     """
 
     module: Medformer
@@ -60,6 +62,7 @@ class OpenedBackbone:
     source: BundleReference | str | None = None
     architecture: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
+    intensity: tuple[TrainedOn, ...] = ()
 
 
 def network_names() -> list[str]:
@@ -148,6 +151,7 @@ def _open_bundle(reference: BundleReference) -> OpenedBackbone:
         BundleReference(str(Path(reference.folder).absolute()), str(reference), sha256_of(weights)),
         config["architecture"],
         dict(config.get("model_args", {})),
+        bundle.intensity,
     )
 
 

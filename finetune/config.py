@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from data_shards.intensity import IntensityRules
 from data_shards.prepare.document import Preparation
 from data_shards.sources.images.channels import Channels
 from data_shards.sources.tables.cells import Spellings
 from data_shards.support.documents import Document, parse
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.subsets import Budget
+
+GivenRules = Annotated[IntensityRules | None, BeforeValidator(lambda given: None if given == "model" else given)]
+"""Rules by image name; none leaves it to the data, and ``model``, which is None, takes the rule of the model."""
 
 
 class ImagesConfig(Document):
@@ -30,6 +34,9 @@ class ImagesConfig(Document):
         show_paths: results and messages have names of files; only where these identify nobody.
         task: how the labels of a folder are to be read; ``unknown``: by what they look like.
         prepare: what is done to the images of a folder, see :class:`~data_shards.prepare.document.Preparation`.
+        intensity: rules by which values that are kept as they are become the range of the network, see
+            :mod:`data_shards.intensity`; ``model`` takes that of the model. Without one shards are read by the rule of
+            their manifest, and values of a folder of images go to 8 bits.
         options: further options of the source ``images``.
         label: ``folder`` takes sub-folders for classes; ``auto`` takes those of the table, else sub-folders.
         on_error: ``skip`` leaves out images that cannot be read.
@@ -45,6 +52,7 @@ class ImagesConfig(Document):
     show_paths: bool = False
     task: str = Task.unknown.name
     prepare: Preparation | None = None
+    intensity: GivenRules = {}
     options: dict[str, Any] = Field(default_factory=dict)
     label: Literal["auto", "folder", "none"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"

@@ -17,6 +17,7 @@ from finetune.cases import Cases
 from finetune.census import warnings_of
 from finetune.config import EmbedConfig
 from finetune.fit.features import summaries
+from finetune.intensity import differences, with_rules
 from finetune.runs import read
 
 SUFFIXES = (".npz", ".parquet")
@@ -53,7 +54,9 @@ def embed_to(
         raise ConfigError(f"{out}: Parquet needs pyarrow; pip install pyarrow, or write an .npz")
     refuse_existing(out, overwrite=overwrite)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
-    network = open_backbone(source, config.seed).module.to(config.device)
+    opened = open_backbone(source, config.seed)
+    network = opened.module.to(config.device)
+    config = with_rules(config, {config.model: opened.intensity})
     named = bool(config.labels) or "columns" in config.options
     if config.csv is not None and config.label == "auto" and not named and not has_columns(config.csv, ["label"]):
         config = config.model_copy(update={"label": "none"})
@@ -64,6 +67,8 @@ def embed_to(
         if config.split not in splits:
             raise DataError(f"{config.data}: no split {config.split!r}{nearest(config.split, splits)}")
         splits = {config.split: splits[config.split]}
+    for said in dict.fromkeys(line for cases in splits.values() for line in differences(cases, opened.intensity)):
+        say(f"{config.data.name}: warning: {said}")
     dense = config.reads != "embedding"
     features = np.concatenate([summaries(network, part, dense=dense).read(config.reads) for part in splits.values()])
     columns = {

@@ -1,4 +1,4 @@
-"""The images of cases: read when they are asked for, as prepared 8-bit pixels, each with its own shape and spacing.
+"""The images of cases: read when they are asked for, as prepared pixels, each with its own shape and spacing.
 
 What is read from files is decoded once: the prepared pixels go to a temporary file without a name, which the system
 removes with the process, and are read from there again. So memory holds a batch, whatever the number of images.
@@ -13,11 +13,12 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from data_shards.intensity import BYTES, Rule
 from data_shards.sample import Image
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.vocabulary import Modality, Organ
@@ -28,14 +29,21 @@ class Study:
     """What is shown to the network at once: images of one subject by name, such as ``t1w`` and ``flair``.
 
     Attributes:
-        images: uint8 pixels ``C,H,W`` or ``C,D,H,W`` with modality and spacing; a missing image is not in it.
+        images: pixels ``C,H,W`` or ``C,D,H,W`` with modality and spacing, uint8 unless ``rules`` says more; a missing
+            image is not in it.
         organ: the body part shown.
         name: how tables call it, as ``row 17``; the path of its first image where the user wants to see paths.
+        rules: how values become the range of the network, by image name, where they are not 8 bits.
     """
 
     images: Mapping[str, Image]
     organ: Organ = Organ.unknown
     name: str = ""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+
+    def rule(self, name: str) -> Rule:
+        """How the values of an image become the range of the network."""
+        return self.rules.get(name, BYTES)
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -156,7 +164,7 @@ class ReadPictures(Pictures):
 
     Args:
         count: how many there are.
-        read: gives the study at a position, its pixels uint8.
+        read: gives the study at a position.
     """
 
     def __init__(self, count: int, read: Callable[[int], Study]) -> None:
@@ -201,7 +209,7 @@ class ReadPictures(Pictures):
         parts = []
         for name, image in study.images.items():
             pixels = np.ascontiguousarray(image.pixels)
-            if pixels.dtype != np.uint8:
+            if pixels.dtype != np.uint8 and study.rule(name) == BYTES:
                 raise DataError(f"expected 8 bits per channel, found {pixels.dtype}")
             try:
                 self._file.seek(self._end)
@@ -212,7 +220,9 @@ class ReadPictures(Pictures):
                     f"{tempfile.gettempdir()}: the prepared images do not fit there ({error.strerror}); TMPDIR names "
                     "another folder for them"
                 ) from error
-            parts.append((name, replace(image, pixels=np.zeros((1,) * pixels.ndim, np.uint8)), pixels.shape, self._end))
+            parts.append(
+                (name, replace(image, pixels=np.zeros((1,) * pixels.ndim, pixels.dtype)), pixels.shape, self._end)
+            )
             self._end += pixels.nbytes
         self._kept[position] = replace(study, images={}), parts
 
@@ -220,8 +230,9 @@ class ReadPictures(Pictures):
         study, parts = self._kept[position]
         images = {}
         for name, image, shape, start in parts:
-            content = os.pread(self._file.fileno(), math.prod(shape), start)
-            images[name] = replace(image, pixels=np.frombuffer(content, np.uint8).reshape(shape))
+            dtype = image.pixels.dtype
+            content = os.pread(self._file.fileno(), math.prod(shape) * dtype.itemsize, start)
+            images[name] = replace(image, pixels=np.frombuffer(content, dtype).reshape(shape))
         return replace(study, images=images)
 
 

@@ -22,6 +22,7 @@ from finetune.classifier.record import FitRecord
 from finetune.classifier.unlabelled import apart, check_unlabelled
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
 from finetune.heads import check_head
+from finetune.intensity import differences, with_rules
 from finetune.predictions import rows_of
 from finetune.progress import counted
 from finetune.readers import read_cases, read_new
@@ -88,7 +89,9 @@ def finetune(
     if config.unlabelled is not None and not config.unlabelled.exists():
         raise DataError(f"{config.unlabelled}: no such file or folder")  # labelled images may take long to read
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
-    open_backbone(source, config.seed)  # what is no model is refused before images are read, which may take long
+    # What is no model is refused before images are read, which may take long.
+    trained = open_backbone(source, config.seed).intensity
+    config = with_rules(config, {config.model: trained})
     splits = read(config.data, config)
     for line in describe(splits):
         say(line)
@@ -97,6 +100,8 @@ def finetune(
     train = splits["train"]
     if train.labels is None:
         raise DataError(f"{config.data}: no labels; give a table with a column label, or a folder for each class")
+    for said in differences(train, trained):
+        say(f"{train.name}: warning: {said}")
     with new_folder(out, overwrite=overwrite) as partial:
         given, index_sha256, shortage = train.shared(), "", ""
         if config.per_class is not None or config.fraction is not None:
@@ -196,10 +201,12 @@ def evaluate_bundle(
     refuse_existing(out, overwrite=overwrite)
     if config.budgets:
         check_seeds(config.seeds)
-    models = {}
+    models, trained = {}, {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
         bundle = load_pretrained(folder, called)
         models[name] = Pretrained(bundle.backbone.to(config.device), fresh_twin(bundle))
+        trained[name] = bundle.intensity
+    config = with_rules(config, trained)
     arms = arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
     rows: list[EvaluationRow] = []
     few: list[ComparisonRow] = []
@@ -209,6 +216,9 @@ def evaluate_bundle(
             splits = read(path, config)
             for line in describe(splits):
                 say(line)
+            for name, told in trained.items():
+                for said in differences(next(iter(splits.values())), told):
+                    say(f"{path.name}: warning: {name}: {said}")
             if config.per_class and not required_splits(splits)[0].target.classifies:
                 raise DataError(
                     f"{path}: numbers have no classes to draw so many of each; give fraction, not per_class"
@@ -273,6 +283,7 @@ def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
             show_paths=config.show_paths,
             task=word(Task, config.task),
             prepare=config.prepare,
+            intensity=config.intensity,
             options=options,
             label=config.label,
             on_error=config.on_error,

@@ -55,7 +55,7 @@ class SlicedPictures(Pictures):
             pixels = np.ascontiguousarray(image.pixels.take(place, axis=1 + axis))
             spacing = tuple(size for each, size in enumerate(image.spacing_mm) if each != axis)
             images[name] = replace(image, pixels=pixels, spacing_mm=spacing, affine=None)
-        return Study(images, study.organ, f"{study.name}, slice {place + 1}")
+        return replace(study, images=images, name=f"{study.name}, slice {place + 1}")
 
     def _count(self, row: int) -> int:
         try:

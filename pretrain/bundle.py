@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,22 @@ import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from data_shards.support.errors import CheckpointError
+from data_shards.intensity import BYTES
+from data_shards.support.documents import parse
+from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.backbone import Medformer
 from pretrain.backbone.loading import fitted
 from pretrain.backbone.recorded import as_recorded
+from pretrain.intensity.trained import TrainedOn
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
 FORMAT_VERSION = 2
-"""Of ``config.json``. A higher number says that the bundle cannot be read as here; without one it is the first. Since 2
-the arguments of every network name its stem and stride."""
+"""Of ``config.json``. A higher number says that the bundle cannot be read as here; without one it is the first.
+
+Since 2 the arguments of every network name its stem and stride, and the file says by which rules images came, where these
+were not all 8 bits.
+"""
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "first_conv", "classifier")
 
 
@@ -38,12 +44,14 @@ class Bundle:
         config: architecture and its arguments.
         provenance: data manifests' digests, resolved configuration and its hash, code version, seed.
         metrics: what was measured of the model.
+        intensity: by which rules the images came that it was trained on.
     """
 
     backbone: Medformer
     config: dict[str, Any]
     provenance: dict[str, Any]
     metrics: dict[str, Any]
+    intensity: tuple[TrainedOn, ...] = ()
 
 
 def save_bundle(
@@ -53,6 +61,7 @@ def save_bundle(
     model_args: Mapping[str, Any],
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    intensity: Sequence[TrainedOn] = (),
 ) -> Path:
     """Write a bundle; it appears complete, and replaces one that stands there.
 
@@ -66,6 +75,7 @@ def save_bundle(
         model_args: arguments it was made with; ``num_classes`` among them is not kept.
         provenance: what the model comes from.
         metrics: what was measured.
+        intensity: by which rules the images came that it was trained on; 8 bits where nothing is said.
 
     Returns:
         ``folder``.
@@ -81,6 +91,9 @@ def save_bundle(
     # It may have been set since; a network that reads images as they are does not name it.
     read_at = {} if backbone.voxel_mm == model_args.get("voxel_mm") else {"voxel_mm": backbone.voxel_mm}
     kept = {name: value for name, value in model_args.items() if name != "num_classes"}
+    ruled = [each.model_dump(mode="json") for each in intensity]
+    if all(each.rule == BYTES for each in intensity):
+        ruled = []
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
@@ -88,6 +101,7 @@ def save_bundle(
         "num_features": backbone.num_features,
         "model_args": kept | backbone.stem_args | read_at,
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
+        **({"intensity": ruled} if ruled else {}),
     }
     with new_folder(folder, overwrite=True) as partial:
         write_atomic(partial / "model.safetensors", save(tensors, metadata={"format": "pt"}))
@@ -118,7 +132,22 @@ def load_bundle(folder: Path) -> Bundle:
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {architecture} cannot be made: {error}") from None
     load_weights(backbone, folder / "model.safetensors")
-    return Bundle(backbone.eval(), config, provenance, metrics)
+    return Bundle(backbone.eval(), config, provenance, metrics, _trained_on(config, folder))
+
+
+def _trained_on(config: Mapping[str, Any], folder: Path) -> tuple[TrainedOn, ...]:
+    """By which rules images came, as ``config.json`` says it.
+
+    Raises:
+        CheckpointError: it is not readable.
+    """
+    given = config.get("intensity")
+    if given is None:
+        return (TrainedOn(channels=1, rule=BYTES),)
+    try:
+        return tuple(parse(TrainedOn, dict(each), str(folder / "config.json")) for each in given)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: intensity cannot be read: {error}") from None
 
 
 def bundle_document(folder: Path) -> dict[str, Any]:
@@ -187,6 +216,7 @@ def _model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str
         "",
         "## How it was made",
         "",
+        *(f"- values: {TrainedOn.model_validate(each).rule.words}" for each in config.get("intensity", ())),
         f"- objectives: {', '.join(provenance.get('objectives', []))}",
         f"- optimizer steps: {provenance.get('steps')}, seed {provenance.get('seed')}",
         f"- configuration hash: {provenance.get('config_sha256')}",

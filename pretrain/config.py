@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from data_shards.intensity import IntensityRule
 from data_shards.order.lanes import Locality
 from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
@@ -39,12 +40,14 @@ class DatasetConfig(Document):
         weight: share of the steps relative to the other datasets; None for every dataset gives each its natural
             share, so that an epoch shows every image once.
         views: augmentation of this dataset; None takes that of the run.
+        intensity: how stored values become the range of the network; None takes the rule of the manifest, or 8 bits.
     """
 
     path: Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
     image: str | None = None
     weight: Annotated[float, Field(gt=0)] | None = None
     views: ViewConfig | None = None
+    intensity: IntensityRule | None = None
 
 
 class ReadingConfig(Document):

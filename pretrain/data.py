@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from data_shards.intensity import BYTES, Rule
 from data_shards.order.mixture import Mixture, Stage
 from data_shards.order.plan import temperature_weights
 from data_shards.reading.reader import ShardedDataset
@@ -15,6 +14,7 @@ from data_shards.support.errors import ConfigError
 from data_shards.support.files import home_folder
 from pretrain.backbone import Medformer
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
+from pretrain.intensity import TrainedOn, dataset_rule, shown_shape
 from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.objectives.base import requested
 from pretrain.objectives.chunks import check_rows_apart
@@ -67,9 +67,7 @@ def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: i
     Raises:
         ConfigError: as for :func:`open_stream`.
     """
-    shape = dataset.image_shape
-    if shape is None or len(shape) not in (3, 4) or np.dtype(dataset.layout.dtype) != np.uint8:
-        raise ConfigError(f"{dataset.folder}: expected 8-bit images C,H,W or C,D,H,W of one size in split train")
+    shown_shape(dataset, BYTES)
     batch_size = config.data.batch_size
     smallest = len(dataset) // -(-len(dataset) // batch_size)
     if smallest < 2 * world_size:
@@ -86,17 +84,49 @@ def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: i
         )
 
 
+def rules_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Rule]:
+    """How the values of every dataset become the range of the network.
+
+    Raises:
+        ConfigError: a dataset has values that no rule is given for, or the rule is not for them.
+    """
+    sections = config.data.datasets
+    return [dataset_rule(each, section.intensity) for each, section in zip(datasets, sections, strict=True)]
+
+
+def shapes_of_images(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[tuple[int, ...]]:
+    """Shape of the images of every dataset as views and the network see it.
+
+    Raises:
+        ConfigError: as for :func:`rules_of`, or images are of several sizes or dtypes.
+    """
+    pairs = zip(datasets, rules_of(config, datasets), strict=True)
+    return [shown_shape(dataset, rule) for dataset, rule in pairs]
+
+
+def trained_on(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[TrainedOn]:
+    """What the bundle says of how values were read; what several datasets have in common once."""
+    found: list[TrainedOn] = []
+    for dataset, rule, shape in zip(
+        datasets, rules_of(config, datasets), shapes_of_images(config, datasets), strict=True
+    ):
+        modality = tuple(sorted(dataset.manifest.vocabulary.get("modality", ())))
+        each = TrainedOn(modality=modality, channels=shape[0], rule=rule)
+        found += [each] if each not in found else []
+    return found
+
+
 def views_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[Ruled]:
     """The augmentation of every dataset, as its policy allows it.
 
     Raises:
-        ConfigError: the document asks for what a policy forbids; the dataset is named.
+        ConfigError: as for :func:`shapes_of_images`; or the document asks for what a policy forbids; the dataset is
+            named.
     """
     found = []
-    for dataset, section in zip(datasets, config.data.datasets, strict=True):
+    shapes = shapes_of_images(config, datasets)
+    for dataset, section, shape in zip(datasets, config.data.datasets, shapes, strict=True):
         words = dataset.manifest.vocabulary
-        shape = dataset.image_shape
-        assert shape is not None, "check_dataset has refused it"
         try:
             found.append(
                 under_policy(section.views or config.views, words.get("organ", ()), words.get("modality", ()), shape)
@@ -114,9 +144,9 @@ def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset],
     """
     if config.data.micro_batch_size is not None:
         check_rows_apart(backbone)
-    for dataset, ruled in zip(datasets, views_of(config, datasets), strict=True):
-        shape, views = dataset.image_shape, ruled.views
-        assert shape is not None, "check_dataset has refused it"
+    shapes = shapes_of_images(config, datasets)
+    for dataset, ruled, shape in zip(datasets, views_of(config, datasets), shapes, strict=True):
+        views = ruled.views
         try:
             views.check_data(shape)
         except ConfigError as error:

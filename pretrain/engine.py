@@ -24,7 +24,17 @@ from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
 from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
-from pretrain.data import at_once, check_objectives, node_cache, open_datasets, open_stream, run_steps, views_of
+from pretrain.data import (
+    at_once,
+    check_objectives,
+    node_cache,
+    open_datasets,
+    open_stream,
+    rules_of,
+    run_steps,
+    trained_on,
+    views_of,
+)
 from pretrain.figures.run_figures import RunFigures
 from pretrain.health import HealthMonitor, embedding_spread, watched_embeddings
 from pretrain.meter import Meter, MetricsFile, read_metrics
@@ -91,7 +101,8 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     if checkpoint is not None:
         step = _restore(checkpoint, engine, optimizer, stream, config, runtime)
     on_rank_zero(runtime, lambda: _prepare_output(config, store, resume=resume))
-    make_views = ViewFactory(config, runtime.device, [each.views for each in views_of(config, datasets)])
+    augmentation = [each.views for each in views_of(config, datasets)]
+    make_views = ViewFactory(config, runtime.device, augmentation, rules_of(config, datasets))
     meter, monitor = Meter(runtime.device), HealthMonitor(config.health, module.can_collapse)
     log = MetricsFile(config.out / "metrics.jsonl", step) if runtime.rank == 0 else None
     figures = RunFigures(config.out, datasets, runtime.rank)
@@ -302,7 +313,15 @@ def _write_bundle(
     # From the file: a run that was cut off after its last checkpoint goes on from there without another step.
     lines = read_metrics(config.out / "metrics.jsonl")
     metrics = {"pretraining": lines[-1] if lines else {}}
-    save_bundle(folder, module.backbone, config.model.name, config.model.kwargs, provenance, metrics)
+    save_bundle(
+        folder,
+        module.backbone,
+        config.model.name,
+        config.model.kwargs,
+        provenance,
+        metrics,
+        trained_on(config, datasets),
+    )
 
 
 def _origin(config: PretrainConfig) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data_shards.intensity import BYTES, Rule
 from data_shards.stream.batch import Batch
 from data_shards.vocabulary import Task
 from pretrain.backbone import normalise
 from pretrain.backbone.position import Spacing
 from pretrain.config import PretrainConfig
+from pretrain.intensity import in_range
 from pretrain.metadata import Metadata
 from pretrain.objectives import Views
 from pretrain.objectives.base import requested
@@ -38,13 +40,21 @@ class ViewFactory:
         config: seed, augmentation, objectives and metadata dropout are taken from it.
         device: where views are computed.
         views: augmentation of every dataset; that of the document when left out.
+        rules: how the values of every dataset become the range that views act on; 8 bits when left out.
     """
 
-    def __init__(self, config: PretrainConfig, device: torch.device, views: Sequence[ViewConfig] | None = None) -> None:
+    def __init__(
+        self,
+        config: PretrainConfig,
+        device: torch.device,
+        views: Sequence[ViewConfig] | None = None,
+        rules: Sequence[Rule] | None = None,
+    ) -> None:
         views = [dataset.views or config.views for dataset in config.data.datasets] if views is None else views
         self._seed = config.seed
         self._plan = ViewPlan.of(requested(name, each) for name, each in config.objectives.items())
         self._pipelines = [_Pipelines.of(each, self._plan) for each in views]
+        self._rules: Sequence[Rule] = [BYTES for _ in views] if rules is None else rules
         self._dropout = config.model.metadata_dropout
         self._device = device
         self._micro_batch = config.data.micro_batch_size
@@ -52,7 +62,7 @@ class ViewFactory:
     def __call__(self, batch: Batch) -> Views:
         """The views of own rows of a global batch, with their spacing where that of the images is known."""
         of, plan = self._pipelines[batch.dataset], self._plan
-        given = _Given.of(batch, self._device)
+        given = _Given.of(batch, self._device, self._rules[batch.dataset])
         full = [self._view(given, of.full, number, number) for number in range(plan.full)]
         small: dict[SmallViews, tuple[View, ...]] = {}
         number = _FULL
@@ -96,7 +106,8 @@ class ViewFactory:
         return Metadata(metadata.organ_B * kept_B3[:, 0], metadata.modality_B * kept_B3[:, 1], task_B * kept_B3[:, 2])
 
     def _source(self, given: _Given) -> Source:
-        batch, normalised = given.batch, normalise(given.images)
+        batch = given.batch
+        normalised = normalise(given.images) if given.images.dtype == torch.uint8 else given.images
         subject_B = batch.attributes.get(SUBJECT)
         return Source(
             normalised,
@@ -110,7 +121,10 @@ class ViewFactory:
 
 @dataclass(frozen=True)
 class _Given:
-    """What views of a batch are made of, on the device where they are made; of the host a few numbers per image."""
+    """What views of a batch are made of, on the device where they are made; of the host a few numbers per image.
+
+    Images of 8 bits stay so until a view is made of them, others are in the range of the network.
+    """
 
     batch: Batch
     images: Tensor
@@ -119,11 +133,12 @@ class _Given:
     spacing_mm_BA: Tensor | None
 
     @classmethod
-    def of(cls, batch: Batch, device: torch.device) -> _Given:
+    def of(cls, batch: Batch, device: torch.device, rule: Rule) -> _Given:
         spacing_mm_BA = batch.spacing_mm_BA
+        images = batch.images.to(device, non_blocking=True)
         return cls(
             batch,
-            batch.images.to(device, non_blocking=True),
+            images if rule == BYTES else in_range(images, rule),
             batch.sample_B.to(device, non_blocking=True),
             Metadata(batch.organ_B, batch.modality_B, batch.task_B).to(device),
             None if spacing_mm_BA is None else spacing_mm_BA.to(device, non_blocking=True),

@@ -27,7 +27,7 @@ from cluster.search.document import SearchConfig
 from cluster.search.space import with_values
 from data_shards.foreign.adopt import AdoptConfig
 from data_shards.format.manifest import read_manifest
-from data_shards.prepare import Preparation
+from data_shards.prepare import Preparation, Storing
 from data_shards.sources import base as sources_base
 from data_shards.sources.base import source_named
 from data_shards.support.documents import apply_overrides, load, parse, read_mapping
@@ -81,6 +81,7 @@ def a_build(arguments: argparse.Namespace, path: Path) -> None:
     if arguments.sets:
         content["sets"] = arguments.sets
     parse(Preparation, content.pop("prepare", None) or {}, "prepare")
+    parse(Storing, {key: content.pop(key) for key in Storing.model_fields if key in content}, path.name)
     parse(source_named(arguments.source).Config, content, path.name)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from data_shards.order.plan import temperature_weights
 from data_shards.support.errors import ConfigError, DataError
 from pretrain.config import PretrainConfig
-from pretrain.data import check_dataset, open_datasets, stages_of, views_of
+from pretrain.data import check_dataset, open_datasets, shapes_of_images, stages_of, views_of
 from pretrain.views import ViewConfig
 from pretrain.views.policy import under_policy
 
@@ -64,9 +64,9 @@ def read_mixture(config: PretrainConfig, ranks: int) -> Mixture:
         check_dataset(dataset, config, ranks)
     stages_of(config, datasets)
     sets = []
-    for dataset, ruled in zip(datasets, views_of(config, datasets), strict=True):
-        assert dataset.image_shape is not None, "check_dataset has refused it"
-        sets.append(Images(dataset.card.name, len(dataset), dataset.image_shape, ruled.views))
+    shapes = shapes_of_images(config, datasets)
+    for dataset, ruled, shape in zip(datasets, views_of(config, datasets), shapes, strict=True):
+        sets.append(Images(dataset.card.name, len(dataset), shape, ruled.views))
     return _mixture(config, sets)
 
 

@@ -1,4 +1,4 @@
-"""How pixels stand in a shard: raw bytes, an ``.npy`` file of any kind, or a PNG or JPEG picture."""
+"""How pixels stand in a shard: raw bytes, an ``.npy`` file of any kind, gzipped or not, or a PNG or JPEG picture."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 
 from data_shards.format.index import MAX_AXES, Codec
 from data_shards.support.errors import DataError
@@ -19,6 +20,7 @@ MAX_BYTES = 2 << 30
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER_BYTES = 10_000
+_GZIP = 31
 _PICTURES = ("PNG", "JPEG")
 # Mode of PIL: channels and dtype.
 _MODES = {"L": (1, "|u1"), "RGB": (3, "|u1"), "I;16": (1, "<u2")}
@@ -110,6 +112,8 @@ def decode(content: bytes | memoryview, codec: int, dtype: str, shape: tuple[int
         pixels = _npy(bytes(content))
         pixels = np.moveaxis(pixels, -1, 0) if codec == Codec.npy_channels_last else pixels
         pixels = pixels[None] if pixels.ndim == len(shape) - 1 else pixels
+    elif codec == Codec.npy_gzip:
+        pixels = _npy(_unzipped(content, math.prod(shape) * np.dtype(dtype).itemsize + _NPY_HEADER_BYTES))
     else:
         raise DataError(f"unknown codec {codec}")
     if pixels.shape != shape or pixels.dtype.newbyteorder("<") != np.dtype(dtype):
@@ -156,6 +160,18 @@ def _npy(content: bytes) -> np.ndarray:
     header = _npy_header(content)
     flat = np.frombuffer(content, header.dtype, offset=header.start)
     return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+def _unzipped(content: bytes | memoryview, most: int) -> bytes:
+    """What was gzipped; no more than ``most`` bytes of it are ever made."""
+    stream = isal_zlib.decompressobj(_GZIP)
+    try:
+        found: bytes = stream.decompress(content, most)
+    except Exception as error:  # the stubs of isal give its error no type
+        raise DataError(f"not a readable gzip file: {error}") from None
+    if not stream.eof or stream.unused_data:
+        raise DataError(f"a gzip file that is cut off, has something behind its end, or holds more than {most} bytes")
+    return found
 
 
 def _picture(content: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -28,12 +28,13 @@ _HEADER_START = 10
 
 
 class Codec(IntEnum):
-    """How the pixels of an image stand in the shard. Our writer stores them raw; adopted shards have the others too."""
+    """How the pixels of an image stand in the shard: our writer stores them raw or gzipped, others as they like."""
 
     raw = 0
     npy = 1
     picture = 2
     npy_channels_last = 3
+    npy_gzip = 4
 
 
 # One image of a study. ``bytes`` is 0 when the study does not have it; shape is padded with 0, spacing with NaN.

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import field_validator
 
 from data_shards.card import DatasetCard
+from data_shards.intensity import IntensityRule
 from data_shards.sample import SPLITS
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.documents import Document, parse, resolved
@@ -17,7 +18,9 @@ from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import write_json
 from data_shards.vocabulary import Dimensionality, Modality, Organ, Task
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_READ = (2, 3)
+"""Version 2 knew 8 bits alone: no rules of intensity, and no compressed members."""
 FILE_NAME = "manifest.json"
 
 
@@ -106,6 +109,8 @@ class Manifest(Document):
         vocabulary: ids of the vocabulary entries that occur, by enumeration and name.
         label: layout of the labels.
         attributes: names of the attributes, in the order of the columns of the index.
+        intensity: how values become the range of the network, by image name; one that is not named has 8 bits, or
+            whoever reads it has to say the rule.
         adopted: whether the shards were written by other software and only indexed by ours.
         splits: the splits by name.
         shared_images: for each pair of splits, how many different images occur in both.
@@ -119,6 +124,7 @@ class Manifest(Document):
     vocabulary: dict[str, dict[str, int]]
     label: LabelLayout
     attributes: tuple[str, ...] = ()
+    intensity: dict[str, IntensityRule] = {}
     adopted: bool = False
     splits: dict[str, SplitEntry]
     shared_images: dict[str, int]
@@ -175,9 +181,9 @@ def parse_manifest(document: bytes, path: str) -> Manifest:
         raise DataError(f"{path}: not a readable manifest: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
         raise DataError(f"{path}: not a manifest of shards: no schema_version")
-    if content["schema_version"] != SCHEMA_VERSION:
+    if content["schema_version"] not in _READ:
         raise DataError(
-            f"{path}: schema version {content['schema_version']}, this Medformer reads {SCHEMA_VERSION}; "
+            f"{path}: schema version {content['schema_version']}, this Medformer reads {_READ[0]} to {_READ[-1]}; "
             "build the shards again"
         )
     if content.get("digest") != digest_of(content):

@@ -6,6 +6,8 @@ import functools
 import io
 import json
 import tarfile
+import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ _NAME_BYTES = 100
 _CHECKSUM = slice(148, 156)
 _TOO_LARGE = 8**11
 
+# Of gzip, whose header zlib writes without name and time (RFC 1952).
+_LEVEL, _GZIP = 6, 31
+
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -28,6 +33,11 @@ def npy_bytes(pixels: np.ndarray) -> tuple[bytes, bytes]:
     """Header and payload of the ``.npy`` form of an array: C order, little-endian, dtype otherwise its own."""
     array = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     return _npy_header(array.dtype.str, array.shape), array.tobytes()
+
+
+def packed(pixels: np.ndarray) -> bytes:
+    """The ``.npy.gz`` form of an array: the same bytes for the same version of zlib."""
+    return zlib.compress(b"".join(npy_bytes(pixels)), _LEVEL, _GZIP)
 
 
 @functools.lru_cache(256)
@@ -74,11 +84,6 @@ def _stamped(blank: tuple[bytes, int], name: bytes) -> bytes:
     return b"".join((name.ljust(_NAME_BYTES, b"\0"), rest[:start], checksum, rest[start + 8 :]))
 
 
-def image_member(key: str, name: str) -> str:
-    """The member that holds one image; a study with one image calls it ``image``, and its member ``KEY.npy``."""
-    return f"{key}.npy" if name == "image" else f"{key}.{name}.npy"
-
-
 def metadata_bytes(sample: Sample) -> bytes:
     """The ``KEY.json`` member of a sample: what is known beside the pixels, with vocabulary names."""
     described = {
@@ -103,28 +108,40 @@ class Member(NamedTuple):
 
     Attributes:
         image: the image it holds, None for the metadata.
+        suffix: what follows the key and a dot in its name.
         head: tar header and, for an image, the header of the ``.npy`` form.
-        payload: raw pixels, or the metadata.
+        payload: raw pixels, a whole ``.npy.gz``, or the metadata.
         tail: fills the last block.
     """
 
     image: str | None
+    suffix: str
     head: bytes
     payload: bytes
     tail: bytes
 
 
-def members(sample: Sample) -> list[Member]:
+def members(sample: Sample, gzipped: Mapping[str, bytes] | None = None) -> list[Member]:
     """The members of a sample in the order of the shard: images by name, then metadata.
+
+    A study with one image calls it ``image``, and its member ``KEY.npy``; others are ``KEY.NAME.npy``.
+
+    Args:
+        sample: what is to be stored.
+        gzipped: of images by name, what :func:`packed` made of their pixels, to be stored as ``.npy.gz``.
 
     Raises:
         DataError: the key is too long for the format.
     """
-    images = [
-        _member(name, image_member(sample.key, name), *npy_bytes(sample.images[name].pixels))
-        for name in sorted(sample.images)
-    ]
-    return [*images, _member(None, f"{sample.key}.json", b"", metadata_bytes(sample))]
+    gzipped = gzipped or {}
+    found = []
+    for name in sorted(sample.images):
+        suffix = "npy" if name == "image" else f"{name}.npy"
+        if name in gzipped:
+            found.append(_member(sample.key, name, f"{suffix}.gz", b"", gzipped[name]))
+        else:
+            found.append(_member(sample.key, name, suffix, *npy_bytes(sample.images[name].pixels)))
+    return [*found, _member(sample.key, None, "json", b"", metadata_bytes(sample))]
 
 
 def content(member: Member) -> bytes:
@@ -132,6 +149,6 @@ def content(member: Member) -> bytes:
     return member.head + member.payload + member.tail
 
 
-def _member(image: str | None, name: str, head: bytes, payload: bytes) -> Member:
+def _member(key: str, image: str | None, suffix: str, head: bytes, payload: bytes) -> Member:
     size = len(head) + len(payload)
-    return Member(image, member_header(name, size) + head, payload, bytes(-size % BLOCK_BYTES))
+    return Member(image, suffix, member_header(f"{key}.{suffix}", size) + head, payload, bytes(-size % BLOCK_BYTES))

@@ -13,6 +13,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from data_shards.format.manifest import Manifest, read_manifest
+from data_shards.inspect.shown import shown, titles
 from data_shards.reading.reader import ShardedDataset
 from data_shards.support.files import write_atomic
 
@@ -35,8 +36,9 @@ Block = tuple[str, Sequence[str], Sequence[Line]]
 def contact_sheet(folders: Sequence[Path], path: Path) -> None:
     """Draw a PNG with a block for every dataset and a row for every class.
 
-    A volume is shown by its middle plane along the first axis. Eight-bit images are shown as they are, others between
-    their 1st and 99th percentile.
+    A volume is shown by its middle plane along the first axis. Images are shown by the rule that the manifest gives
+    them, in a row for each window; without a rule those of eight bits are shown as they are, others between their 1st
+    and 99th percentile.
 
     Args:
         folders: folders of shards.
@@ -100,11 +102,14 @@ def _rows(folder: Path) -> Iterator[Line]:
     for image in sorted(entry.images):
         dataset = ShardedDataset(folder, split, image=image)
         for name, positions in _classes(dataset, manifest):
-            if left:
+            if left <= 0:
+                return
+            images = dataset.read(positions[:COLUMNS]).images
+            shape = "x".join(map(str, images[0].shape))
+            pictures = [shown(pixels, dataset.intensity) for pixels in images]
+            for number, words in enumerate(titles(dataset.intensity)):
                 left -= 1
-                images = dataset.read(positions[:COLUMNS]).images
-                shape = "x".join(map(str, images[0].shape))
-                yield f"{split}, {image}{name}, {shape} {images[0].dtype}", list(images)
+                yield f"{split}, {image}{name}, {shape} {images[0].dtype}{words}", [each[number] for each in pictures]
 
 
 def _classes(dataset: ShardedDataset, manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:

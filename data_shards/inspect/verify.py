@@ -12,7 +12,7 @@ from isal.isal_zlib import crc32
 from data_shards.format import tar
 from data_shards.format.index import read_index
 from data_shards.format.manifest import Manifest, ShardEntry, read_manifest
-from data_shards.reading.members import image_names, sample_of
+from data_shards.reading.members import image_names, made_again
 from data_shards.storage.local import LocalFolder
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
@@ -89,7 +89,7 @@ def _damaged_samples(
         if any(len(payload) < record["images"][name]["bytes"] for name, payload in payloads.items()):
             findings.append(f"{path}: cut off in sample {key}; {len(records) - number} samples are lost")
             break
-        expected = b"".join(map(tar.content, tar.members(sample_of(record, payloads, split, attributes))))
+        expected = b"".join(map(tar.content, made_again(record, payloads, split, attributes)))
         failed = _failed(record, payloads)
         file.seek(position)
         if failed:

@@ -33,6 +33,7 @@ class Prepared(Source):
     def __init__(self, source: Source, preparation: Preparation) -> None:
         self._source, self._preparation = source, preparation
         self.skipped, self.warnings, self.duplicates = source.skipped, source.warnings, source.duplicates
+        self.intensity = source.intensity
         self.card = _prepared_card(source.card, preparation.words)
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from data_shards.format import tar
+from data_shards.format.index import Codec
 from data_shards.reading.open_shard import OpenShard
 from data_shards.sample import Image, Sample
 from data_shards.support.errors import DataError
@@ -37,8 +38,8 @@ class Members:
 def members_of(shard: OpenShard, row: int, split: str, attributes: Sequence[str], *, adopted: bool) -> Members:
     """The files of a sample; its pixels are checked against their CRC-32.
 
-    Those of our own shards are made again from the index, which was verified, and from the pixels, so all of them are
-    checked; they are the same bytes. Of shards of others the part of the tar is read that holds the sample.
+    Those of our own shards are made again from the index, which was verified, and from what holds the pixels, so all of
+    them are checked; they are the same bytes. Of shards of others the part of the tar is read that holds the sample.
 
     Args:
         shard: where it is.
@@ -57,27 +58,37 @@ def members_of(shard: OpenShard, row: int, split: str, attributes: Sequence[str]
     else:
         payloads = {name: _checked(shard, record["images"][name], f"sample {key}") for name in image_names(record)}
         files = {
-            tar.image_member(key, member.image).removeprefix(f"{key}.").lower() if member.image else "json": (
-                member.head[tar.BLOCK_BYTES :] + member.payload
-            )
-            for member in tar.members(sample_of(record, payloads, split, attributes))
+            member.suffix.lower(): member.head[tar.BLOCK_BYTES :] + member.payload
+            for member in made_again(record, payloads, split, attributes)
         }
     return Members(key, shard.name, files, record["label"].copy() if record["labelled"] else None)
 
 
-def sample_of(record: np.void, payloads: dict[str, bytes], split: str, attributes: Sequence[str]) -> Sample:
-    """The sample of a record of one of our own shards.
+def made_again(record: np.void, payloads: dict[str, bytes], split: str, attributes: Sequence[str]) -> list[tar.Member]:
+    """The members of a record of one of our own shards.
 
     Args:
         record: of the index.
-        payloads: raw pixels by image name.
+        payloads: by image name, what stands in the shard.
         split: of the shard.
         attributes: names of the columns ``attributes``.
     """
+    gzipped = {name: payload for name, payload in payloads.items() if _is_gzipped(record["images"][name])}
+    return tar.members(_sample(record, payloads, split, attributes), gzipped)
+
+
+def _is_gzipped(slot: np.void) -> bool:
+    return int(slot["codec"]) == Codec.npy_gzip
+
+
+def _sample(record: np.void, payloads: dict[str, bytes], split: str, attributes: Sequence[str]) -> Sample:
     images = {}
     for name, payload in payloads.items():
         slot = record["images"][name]
-        pixels = np.frombuffer(payload, slot["dtype"].decode()).reshape(slot["shape"][slot["shape"] > 0])
+        shape, dtype = tuple(slot["shape"][slot["shape"] > 0].tolist()), np.dtype(slot["dtype"].decode())
+        # What is gzipped stays so; of its pixels only the form is looked at.
+        zeros = np.broadcast_to(np.zeros((), dtype), shape)
+        pixels = zeros if _is_gzipped(slot) else np.frombuffer(payload, dtype).reshape(shape)
         spacing_mm = tuple(float(value) for value in slot["spacing_mm"] if not np.isnan(value))
         images[name] = Image(pixels, Modality(int(slot["modality"])), spacing_mm)
     values = dict(zip(attributes, record["attributes"].tolist(), strict=True))

@@ -30,8 +30,12 @@ def read_rows(shard: OpenShard, slots: np.ndarray, images: np.ndarray, places: n
         name: of the sample of an entry.
 
     Raises:
-        DataError: the shard or a sample is damaged; the message names both.
+        DataError: the shard or a sample is damaged, or holds another dtype than the array; the message names both.
     """
+    strange = np.flatnonzero(slots["dtype"] != images.dtype.str.encode())
+    if strange.size:
+        found = slots["dtype"][strange[0]].decode()
+        raise DataError(f"{shard.name}: {name(int(strange[0]))} holds {found}, the manifest says {images.dtype.str}")
     flat = images.reshape(len(images), -1).view(np.uint8)
     size = flat.shape[1]
     if not ((slots["codec"] == Codec.raw) & (slots["bytes"] == size)).all():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.format.manifest import FILE_NAME, Manifest, parse_manifest, read_manifest, split_entry
+from data_shards.intensity import Rule, rule_of
 from data_shards.reading.buffers import Buffers
 from data_shards.reading.members import Members, members_of
 from data_shards.reading.open_shard import OpenShard
@@ -93,6 +94,11 @@ class ShardedDataset:
         return math.prod(self.image_shape) * np.dtype(self.layout.dtype).itemsize if self.image_shape else 0
 
     @property
+    def intensity(self) -> Rule | None:
+        """How values become the range of the network, as the manifest says it; None where it says nothing."""
+        return rule_of(self.manifest.intensity, self.image)
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes."""
         return self.manifest.attributes
@@ -167,7 +173,7 @@ class ShardedDataset:
                 shard = self._shards[number]
                 slots = shard.records["images"][self.image]
                 own = slots[positions[places] - self._shards.first_position(number)]
-                shard.will_need(own["offset"], self.image_bytes)
+                shard.will_need(own["offset"], int(own["bytes"].max()))
 
     def shard_samples(self) -> tuple[int, ...]:
         """How many samples each shard holds; their positions follow one another in this order."""

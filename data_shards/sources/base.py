@@ -6,11 +6,12 @@ import abc
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from data_shards.card import DatasetCard
+from data_shards.intensity import Rule
 from data_shards.sample import Sample
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError, nearest
@@ -49,6 +50,7 @@ class Source(abc.ABC):
         warnings: what the owner of the archive has to know, such as images with text burned into the pixels.
         duplicates: what is done with an image that occurs twice, unless the user says: ``refuse``, ``drop`` all but the
             first, or ``allow``, which is for sets that are published as they are.
+        intensity: how values become the range of the network, by image name; the manifest takes it over.
         Config: the options, for sources that are built from a document or from the command line.
     """
 
@@ -56,6 +58,7 @@ class Source(abc.ABC):
     skipped: Sequence[Skipped] = ()
     warnings: Sequence[str] = ()
     duplicates: Literal["refuse", "drop", "allow"] = "refuse"
+    intensity: Mapping[str, Rule] = {}
     Config: ClassVar[type[Document]]
 
     @abc.abstractmethod

@@ -20,6 +20,7 @@ from data_shards.format.manifest import (
     write_manifest,
 )
 from data_shards.format.tar import TRAILER
+from data_shards.intensity import EVERY, Rule, rule_of
 from data_shards.sample import SPLITS
 from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError, MedformerError
@@ -236,6 +237,7 @@ class Build:
                 vocabulary={kind: dict(sorted(entries.items())) for kind, entries in self.vocabulary.items()},
                 label=LabelLayout(width=self.layout.label_width, dtype=self.layout.label_dtype),
                 attributes=self.layout.attributes,
+                intensity=self._intensity(),
                 splits=splits,
                 shared_images=shared,
                 repeated_images=repeated,
@@ -246,6 +248,15 @@ class Build:
         lists = [*([SKIPPED_FILE] if self._skipped else []), *([NOTES_FILE] if self.notes.counts else [])]
         self.folder.finish([FILE_NAME, *shards, *lists])
         return manifest
+
+    def _intensity(self) -> dict[str, Rule]:
+        """The rule of each image name that has one."""
+        rules, names = self.source.intensity, self.layout.images
+        for name in rules:
+            if name != EVERY and name not in names:
+                raise DataError(f"intensity: no study has an image {name!r}; there are {', '.join(names)}")
+        found = {name: rule_of(rules, name) for name in names}
+        return {name: rule for name, rule in found.items() if rule is not None}
 
 
 def _check_files(folder: BuildFolder, last: dict[str, Any], closed: dict[str, list[ClosedShard]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from data_shards.format import tar
-from data_shards.format.index import ImageEntry, Layout, Row, encode
+from data_shards.format.index import Codec, ImageEntry, Layout, Row, encode
 from data_shards.sample import MASK, SPLITS, Sample
 from data_shards.sources.base import Skipped, Source
 from data_shards.support.descriptors import raise_out_of_files
@@ -74,6 +74,7 @@ class Chunk:
 class _Draft:
     """A split chunk that grows."""
 
+    compress: bool
     parts: list[bytes] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     size: int = 0
@@ -83,7 +84,8 @@ class _Draft:
 
     def add(self, sample: Sample) -> None:
         entries: dict[str, ImageEntry] = {}
-        for member in tar.members(sample):
+        gzipped = {name: tar.packed(image.pixels) for name, image in sample.images.items()} if self.compress else {}
+        for member in tar.members(sample, gzipped):
             if member.image is not None:
                 image = sample.images[member.image]
                 entries[member.image] = ImageEntry(
@@ -94,6 +96,7 @@ class _Draft:
                     shape=image.pixels.shape,
                     spacing_mm=image.spacing_mm,
                     modality=int(image.modality),
+                    codec=Codec.npy_gzip if member.image in gzipped else Codec.raw,
                 )
             self.parts += member.head, member.payload, member.tail
             self.size += len(member.head) + len(member.payload) + len(member.tail)
@@ -108,13 +111,14 @@ class _Draft:
         return SplitChunk(b"".join(self.parts), np.array(self.ends, np.int64), self.layout, records, self.counts)
 
 
-def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool) -> Chunk:
+def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool, compress: bool = False) -> Chunk:
     """Read and encode the samples at ``positions``, a run without gaps.
 
     Args:
         source: where they come from.
         positions: which; the chunk ends before the last of them when it becomes too large.
         skip_errors: list what cannot be read instead of stopping.
+        compress: store images as ``.npy.gz``.
 
     Raises:
         DataError: a sample cannot be read or stored, and ``skip_errors`` is false.
@@ -139,7 +143,7 @@ def encode_chunk(source: Source, positions: Sequence[int], *, skip_errors: bool)
             )
             continue
         notes.add(source.name_of(position), sample)
-        drafts.setdefault(sample.split, _Draft()).add(sample)
+        drafts.setdefault(sample.split, _Draft(compress)).add(sample)
         split = SPLITS.index(sample.split)
         keys.append((*digest128(sample.key.encode()), split, position))
         subjects.append((*digest128(sample.subject.encode()), split, position))

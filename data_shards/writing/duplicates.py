@@ -112,6 +112,7 @@ class Excluding(Source):
         self._kept = np.setdiff1d(np.arange(len(source)), positions)
         self.card = source.card
         self.warnings = source.warnings
+        self.intensity = source.intensity
         reason = "the same pixels as an earlier sample"
         self.skipped = [*source.skipped, *(Skipped(source.name_of(int(position)), reason) for position in positions)]
 

@@ -29,6 +29,7 @@ _SLOT_BYTES = 16 << 20
 
 _source: Source | None = None
 _skip_errors = False
+_compress = False
 _slots: Slots | None = None
 
 
@@ -65,7 +66,13 @@ def probe(source: Source) -> Probe:
 
 
 def encoded_chunks(
-    source: Source, probed: Probe, *, start: int = 0, workers: int = 1, skip_errors: bool = False
+    source: Source,
+    probed: Probe,
+    *,
+    start: int = 0,
+    workers: int = 1,
+    skip_errors: bool = False,
+    compress: bool = False,
 ) -> Iterator[Chunk]:
     """The chunks from position ``start`` on, in order; each is valid until the next one is asked for.
 
@@ -75,6 +82,7 @@ def encoded_chunks(
         start: first position.
         workers: processes; 1 encodes in this one.
         skip_errors: see :func:`data_shards.writing.chunk.encode_chunk`.
+        compress: likewise.
 
     Raises:
         DataError: a sample cannot be read.
@@ -82,11 +90,11 @@ def encoded_chunks(
     """
     runs = _runs(start, len(source), probed.length)
     if workers > 1:
-        yield from _in_processes(source, runs, workers, skip_errors, probed.length * probed.bytes)
+        yield from _in_processes(source, runs, workers, skip_errors, compress, probed.length * probed.bytes)
         return
     for run in runs:
         while run:
-            chunk = encode_chunk(source, run, skip_errors=skip_errors)
+            chunk = encode_chunk(source, run, skip_errors=skip_errors, compress=compress)
             yield chunk
             run = range(chunk.last, run.stop)
 
@@ -103,7 +111,7 @@ def _runs(start: int, stop: int, length: int) -> Iterator[range]:
 
 
 def _in_processes(
-    source: Source, runs: Iterable[range], workers: int, skip_errors: bool, chunk_bytes: int
+    source: Source, runs: Iterable[range], workers: int, skip_errors: bool, compress: bool, chunk_bytes: int
 ) -> Iterator[Chunk]:
     # So many that the processes have work while the writer waits for the disk; of large chunks fewer, for the memory.
     ahead = (4 if chunk_bytes <= 2 * _CHUNK_BYTES else 2) * workers
@@ -114,7 +122,7 @@ def _in_processes(
     # A new interpreter for each process: a fork would copy locks that threads of this one may hold.
     context = _Remembering()
     context.set_forkserver_preload([__name__])  # imported once for all of them
-    pool = ProcessPoolExecutor(workers, context, _begin, (source, skip_errors, slots))
+    pool = ProcessPoolExecutor(workers, context, _begin, (source, skip_errors, compress, slots))
 
     def submit(run: range) -> _Task:
         slot = free.pop() if slots is not None and free else None
@@ -185,9 +193,9 @@ class _Task(NamedTuple):
     future: Future[tuple[Chunk, Spans]]
 
 
-def _begin(source: Source, skip_errors: bool, slots: Slots | None) -> None:
-    global _source, _skip_errors, _slots
-    _source, _skip_errors, _slots = source, skip_errors, slots
+def _begin(source: Source, skip_errors: bool, compress: bool, slots: Slots | None) -> None:
+    global _source, _skip_errors, _compress, _slots
+    _source, _skip_errors, _compress, _slots = source, skip_errors, compress, slots
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who was asked to build answers it
 
@@ -195,5 +203,5 @@ def _begin(source: Source, skip_errors: bool, slots: Slots | None) -> None:
 def _encode(run: range, slot: int | None) -> tuple[Chunk, Spans]:
     if _source is None:
         raise RuntimeError("the process was not given a source")
-    chunk = encode_chunk(_source, run, skip_errors=_skip_errors)
+    chunk = encode_chunk(_source, run, skip_errors=_skip_errors, compress=_compress)
     return chunk, _slots.put(slot, chunk) if _slots is not None and slot is not None else {}

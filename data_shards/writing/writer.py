@@ -33,6 +33,7 @@ def write_dataset(
     duplicates: Policy | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    compress: bool = False,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -54,6 +55,7 @@ def write_dataset(
             default is the source's own.
         overwrite: replace ``out`` when it exists.
         restart: throw away what an unfinished build has left, instead of going on.
+        compress: store images gzipped, as ``.npy.gz``: smaller, read whole or not at all, and slower.
         options: JSON values from which the source was made; an unfinished build with other ones does not go on. Without
             them it is told by the card and the first sample.
         progress: is advanced by the number of samples.
@@ -76,17 +78,17 @@ def write_dataset(
     probed = probe(source)
     card = source.card.model_dump(mode="json")
     mark = fingerprint(
-        SCHEMA_VERSION, card, options or {}, len(source), shard_bytes, probed.length, probed.digest, policy
+        SCHEMA_VERSION, card, options or {}, len(source), shard_bytes, probed.length, probed.digest, policy, compress
     )
     with build_folder(out, mark, restart=restart) as folder:
         refuse_existing(out, overwrite=overwrite)  # another process may have been faster
         if folder.complete is not None:
             return read_manifest(folder.path)
-        build = _run(source, folder, policy, shard_bytes, probed, workers, skip_errors, progress)
+        build = _run(source, folder, policy, shard_bytes, probed, workers, skip_errors, compress, progress)
         dropped = build.ledgers.repeated(policy)
         if dropped:
             folder.begin(dropped)
-            build = _run(source, folder, "refuse", shard_bytes, probed, workers, skip_errors, progress)
+            build = _run(source, folder, "refuse", shard_bytes, probed, workers, skip_errors, compress, progress)
         return build.finished()
 
 
@@ -106,6 +108,7 @@ def _run(
     probed: Probe,
     workers: int,
     skip_errors: bool,
+    compress: bool,
     progress: Progress | None,
 ) -> Build:
     """Append every chunk that the folder does not have yet."""
@@ -119,7 +122,9 @@ def _run(
         )
     if progress is not None:
         progress.begin(len(chosen), build.position)
-    for chunk in encoded_chunks(chosen, probed, start=build.position, workers=workers, skip_errors=skip_errors):
+    for chunk in encoded_chunks(
+        chosen, probed, start=build.position, workers=workers, skip_errors=skip_errors, compress=compress
+    ):
         build.add(chunk, policy)
         if progress is not None:
             progress.advance(chunk.last - chunk.first)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -176,7 +176,7 @@ def _maps(
             size = size_read(backbone, image)
             if size not in known:
                 with torch.no_grad():
-                    grid = encode(backbone, [[Study({name: image}, study.organ)]], dense=True).grid
+                    grid = encode(backbone, [[replace(study, images={name: image})]], dense=True).grid
                 assert grid is not None
                 known[size] = grid
             maps.append(TokenMap(number, name, known[size], first, _affine_of_cells(backbone, image, size)))

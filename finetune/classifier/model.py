@@ -28,6 +28,7 @@ from finetune.classifier.seen import Seen
 from finetune.classifier.settings import Settings, check_parameters
 from finetune.classifier.unlabelled import apart, check_mixable, check_unlabelled
 from finetune.heads import check_head
+from finetune.intensity import differences
 from finetune.readers.recipe import Recipe
 from finetune.slices import Slices, sliced
 from finetune.steppers import stepper_named
@@ -236,6 +237,7 @@ class FewLabelModel(BaseEstimator):
         # Else sizes are those at its spacing, or of slices.
         if opened.module.voxel_mm is None and self._slices is None:
             check_head(self.head, self.head_options, target.task, one_grid=_one_grid(cases))
+        other_rules = differences(whole, opened.intensity)
         opened.module.to(self.device)
         settings = Settings(opened.pretrained, self.get_params(deep=False))
         adapted, selection = settings.adapt(opened.module, given)
@@ -272,6 +274,7 @@ class FewLabelModel(BaseEstimator):
             recipe=None if cases.recipe is None else dict(cases.recipe),
             unlabelled_images=0 if further is None else len(further),
             unlabelled_left_out=left_out,
+            other_rules=other_rules,
         )
         return self
 

@@ -28,6 +28,7 @@ class FitRecord:
         recipe: how images were read and prepared; None for arrays.
         unlabelled_images: cases without labels that were learned from.
         unlabelled_left_out: cases that were given without labels and are among the labelled ones, or of their subjects.
+        other_rules: where images came by another rule of intensity than the backbone was trained with, in words.
     """
 
     backbone: str
@@ -47,6 +48,7 @@ class FitRecord:
     recipe: dict[str, Any] | None = None
     unlabelled_images: int = 0
     unlabelled_left_out: int = 0
+    other_rules: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from data_shards.intensity import BYTES, Rule
 from data_shards.sample import Image
 from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.images import Pictures, Study
 from finetune.progress import progress
+from pretrain.intensity import in_range
 
 _DARK = 2
 """Images whose largest value is below this are black but for noise: values 0 to 1 that were never scaled to 255."""
@@ -31,6 +34,8 @@ class SeenImage:
         spacing: whether the distance of voxels was known for all of them.
         dim_max: the largest value of the darkest image.
         constant: whether one of them had the same value everywhere.
+        rule: how values become the range of the network, as JSON types; None for those of 8 bits. Then the largest
+            value is that of the range, on a scale to 255.
     """
 
     axes: int
@@ -38,6 +43,7 @@ class SeenImage:
     spacing: bool
     dim_max: int
     constant: bool
+    rule: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,11 @@ class Seen:
             raise DataError(f"{name}: a {kinds[mine.axes]}; the classifier was fitted on {kinds[seen.axes]}s")
         if mine.channels != seen.channels and (mine.channels != 1 or seen.channels != 3):
             raise DataError(f"{name}: {mine.channels} channels; the classifier was fitted on images of {seen.channels}")
+        if mine.rule != seen.rule:
+            raise DataError(
+                f"{name}: values are read by another rule than those the classifier was fitted on: "
+                f"{mine.rule or BYTES.rule} in place of {seen.rule or BYTES.rule}"
+            )
         if seen.spacing and not mine.spacing:
             raise DataError(
                 f"{name}: the distance of voxels is not known, and it was for every image the classifier was fitted on"
@@ -233,11 +244,17 @@ def _look(pictures: Pictures, position: int) -> Mapping[str, SeenImage]:
     looks: dict[int, Mapping[str, SeenImage]] = base.memo.setdefault("looks", {})
     place = int(places[0])
     if place not in looks:
-        looks[place] = {name: _look_of(image) for name, image in base.study(place).images.items()}
+        study = base.study(place)
+        looks[place] = {name: _look_of(image, study.rule(name)) for name, image in study.images.items()}
     return looks[place]
 
 
-def _look_of(image: Image) -> SeenImage:
-    low, high = int(image.pixels.min()), int(image.pixels.max())
+def _look_of(image: Image, rule: Rule) -> SeenImage:
+    shown = image.pixels
+    read_by: dict[str, Any] | None = None
+    if rule != BYTES:  # what the network sees, on a scale to 255
+        shown = (in_range(torch.from_numpy(shown[None].copy()), rule).numpy() + 1) * 127.5
+        read_by = rule.model_dump(mode="json")
+    low, high = shown.min(), shown.max()
     spacing = bool(image.spacing_mm) and bool(np.isfinite(image.spacing_mm).all())
-    return SeenImage(image.pixels.ndim - 1, image.pixels.shape[0], spacing, high, low == high)
+    return SeenImage(image.pixels.ndim - 1, image.pixels.shape[0], spacing, int(high), bool(low == high), read_by)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_shards.intensity import BYTES
 from data_shards.sample import Image
 from data_shards.vocabulary import Task
 from finetune.fit.room import size_read, studies_at_once
@@ -18,11 +19,12 @@ from finetune.heads import CaseFeatures
 from finetune.images import Study
 from finetune.per_sample.rows import rows_of
 from pretrain.backbone import Medformer, StudyImage, normalise
+from pretrain.intensity import in_range
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
 
 Inputs = Callable[[Tensor, np.ndarray, Tensor | None], Tensor]
-"""From uint8 images of one shape, their numbers and spacing to what the network reads."""
+"""From images of one shape, uint8 or under their rule, their numbers and spacing to what the network reads."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def encode(
         cases: the studies of each case.
         dense: whether tokens are asked for.
         numbers: of each study, in order, for ``inputs``; 0, 1, ... when left out.
-        inputs: makes the network's input of uint8 images; None normalises them.
+        inputs: makes the network's input of images as :func:`stacked` gives them; None brings them to its range.
     """
     studies = [study for case in cases for study in case]
     owners = np.repeat(np.arange(len(cases)), [len(case) for case in cases])
@@ -164,10 +166,10 @@ def _encode_batch(
     images = []
     for name in names:
         each = [study.images[name] for study in studies]
-        pixels = torch.from_numpy(np.stack([image.pixels for image in each])).to(device)
+        pixels = stacked(studies, name, device)
         spacing_MA = spacing_of(each)
         # Images of one study lie on each other; with one number they are moved alike.
-        made = normalise(pixels) if inputs is None else inputs(pixels, numbers, spacing_MA)
+        made = ranged(pixels) if inputs is None else inputs(pixels, numbers, spacing_MA)
         modality_M = torch.tensor([int(image.modality) for image in each], device=device)
         images.append(StudyImage(made, modality_M, on_device(as_spacing(spacing_MA), device)))
     organ_M = torch.tensor([int(study.organ) for study in studies], device=device)
@@ -181,6 +183,18 @@ def _encode_batch(
     counts = tuple((name, each.shape[1]) for name, each in zip(names, features.tokens, strict=True))
     pairs = zip(features.embedding_BD, tokens_BTD, strict=True)
     return [StudyFeatures(embedding_D, tokens_TD, grid, counts) for embedding_D, tokens_TD in pairs]
+
+
+def stacked(studies: Sequence[Study], name: str, device: torch.device) -> Tensor:
+    """The images of one name and shape: uint8, or float32 in the range of the network where their rule is another."""
+    pixels = torch.from_numpy(np.stack([study.images[name].pixels for study in studies])).to(device)
+    rule = studies[0].rule(name)
+    return pixels if rule == BYTES else in_range(pixels, rule)
+
+
+def ranged(images: Tensor) -> Tensor:
+    """What :func:`stacked` gives, in the range of the network."""
+    return images if images.dtype == torch.float32 else normalise(images)
 
 
 def spacing_of(images: Sequence[Image]) -> Tensor | None:

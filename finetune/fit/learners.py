@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Task
 from finetune.cases import Cases
-from finetune.fit.encoding import Inputs, encode, parts_of, spacing_of
+from finetune.fit.encoding import Inputs, encode, parts_of, ranged, spacing_of, stacked
 from finetune.fit.network import Network, Readout
 from finetune.fit.room import studies_at_once
 from finetune.heads import CaseFeatures
 from finetune.images import Study
 from finetune.objective import Objective
 from finetune.strategies import Rates, Stage, Strategy
-from pretrain.backbone import normalise
 from pretrain.backbone.study import Features
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
@@ -175,7 +174,7 @@ class ImageLearner:
             for name, _ in part.studies[0].sorted_images:
                 each = [study.images[name] for study in part.studies]
                 spacing_BA = spacing_of(each)
-                images = torch.from_numpy(np.stack([image.pixels for image in each])).to(device)
+                images = stacked(part.studies, name, device)
                 made = self._inputs(step)(images, numbers[part.places], spacing_BA)
                 organ = torch.tensor([int(study.organ) for study in part.studies], device=device)
                 modality = torch.tensor([int(image.modality) for image in each], device=device)
@@ -184,11 +183,11 @@ class ImageLearner:
                 yield backbone.features(made, metadata, spacing, dense=True), made, int(backbone.stride)
 
     def _inputs(self, step: int | None) -> Inputs:
-        """What makes the network's input of uint8 images."""
+        """What makes the network's input of images as they are stacked."""
 
         def inputs(images: Tensor, numbers_B: np.ndarray, spacing_BA: Tensor | None) -> Tensor:
             if step is None or not self._augmented:
-                return normalise(images)
+                return ranged(images)
             samples_B = torch.from_numpy(numbers_B).to(images.device)
             if spacing_BA is not None:
                 spacing_BA = spacing_BA.to(images.device)

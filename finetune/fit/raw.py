@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data_shards.intensity import BYTES
 from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.images import Study
+from pretrain.intensity import in_range
 
 RAW_SIDE = 28
 """Raw pixels are averaged down to at most so many along each axis."""
@@ -66,12 +68,20 @@ def raw_sides(cases: Cases) -> dict[str, tuple[int, ...]] | None:
     return found
 
 
+def _shown(study: Study, name: str) -> Tensor:
+    """An image in [0, 1]."""
+    pixels, rule = study.images[name].pixels, study.rule(name)
+    if rule == BYTES:
+        return torch.from_numpy(pixels.astype(np.float32)) / 255
+    return (in_range(torch.from_numpy(pixels[None].copy()), rule)[0] + 1) / 2
+
+
 def _flat(study: Study, sides: Mapping[str, tuple[int, ...]], of: str) -> np.ndarray:
     parts = []
     for name in sorted(sides):
         if name not in study.images:
             raise DataError(f"{of}: a case has no image {name!r}, whose raw pixels are read")
-        pixels = torch.from_numpy(study.images[name].pixels.astype(np.float32)) / 255
+        pixels = _shown(study, name)
         if pixels.ndim - 1 != len(sides[name]):
             raise DataError(f"{of}: planes and volumes have no raw pixels in common")
         if tuple(pixels.shape[1:]) != sides[name]:

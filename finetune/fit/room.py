@@ -38,6 +38,7 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
         DataError: there is no room for these.
     """
     images = list(study.images.values())
+    shown = [study.rule(name).channels(len(image.pixels)) for name, image in study.images.items()]
     voxels = sum(math.prod(image.pixels.shape[1:]) for image in images)
     volumes = any(image.pixels.ndim == 4 for image in images)
     most = max(1, min(BATCH_SIZE, BATCH_VOXELS // voxels)) if volumes else BATCH_SIZE
@@ -50,8 +51,8 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
         return features.embedding_BD if features.tokens_BTD is None else features.tokens_BTD
 
     need = 0
-    for image in images:
-        channels, size = image.pixels.shape[0], size_read(backbone, image)
+    for channels, image in zip(shown, images, strict=True):
+        size = size_read(backbone, image)
         known = _needs.setdefault(backbone, {})
         key = (channels, len(size), dense, train, backbone.training, device)
         if key not in known:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from data_shards.intensity import Rule
 from data_shards.prepare.document import Preparation
 from data_shards.sources.images.channels import Channels
 from data_shards.support.documents import parse
@@ -34,6 +35,7 @@ def read_cases(
     show_paths: bool = False,
     task: Task = Task.unknown,
     prepare: Mapping[str, Any] | Preparation | None = None,
+    intensity: Mapping[str, Rule] | None = None,
     options: Mapping[str, Any] | None = None,
     label: Literal["auto", "folder", "none"] = "auto",
     on_error: Literal["stop", "skip"] = "stop",
@@ -54,6 +56,8 @@ def read_cases(
         show_paths: keys and messages have names of files and keys of foreign tars; only where these identify nobody.
         task: how the labels of a folder of images are to be read; unknown: by what they look like.
         prepare: what is done to the images of a folder, see :class:`~data_shards.prepare.document.Preparation`.
+        intensity: rules by image name, by which values that are kept as they are become the range of the network; of
+            shards in place of those of the manifest. Without one those of a folder of images go to 8 bits.
         options: further options of the source ``images`` for a folder, such as ``columns`` or ``frames``.
         label: ``folder`` takes sub-folders for classes, ``none`` reads no label; ``auto`` takes those of the table,
             else sub-folders where there are several.
@@ -79,8 +83,12 @@ def read_cases(
             if is_told:
                 raise DataError(f"{path}: {what} can be given for a folder of images only")
         if path.is_file():
+            if intensity:
+                raise DataError(f"{path}: its values have 8 bits; an intensity is for shards and folders of images")
             return read_archive(path, labelled=label != "none")
-        return read_shards(path, show_paths=show_paths, labelled=label != "none", progress=progress)
+        return read_shards(
+            path, show_paths=show_paths, labelled=label != "none", intensity=intensity, progress=progress
+        )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     reading = Reading(
@@ -92,6 +100,7 @@ def read_cases(
         task=task,
         label=label,
         prepare=_preparation(prepare, size),
+        intensity=dict(intensity or {}),
         options=dict(options or {}),
         on_error=on_error,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from data_shards.intensity import BYTES, EVERY, Rule, check_values, rule_of
 from data_shards.prepare.document import Intensity
 from data_shards.prepare.prepared import prepare
 from data_shards.sample import MASK, SPLITS
@@ -71,11 +72,13 @@ def read_files(
         listed = Listed.of(source, positions)
         if has_labels:
             _check_labels(listed, of_folders=csv is None and reading.label == "auto")
-        depths = _depths(listed, reading.prepare.intensity)
-        rules = {
-            name: PERCENTILES if depth == "measured" else reading.prepare.intensity for name, depth in depths.items()
+        depths = _depths(listed, reading)
+        kept = _kept(reading, depths)
+        to_8_bits = {
+            name: PERCENTILES if depth == "measured" and name not in kept else reading.prepare.intensity
+            for name, depth in depths.items()
         }
-        read = _Read(listed, reading, rules)
+        read = _Read(listed, reading, to_8_bits, kept)
         taken = take(listed, ReadPictures(len(positions), read), skip=reading.on_error == "skip", progress=progress)
         channels = taken.survey.channels(reading.channels, taken.pictures)
         labels, classes = taken.listed.labels() if has_labels else (None, {})
@@ -83,7 +86,7 @@ def read_files(
             _check_labels(taken.listed)
         recipe = Recipe(
             data="files",
-            images=taken.survey.recipes(channels, rules, depths),
+            images=taken.survey.recipes(channels, to_8_bits, depths, kept),
             preparation=reading.prepare,
             options=reading.changed_options(config),
             channels=reading.channels,
@@ -93,7 +96,7 @@ def read_files(
             classes=classes,
             labels=source.label_names if has_labels else (),
         )
-        if Modality.ct in taken.survey.modalities and PERCENTILES in rules.values():
+        if Modality.ct in taken.survey.modalities and PERCENTILES in to_8_bits.values():
             warnings.append(_CT_WARNING)
         whole = Cases(
             name=csv.stem if csv is not None else config.name,
@@ -161,8 +164,24 @@ def _check_labels(listed: Listed, *, of_folders: bool = False) -> None:
         )
 
 
-def _depths(listed: Listed, given: Intensity) -> dict[str, Depth]:
-    """How deep the images of each name are; any where the user says how values become 8 bits.
+def _kept(reading: Reading, names: Iterable[str]) -> dict[str, Rule]:
+    """The rules of the images whose values are kept as they are, by name.
+
+    Raises:
+        DataError: there is no such image, or values are brought to 8 bits, too.
+    """
+    names = list(names)
+    if reading.intensity and reading.prepare.intensity != Intensity():
+        raise DataError("intensity keeps values and prepare.intensity brings them to 8 bits; give one of the two")
+    for name in reading.intensity:
+        if name != EVERY and name not in names:
+            raise DataError(f"intensity: no study has an image {name!r}; there are {', '.join(sorted(names))}")
+    found = {name: rule_of(reading.intensity, name) for name in names}
+    return {name: rule for name, rule in found.items() if rule is not None and rule != BYTES}
+
+
+def _depths(listed: Listed, reading: Reading) -> dict[str, Depth]:
+    """How deep the images of each name are; any where the user says how values become 8 bits, or how they are read.
 
     Raises:
         DataError: some have 8 bits and some have more; names one of each.
@@ -171,23 +190,29 @@ def _depths(listed: Listed, given: Intensity) -> dict[str, Depth]:
     for position in listed.positions:
         for name, has_8_bits in listed.source.has_8_bits(position).items():
             first.setdefault(name, {}).setdefault(has_8_bits, listed.source.name_of(position))
-    if given != Intensity():
+    if reading.prepare.intensity != Intensity():
         return dict.fromkeys(first, "any")
-    for found in first.values():
-        if True in found and False in found:
+    ruled = {name for name in first if rule_of(reading.intensity, name) is not None}
+    mixed = {name for name, found in first.items() if True in found and False in found}
+    for name, found in first.items():
+        if name in mixed - ruled:
             raise DataError(
                 f"{found[True]} is a picture of 8 bits, {found[False]} holds measured values: one is taken as it is, "
                 "the other scaled by its own values; "
                 "intensity.percentile=[0.5,99.5] of prepare, or intensity.window=[center,width], treats all alike"
             )
-    return {name: "measured" if False in found else "8 bits" for name, found in first.items()}
+    told: dict[str, Depth] = {name: "measured" if False in found else "8 bits" for name, found in first.items()}
+    return told | dict.fromkeys(mixed, "any")
 
 
 class _Read:
     """Reads and prepares the studies of a listing, and gathers what their files have that is worth telling."""
 
-    def __init__(self, listed: Listed, reading: Reading, rules: Mapping[str, Intensity]) -> None:
-        self._listed, self._preparation, self._rules = listed, reading.prepare, dict(rules)
+    def __init__(
+        self, listed: Listed, reading: Reading, to_8_bits: Mapping[str, Intensity], kept: Mapping[str, Rule]
+    ) -> None:
+        self._listed, self._preparation = listed, reading.prepare
+        self._to_8_bits, self._kept = dict(to_8_bits), dict(kept)
         self._show_paths = reading.show_paths
         self._notes: dict[str, list[str]] = {}
 
@@ -199,11 +224,14 @@ class _Read:
         for note in dict.fromkeys(note for image in images.values() for note in image.notes):
             self._notes.setdefault(note, []).append(name)
         try:
-            images = prepare(images, self._preparation, self._rules)
+            images = prepare(images, self._preparation, self._to_8_bits)
+            for key, rule in self._kept.items():
+                if key in images:
+                    check_values(rule, images[key].pixels)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-        for image in images.values():
-            if image.pixels.dtype != np.uint8:
+        for key, image in images.items():
+            if image.pixels.dtype != np.uint8 and key not in self._kept:
                 raise DataError(
                     f"{name}: expected values of 8 bits, 0 to 255, found {image.pixels.dtype}; "
                     "intensity.percentile=[0.5,99.5] of prepare brings all images to them"
@@ -212,6 +240,7 @@ class _Read:
             {name: replace(image, measured=None, notes=()) for name, image in images.items()},
             sample.organ,
             self._listed.key(position, paths=self._show_paths),
+            self._kept,
         )
 
     def warnings(self) -> list[str]:

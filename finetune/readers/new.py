@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_shards.format.manifest import read_manifest
+from data_shards.format.manifest import Manifest, read_manifest
 from data_shards.sample import SPLITS, Sample
 from data_shards.sources.tables.cells import Spellings
 from data_shards.sources.tables.roles import has_columns
@@ -235,7 +235,8 @@ def _of_shards(path: Path, split: str | None, recipe: Recipe, progress: Progress
     told = _Told(
         card.name, np.concatenate([part.keys for part in parts]), labels if alike else None,
         np.concatenate([part.subjects for part in parts]), card.official, card.note,
-        {**card.source_checksum, "manifest_sha256": manifest.digest}, card.licence, _foreign(alike),
+        {**card.source_checksum, "manifest_sha256": manifest.digest}, card.licence,
+        (*_foreign(alike), *_other_rules(recipe, manifest)),
     )  # fmt: skip
     pictures = JoinedPictures([ReadPictures(len(part), reader(part)) for part in parts])
     return _cases(told, pictures, recipe, Organ[card.organ], Modality[card.modality], progress)
@@ -254,6 +255,16 @@ class _Told:
     source: dict[str, str]
     licence: str
     warnings: tuple[str, ...]
+
+
+def _other_rules(recipe: Recipe, manifest: Manifest) -> tuple[str, ...]:
+    """Where shards say another rule than that of the classifier, by which they are read."""
+    return tuple(
+        f"the shards say of {name}: {manifest.intensity[name].words}; the classifier reads it as it learned: "
+        f"{image.rule.words}"
+        for name, image in recipe.images.items()
+        if name in manifest.intensity and manifest.intensity[name] != image.rule
+    )
 
 
 def _foreign(alike: bool) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from data_shards.intensity import IntensityRules
 from data_shards.prepare.document import Preparation
 from data_shards.sample import SPLITS
 from data_shards.sources.images.array import array_header
@@ -46,6 +47,9 @@ class Reading(Document):
         "auto", description="auto: the table's column, else sub-folders where there are several; none: new cases"
     )
     prepare: Preparation = Field(Preparation(), description="what is done to every study")
+    intensity: IntensityRules = Field(
+        {}, description="rules by which values that are kept as they are become the range of the network"
+    )
     options: dict[str, Any] = Field({}, description="further options of the source images")
     on_error: Literal["stop", "skip"] = Field("stop", description="skip leaves out what cannot be read, with a warning")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, JsonValue
 
+from data_shards.intensity import BYTES, Bytes, IntensityRule, Rule, check_values
 from data_shards.prepare.document import Intensity, Preparation
 from data_shards.prepare.prepared import prepare
 from data_shards.sample import MASK, Image
@@ -35,6 +36,7 @@ class ImageRecipe(Document):
     channels: int = Field(ge=1, description="of every image")
     dimensionality: Literal["planar", "volumetric"] = Field(description="planes or volumes")
     intensity: Intensity = Field(Intensity(), description="how values became 8 bits; neither: they were as they are")
+    rule: IntensityRule = Field(BYTES, description="how values as they were kept become the range of the network")
     depth: Depth = Field("8 bits", description="which kind of values was read")
     size: tuple[int, ...] | None = Field(None, description="of every image after preparation, H,W or D,H,W, if common")
     spacing: Known = Field("none", description="of how many images the distance of voxels was known")
@@ -68,6 +70,11 @@ class Recipe(Document):
         """The rule of each image name."""
         return {name: image.intensity for name, image in self.images.items()}
 
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """The rule of each image name whose values are not kept as 8 bits."""
+        return {name: image.rule for name, image in self.images.items() if image.rule != BYTES}
+
     def brought(self, study: Study, depths: Mapping[str, bool | None] | None = None) -> Study:
         """A study as it was read, brought to what the classifier learned from.
 
@@ -95,7 +102,8 @@ class Recipe(Document):
         for name, image in images.items():
             self._check_read(name, image, depths.get(name))
         images = prepare(images, self.preparation, {name: self.images[name].intensity for name in images})
-        return replace(study, images={name: self._prepared(name, image) for name, image in images.items()})
+        images = {name: self._prepared(name, image) for name, image in images.items()}
+        return replace(study, images=images, rules=self.rules)
 
     def brought_array(self, images: np.ndarray, spacing_mm: np.ndarray | None = None) -> list[Study]:
         """Images ``(N, C, ...)`` of an array, brought one by one; a message gives the position of the image.
@@ -138,6 +146,11 @@ class Recipe(Document):
             raise DataError(
                 f"{what}{_channels(len(image.pixels))}; those learned from have {expected.channels}"
             ) from None
+        if not isinstance(expected.rule, Bytes):
+            try:
+                check_values(expected.rule, pixels)
+            except DataError as error:
+                raise DataError(f"{what}{error}") from None
         if expected.size is not None and pixels.shape[1:] != expected.size:
             raise DataError(
                 f"{what}has {by(pixels.shape[1:])} voxels; all images learned from have {by(expected.size)} "

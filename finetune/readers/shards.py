@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from data_shards.card import DatasetCard
 from data_shards.format.manifest import Manifest, read_manifest
+from data_shards.intensity import BYTES, EVERY, Rule, rule_of
 from data_shards.prepare.document import Intensity, Preparation
 from data_shards.prepare.prepared import prepare
 from data_shards.reading.reader import ShardedDataset
@@ -117,17 +118,24 @@ class ShardSplit:
 
 
 def read_shards(
-    folder: Path, *, show_paths: bool = False, labelled: bool = True, progress: Progress | None = None
+    folder: Path,
+    *,
+    show_paths: bool = False,
+    labelled: bool = True,
+    intensity: Mapping[str, Rule] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Cases]:
     """Read every split that has labelled samples; those without a label are left out.
 
     Images of 8 bits and one shape stay in memory. Where they differ in shape, or a study has several, each is read when
-    it is needed; deeper values go to 8 bits by percentiles of each image.
+    it is needed. Values that a rule is given for are kept as they are; others that are deeper go to 8 bits by
+    percentiles of each image.
 
     Args:
         folder: with the manifest.
         show_paths: keep the keys of adopted tars, which are names of files; only where these identify nobody.
         labelled: False reads all samples, and no label.
+        intensity: rules by image name, see :func:`~data_shards.intensity.rule_of`, in place of those of the manifest.
         progress: is told how many images are read, where they are not of one shape.
 
     Raises:
@@ -157,10 +165,11 @@ def read_shards(
             "source": {**card.source_checksum, "manifest_sha256": manifest.digest},
             "licence": card.licence,
         }
-    if all(part.alike for part in parts.values()):
+    kept = _kept(folder, parts, intensity or manifest.intensity)
+    if not kept and all(part.alike for part in parts.values()):
         splits = _stacked(parts, rows, told, card)
     else:
-        splits = _lazy(folder, parts, rows, told, card, progress)
+        splits = _lazy(folder, parts, rows, told, card, kept, progress)
     check_disjoint(splits)
     return splits
 
@@ -191,13 +200,20 @@ def _lazy(
     rows: dict[str, np.ndarray],
     told: dict[str, dict[str, Any]],
     card: DatasetCard,
+    kept: dict[str, Rule],
     progress: Progress | None,
 ) -> dict[str, Cases]:
     try:
-        depths = _depths(parts)
-        rules = {name: PERCENTILES if depth == "measured" else Intensity() for name, depth in depths.items()}
+        depths = _depths(parts, kept)
+        to_8_bits = {
+            name: PERCENTILES if depth == "measured" and name not in kept else Intensity()
+            for name, depth in depths.items()
+        }
         pictures: Pictures = JoinedPictures(
-            [ReadPictures(len(rows[split]), _reader(part, rows[split], rules)) for split, part in parts.items()]
+            [
+                ReadPictures(len(rows[split]), _reader(part, rows[split], to_8_bits, kept))
+                for split, part in parts.items()
+            ]
         )
         names = [f"sample {key}" for split in parts for key in told[split]["keys"]]
         survey = Survey.of(pictures, names, progress=progress)
@@ -206,7 +222,7 @@ def _lazy(
             pictures = Channelled(pictures, channels)
         recipe = Recipe(
             data="shards",
-            images=survey.recipes(channels, rules, depths),
+            images=survey.recipes(channels, to_8_bits, depths, kept),
             organ=card.organ,
             modality=card.modality,
             task=card.task,
@@ -222,16 +238,32 @@ def _lazy(
     return splits
 
 
-def _reader(part: ShardSplit, rows: np.ndarray, rules: dict[str, Intensity]) -> Callable[[int], Study]:
+def _kept(folder: Path, parts: Mapping[str, ShardSplit], rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules of the images whose values are kept as they are, by name.
+
+    Raises:
+        DataError: there is no such image.
+    """
+    names = sorted({name for part in parts.values() for name in part.datasets})
+    for name in rules:
+        if name not in (EVERY, *names):
+            raise DataError(f"{folder}: intensity: no study has an image {name!r}; there are {', '.join(names)}")
+    found = {name: rule_of(rules, name) for name in names}
+    return {name: rule for name, rule in found.items() if rule is not None and rule != BYTES}
+
+
+def _reader(
+    part: ShardSplit, rows: np.ndarray, to_8_bits: dict[str, Intensity], kept: dict[str, Rule]
+) -> Callable[[int], Study]:
     def read(at: int) -> Study:
         study = part.study(int(rows[at]))
-        return replace(study, images=prepare(dict(study.images), Preparation(), rules))
+        return replace(study, images=prepare(dict(study.images), Preparation(), to_8_bits), rules=kept)
 
     return read
 
 
-def _depths(parts: dict[str, ShardSplit]) -> dict[str, Depth]:
-    """How deep the images of each name are.
+def _depths(parts: dict[str, ShardSplit], kept: Mapping[str, Rule]) -> dict[str, Depth]:
+    """How deep the images of each name are; any of those that are kept and differ.
 
     Raises:
         DataError: some have 8 bits and others more.
@@ -241,11 +273,13 @@ def _depths(parts: dict[str, ShardSplit]) -> dict[str, Depth]:
         for name, dataset in part.datasets.items():
             found.setdefault(name, set()).add(_is_8_bits(dataset.layout.dtype))
     for name, kinds in found.items():
-        if None in kinds or len(kinds) > 1:
+        if name not in kept and (None in kinds or len(kinds) > 1):
             raise DataError(
                 f"the values of {name} are of different depths; prepare.intensity of shards build brings all to 8 bits"
             )
-    return {name: "8 bits" if True in kinds else "measured" for name, kinds in found.items()}
+    mixed = {name for name, kinds in found.items() if None in kinds or len(kinds) > 1}
+    told: dict[str, Depth] = {name: "8 bits" if True in kinds else "measured" for name, kinds in found.items()}
+    return told | dict.fromkeys(mixed, "any")
 
 
 def _is_8_bits(dtype: str | None) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from data_shards.intensity import BYTES, Rule
 from data_shards.prepare.document import Intensity
 from data_shards.sample import Image
 from data_shards.sources.images.channels import Channels, common_channels, with_channels, words
@@ -128,8 +129,15 @@ class Survey:
         channels: Mapping[str, int],
         intensities: Mapping[str, Intensity],
         depths: Mapping[str, Depth],
+        rules: Mapping[str, Rule] | None = None,
     ) -> dict[str, ImageRecipe]:
         """What the images of each name have in common.
+
+        Args:
+            channels: of each name.
+            intensities: how values of each became 8 bits.
+            depths: which kind of values each has.
+            rules: how the values of those that kept theirs become the range of the network.
 
         Raises:
             DataError: there are planes and volumes of one name; names one of each.
@@ -146,6 +154,7 @@ class Survey:
                 channels=channels[name],
                 dimensionality=found.dimensionality[0],
                 intensity=intensities[name],
+                rule=(rules or {}).get(name, BYTES),
                 depth=depths[name],
                 size=found.sizes[0] if len(set(found.sizes)) == 1 else None,
                 spacing=_known(found.spacing),

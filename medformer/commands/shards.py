@@ -15,6 +15,10 @@ begin with `prepare.` resample, crop and scale what the source yields.
   medformer shards build images root=scans organ=chest modality=xray name=clinic --out runs/shards
   medformer shards build images root=scans organ=brain modality=mri name=head prepare.spacing_mm=1 prepare.size=64 \\
       prepare.intensity.percentile=[0.5,99.5] --out runs/shards
+
+`prepare.intensity` makes 8 bits; `intensity` keeps values as they are and says how they are to be read:
+
+  medformer shards build images root=ct organ=chest modality=ct name=ct intensity=[lung,mediastinum] --out runs/shards
 """
 
 
@@ -68,6 +72,9 @@ def _register_build(actions: argparse._SubParsersAction) -> None:
         type=Path,
         metavar="CSV",
         help="private table from sample keys to files and patients; keep it with the archive",
+    )
+    build.add_argument(
+        "--compress", action="store_true", help="gzip every image (.npy.gz): smaller shards that are slower to read"
     )
     build.add_argument("--overwrite", action="store_true", help="replace folders that exist")
     build.add_argument("--restart", action="store_true", help="throw away what an unfinished build has left")

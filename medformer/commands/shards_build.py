@@ -16,7 +16,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from data_shards.format.manifest import Manifest
-from data_shards.prepare import Preparation, Prepared
+from data_shards.prepare import Intensity, Preparation, Prepared, Ruled, Storing
 from data_shards.sources.base import Source, registered_sources, source_named
 from data_shards.sources.listing import Listing, listing_with
 from data_shards.support.documents import Document, apply_overrides, parse, read_mapping
@@ -40,20 +40,31 @@ def build(arguments: argparse.Namespace) -> None:
         sets = content.get("sets", [])
         content["sets"] = [*([sets] if isinstance(sets, str) else sets), *arguments.sets]
     preparation = parse(Preparation, content.pop("prepare", None) or {}, f"{origin}: prepare")
+    storing = parse(Storing, {key: content.pop(key) for key in Storing.model_fields if key in content}, origin)
+    if storing.intensity and preparation.intensity != Intensity():
+        raise ConfigError(
+            f"{origin}: prepare.intensity brings values to 8 bits and intensity keeps them; give one of the two"
+        )
     kind = source_named(arguments.source)
     config = parse(kind.Config, content, origin)
     listing = Listing(arguments.workers, arguments.out)
     try:
         with listing_with(listing):
             sources = kind.from_config(config)
-        _build(sources, preparation, config, arguments)
+        _build(sources, preparation, storing, config, arguments)
     finally:
         for name in listing.names:  # what was listed serves a build that can go on, and nothing else
             if not building(arguments.out / name):
                 listing.forget(name)
 
 
-def _build(sources: list[Source], preparation: Preparation, config: Document, arguments: argparse.Namespace) -> None:
+def _build(
+    sources: list[Source],
+    preparation: Preparation,
+    storing: Storing,
+    config: Document,
+    arguments: argparse.Namespace,
+) -> None:
     for source in sources:
         refuse_existing(arguments.out / source.card.name, overwrite=arguments.overwrite)
     if arguments.key_table is not None:
@@ -62,10 +73,13 @@ def _build(sources: list[Source], preparation: Preparation, config: Document, ar
             raise ConfigError(f"{arguments.key_table}: there is no folder to write it into")
     # Other sets of the same source may be built now or later.
     options = config.model_dump(mode="json", exclude={"sets"}) | {"prepare": preparation.model_dump(mode="json")}
+    options |= storing.model_dump(mode="json", exclude_defaults=True)
     for source in sources:
         for warning in source.warnings:
             print(f"{source.card.name}: warning: {warning}")
         prepared = Prepared(source, preparation) if preparation != Preparation() else source
+        if storing != Storing():
+            prepared = Ruled(prepared, storing.intensity, storing.stored)
         _write(prepared, arguments, options)
     if arguments.key_table is not None:
         write_atomic(arguments.key_table, _key_table(sources), private=True)
@@ -78,7 +92,8 @@ def explain(name: str | None) -> str:
         return "\n".join(["sources (`medformer shards sources NAME` lists the options of one):", *lines])
     source = source_named(name)
     lines = [f"{name}: {_first_line(source)}", "", *_options(source.Config)]
-    return "\n".join([*lines, "", "prepare.*: what is done to every sample", *_options(Preparation, "prepare.")])
+    lines += ["", "prepare.*: what is done to every sample", *_options(Preparation, "prepare.")]
+    return "\n".join([*lines, "", "values that are stored as they are", *_options(Storing)])
 
 
 def index(arguments: argparse.Namespace) -> None:
@@ -109,6 +124,7 @@ def _write(source: Source, arguments: argparse.Namespace, options: Mapping[str, 
             duplicates=arguments.duplicates,
             overwrite=arguments.overwrite,
             restart=arguments.restart,
+            compress=arguments.compress,
             options=options,
             progress=progress,
         )

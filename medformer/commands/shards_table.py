@@ -8,6 +8,8 @@ from pathlib import Path
 
 from data_shards.format.manifest import ImageLayout, Manifest, SplitEntry
 from data_shards.inspect.survey import SplitSurvey
+from data_shards.intensity import BYTES
+from data_shards.sample import MASK
 from data_shards.writing.writer import SKIPPED_FILE
 
 # Of more sizes than this only the commonest are listed.
@@ -24,6 +26,7 @@ def describe(folder: Path, manifest: Manifest, surveys: Mapping[str, SplitSurvey
         "source": card.source_version,
         "checksum": ", ".join(f"{kind} {value}" for kind, value in card.source_checksum.items()) or "none",
         "split rule": card.split_rule,
+        "intensity": _intensities(manifest),
         "left out": f"{manifest.skipped} items, listed in {SKIPPED_FILE}" if manifest.skipped else "nothing",
         "repeats": _repeats(manifest),
         "digest": manifest.digest[:16],
@@ -31,6 +34,19 @@ def describe(folder: Path, manifest: Manifest, surveys: Mapping[str, SplitSurvey
     lines = [f"{folder}: {card.title}"]
     lines += [f"  {name + ':':<12}{text}" for name, text in facts.items()]
     return "\n".join([*lines, "", *_table(_rows(manifest, surveys))])
+
+
+def _intensities(manifest: Manifest) -> str:
+    """The rule of each image; of several images each with its name."""
+    names = sorted({name for entry in manifest.splits.values() for name in entry.images if name != MASK})
+    rules = manifest.intensity
+    said = {name: rules[name].words if name in rules else _unruled(manifest, name) for name in names}
+    return "; ".join(words if len(said) == 1 else f"{name}: {words}" for name, words in said.items())
+
+
+def _unruled(manifest: Manifest, name: str) -> str:
+    dtypes = {entry.images[name].dtype for entry in manifest.splits.values() if name in entry.images}
+    return BYTES.words if dtypes == {"|u1"} else "no rule is given, and values are not 8 bits"
 
 
 def _rows(manifest: Manifest, surveys: Mapping[str, SplitSurvey]) -> list[list[str]]:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from data_shards.inspect.contact_sheet import COLUMNS, Block, Line, draw_sheet
+from data_shards.intensity import Rule
 from data_shards.reading.reader import ShardedDataset
 from pretrain.config import PretrainConfig
-from pretrain.data import check_dataset, open_datasets, views_of
+from pretrain.data import check_dataset, open_datasets, rules_of, views_of
+from pretrain.intensity import in_range
 from pretrain.views import Pipeline, ViewConfig
 from pretrain.views.policy import Ruled
 from pretrain.views.random import sample_keys
@@ -31,13 +33,14 @@ def draw(config: PretrainConfig, path: Path) -> list[str]:
         check_dataset(dataset, config, 1)
     told: list[str] = []
     blocks: list[Block] = []
-    for place, (dataset, ruled) in enumerate(zip(datasets, views_of(config, datasets), strict=True)):
+    found = zip(datasets, views_of(config, datasets), rules_of(config, datasets), strict=True)
+    for place, (dataset, ruled, rule) in enumerate(found):
         notes = list(ruled.notes) or ["nothing is changed"]
         if ruled.views.policy is None:
             notes = ["none is asked"]
         told += [f"{dataset.card.name}: policy: {note}" for note in notes]
         blocks.append(
-            (_title(dataset), [f"policy: {note}" for note in notes], list(_lines(config, dataset, ruled, place)))
+            (_title(dataset), [f"policy: {note}" for note in notes], list(_lines(config, dataset, ruled, rule, place)))
         )
     draw_sheet(blocks, path)
     return told
@@ -49,12 +52,12 @@ def _title(dataset: ShardedDataset) -> str:
     return f"{dataset.card.title}: {kinds}"
 
 
-def _lines(config: PretrainConfig, dataset: ShardedDataset, ruled: Ruled, place: int) -> Iterator[Line]:
+def _lines(config: PretrainConfig, dataset: ShardedDataset, ruled: Ruled, rule: Rule, place: int) -> Iterator[Line]:
     rows = np.unique(np.linspace(0, len(dataset) - 1, COLUMNS).astype(np.int64))
     records = dataset.read(rows)
-    images, sample_B = torch.from_numpy(records.stacked), torch.from_numpy(rows)
+    images, sample_B = in_range(torch.from_numpy(records.stacked), rule), torch.from_numpy(rows)
     spacing_mm_BA = torch.from_numpy(records.spacing_mm_BA)
-    yield "as they are", list(records.stacked)
+    yield f"as they are, by {rule.words}", list(_bytes(images).numpy())
     shape = tuple(images.shape[1:])
 
     def views(of: ViewConfig, number: int) -> list[np.ndarray]:

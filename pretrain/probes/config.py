@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from data_shards.intensity import IntensityRule
 from data_shards.support.documents import Document
 
 
@@ -29,12 +30,14 @@ class ProbedConfig(Document):
         image: which image of the studies is read; may be left out when they have only one.
         fit: the split that the probes are fitted on, ``train`` or ``val``.
         score: the split that they are scored on; the same one is cut in two by subject.
+        intensity: as for the datasets of the run.
     """
 
     path: Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
     image: str | None = None
     fit: Split = "train"
     score: Split = "val"
+    intensity: IntensityRule | None = None
 
 
 class ProbesConfig(Document):

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_shards.intensity import BYTES, Rule
 from data_shards.order.permutation import Permutation
 from data_shards.reading.reader import ShardedDataset
 from data_shards.storage import Cache
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Task
+from pretrain.intensity import dataset_rule, shown_shape
 from pretrain.probes.config import ProbedConfig
 
 
@@ -23,16 +25,18 @@ class Labelled:
         index_N: which of its samples.
         label_NL: class of each, one column; or 0 and 1 in a column for each label.
         subject_N: hashed.
+        rule: how values become the range of the network.
     """
 
     dataset: ShardedDataset
     index_N: np.ndarray
     label_NL: np.ndarray
     subject_N: np.ndarray
+    rule: Rule = BYTES
 
     def rows(self, chosen: np.ndarray) -> Labelled:
         """Some of them."""
-        return Labelled(self.dataset, self.index_N[chosen], self.label_NL[chosen], self.subject_N[chosen])
+        return Labelled(self.dataset, self.index_N[chosen], self.label_NL[chosen], self.subject_N[chosen], self.rule)
 
 
 def labelled_images(config: ProbedConfig, most: int, cache: Cache) -> tuple[Labelled, Labelled]:
@@ -69,9 +73,11 @@ def where_name(part: Labelled) -> str:
 
 def _labelled(config: ProbedConfig, split: str, cache: Cache) -> Labelled:
     dataset = ShardedDataset(config.path, split, image=config.image, cache=cache)
-    shape = dataset.image_shape
-    if shape is None or len(shape) not in (3, 4) or np.dtype(dataset.layout.dtype) != np.uint8:
-        raise ConfigError(f"probes: {dataset.folder}: expected 8-bit images C,H,W or C,D,H,W of one size")
+    try:
+        rule = dataset_rule(dataset, config.intensity)
+        shown_shape(dataset, rule)
+    except ConfigError as error:
+        raise ConfigError(f"probes: {error}") from None
     described = dataset.describe(np.arange(len(dataset)))
     label_NL = described.label_BL
     if not label_NL.shape[1]:
@@ -83,7 +89,7 @@ def _labelled(config: ProbedConfig, split: str, cache: Cache) -> Labelled:
             "yes or no for each label"
         )
     known = np.flatnonzero((label_NL >= 0).all(axis=1))
-    return Labelled(dataset, np.arange(len(dataset)), label_NL, described.subject_B).rows(known)
+    return Labelled(dataset, np.arange(len(dataset)), label_NL, described.subject_B, rule).rows(known)
 
 
 def _drawn(part: Labelled, most: int) -> Labelled:

@@ -14,8 +14,9 @@ from data_shards.order.plan import part
 from data_shards.storage import Cache
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Task
-from pretrain.backbone import Medformer, normalise
+from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
+from pretrain.intensity import in_range
 from pretrain.metadata import Metadata
 from pretrain.objectives.collectives import all_gather_rows
 from pretrain.partitions import whole
@@ -130,5 +131,5 @@ def _features(images: Labelled, index_B: np.ndarray, backbone: Medformer, device
     task_B = np.full_like(records.organ_B, int(Task.self_supervised))
     metadata = Metadata(*(torch.from_numpy(ids_B) for ids_B in (records.organ_B, records.modality_B, task_B)))
     spacing_mm = on_device(as_spacing(torch.from_numpy(records.spacing_mm_BA)), device)
-    pixels = normalise(torch.from_numpy(records.stacked).to(device))
+    pixels = in_range(torch.from_numpy(records.stacked).to(device), images.rule)
     return backbone.features(pixels, metadata.to(device), spacing_mm).embedding_BD.float()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from data_shards.card import DatasetCard
+from data_shards.intensity import BYTES
 from data_shards.reading.reader import ShardedDataset
 from data_shards.reading.records import Records
 from data_shards.sample import MASK, Image, Sample
@@ -58,6 +59,8 @@ class Augmented(Source):
         if MASK in train.entry.images:
             raise ConfigError(f"{folder}: the studies have masks, which copies would no longer fit")
         shape = train.image_shape
+        if train.intensity is not None and train.intensity != BYTES:
+            raise ConfigError(f"{folder}: values are read by a rule, {train.intensity.words}; copies are of 8 bits")
         if shape is None or np.dtype(train.layout.dtype) != np.uint8:
             found = "images of several sizes" if shape is None else f"images of {np.dtype(train.layout.dtype)}"
             raise ConfigError(

@@ -45,7 +45,8 @@ class Pipeline:
         """One view of each image.
 
         Args:
-            images: uint8 planes ``B,C,H,W`` or volumes ``B,C,D,H,W``.
+            images: planes ``B,C,H,W`` or volumes ``B,C,D,H,W``: uint8, or float32 in [-1, 1] as
+                :func:`pretrain.intensity.in_range` makes them.
             keys_B: one key per image, see :func:`~pretrain.views.random.sample_keys`, on the device of the images.
             spacing_mm_BA: there too, distance of pixels along each axis, NaN where it is not known: rotations are rigid
                 in mm where it is known, else in pixels.
@@ -56,7 +57,7 @@ class Pipeline:
             ``ceil(size / config.coarser[view])`` long; where ``config.slices[view]``, volumes have become planes.
 
         Raises:
-            TypeError: the images are not uint8; so no pixel is NaN.
+            TypeError: the images are neither uint8 nor float32.
             ConfigError: a transform is not for such images.
         """
         rows = max(1, _BLOCK // math.prod(images.shape[1:]))
@@ -68,7 +69,9 @@ class Pipeline:
         return self._view(view, images, keys_B, spacing_mm_BA)
 
     def _view(self, view: int, images: Tensor, keys_B: Tensor, spacing_mm_BA: Tensor | None) -> Tensor:
-        images, shape = normalise(images), tuple(images.shape[1:])
+        # A copy of what is in the range already: below it is changed in place.
+        images = images.clone() if images.dtype == torch.float32 else normalise(images)
+        shape = tuple(images.shape[1:])
         cut = images.ndim == 5 and self.config.slices[view]
         shown = (shape[0], *shape[2:]) if cut else shape
         # What moves sees the volume, what changes values sees the slice.

@@ -1,0 +1,226 @@
+"""16-bit values: our stream against a raw read of the same bytes, gzipped members, and rules against numpy."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import torch
+
+from benchmarks.interleaved import interleaved
+from benchmarks.table import Table
+from data_shards.card import DatasetCard
+from data_shards.intensity import Percentiles, Rule, Window, Windows, ZScore
+from data_shards.reading.reader import ShardedDataset
+from data_shards.sample import Image, Sample
+from data_shards.sources.base import Source
+from data_shards.stream.sample_stream import SampleStream
+from data_shards.vocabulary import Modality, Organ, Task
+from data_shards.writing.writer import write_dataset
+from pretrain.intensity import in_range
+
+REPEATS = 9
+PAIRS = 9
+BATCH = 8
+VOLUMES, SIDE = 64, 128
+"""Of the set that is read beside a raw read: 4 MiB each."""
+RULES: dict[str, Rule] = {
+    "two windows": Windows(windows=(Window.model_validate("lung"), Window.model_validate("mediastinum"))),
+    "percentiles": Percentiles(),
+    "z-score": ZScore(),
+}
+
+
+class Held(Source):
+    """Images in memory, each a training sample.
+
+    Args:
+        images: ``C,H,W`` or ``C,D,H,W``.
+    """
+
+    duplicates = "allow"
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        self._images = images
+        self.card = DatasetCard(
+            name="held",
+            title="images in memory",
+            organ="unknown",
+            modality="unknown",
+            dimensionality="unknown",
+            task="self_supervised",
+            classes={},
+            licence="none",
+            homepage="none",
+            source_version="1",
+            source_checksum={},
+            split_rule="all train",
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample(self, position: int) -> Sample:
+        """Image ``position``."""
+        image = Image(self._images[position], Modality.unknown)
+        return Sample(f"{position:06d}", {"image": image}, Organ.unknown, f"{position:x}", "train", task=Task.unknown)
+
+
+def run() -> Table:
+    """Rates and sizes, the two programs of each ratio in turn."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("MEDFORMER_BENCHMARK_FOLDER")) as folder:
+        rows = [*_reading(Path(folder)), *_gzipped(Path(folder)), *_rules()]
+    return Table(
+        title="16-bit values",
+        command="python -m benchmarks intensity",
+        columns=("what", "size of plain", "MB/s of values", "rate of the peer", "peer"),
+        rows=tuple(rows),
+        remarks=f"Medians of {REPEATS} (rules: {PAIRS}) in turn, page cache warm, one thread. Reading: {VOLUMES} made "
+        f"CT volumes of {SIDE}^3 int16 in batches of {BATCH}, shuffled, each checked by its CRC; raw is every shard "
+        "from its beginning to its end, nothing checked: into new memory, which a batch needs that is kept, or into one "
+        "buffer of the size of a batch, as our reader uses the memory of batches again. Gzipped: real images; the peer "
+        "is the same reader of the same images stored plain. Rules: a batch of volumes on the processor; the peer is "
+        "numpy in the same steps and float64.",
+    )
+
+
+def ct_like(number: int) -> np.ndarray:
+    """Air, lung, soft tissue and bone with noise, ``1,D,H,W`` int16."""
+    random = np.random.default_rng(number)
+    z, y, x = np.ogrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    values = np.full((SIDE,) * 3, -1024.0, np.float32)
+    for radius, unit in ((0.9, 40.0), (0.6, -850.0), (0.2, 700.0)):
+        values[(z**2 + y**2 + x**2 < radius**2)] = unit
+    inside = values > -1024
+    values[inside] += random.normal(0, 25, int(inside.sum())).astype(np.float32)
+    return values.round().astype(np.int16)[None]
+
+
+def _reading(folder: Path) -> list[tuple[str, ...]]:
+    shards = folder / "ct"
+    write_dataset(Held([ct_like(number) for number in range(VOLUMES)]), shards)
+    readers: dict[str, Callable[[Path], int]] = {
+        "raw read, each shard into new memory": _raw_new,
+        "raw read, into one buffer of a batch": _raw_kept,
+        "stream, between the steps": lambda where: _stream(where, 0),
+        "stream, 1 thread ahead": lambda where: _stream(where, 1),
+    }
+    rates = _rates({name: (lambda read=read: read(shards)) for name, read in readers.items()})  # type: ignore[misc]
+    new, kept, *_ = rates.values()
+    rows = [(f"int16, {name}", "1.00", f"{rate:,.0f}", f"{rate / new:.2f}", "raw, new") for name, rate in rates.items()]
+    return rows + [
+        (f"int16, {name}", "1.00", f"{rate:,.0f}", f"{rate / kept:.2f}", "raw, one buffer")
+        for name, rate in list(rates.items())[2:]
+    ]
+
+
+def _gzipped(folder: Path) -> list[tuple[str, ...]]:
+    rows = []
+    for name, images in real_images().items():
+        sizes = {}
+        for form in ("plain", "gzipped"):
+            where = folder / f"{name}-{form}".replace(" ", "-")
+            write_dataset(Held(images), where, compress=form == "gzipped")
+            sizes[form] = sum(path.stat().st_size for path in where.glob("*.tar"))
+        plain, gzipped = (folder / f"{name}-{form}".replace(" ", "-") for form in sizes)
+        rates = _rates({"plain": lambda of=plain: _read(of), "gzipped": lambda of=gzipped: _read(of)})
+        rows.append(
+            (
+                f"{name}, gzipped",
+                f"{sizes['gzipped'] / sizes['plain']:.2f}",
+                f"{rates['gzipped']:,.0f}",
+                f"{rates['gzipped'] / rates['plain']:.2f}",
+                "plain",
+            )
+        )
+    return rows
+
+
+def real_images() -> dict[str, list[np.ndarray]]:
+    """What of MEDFORMER_SHARED_DATA is deeper than 8 bits, in its own dtype; nothing where it is absent."""
+    root = Path(os.environ.get("MEDFORMER_SHARED_DATA") or "../shared/data")
+    found: dict[str, list[np.ndarray]] = {}
+    slices = [pydicom.dcmread(path).pixel_array for path in sorted((root / "dicom_mr_series").glob("*.dcm"))]
+    if slices:
+        found["96 slices of a brain MR"] = [each[None] for each in slices] * 4
+    heads = sorted((root / "hippocampus" / "images").glob("*.nii.gz"))[:200]
+    if heads:
+        found[f"{len(heads)} hippocampi"] = [np.asarray(nibabel.load(path).dataobj)[None] for path in heads]
+    return found
+
+
+def _rules() -> list[tuple[str, ...]]:
+    images = np.stack([ct_like(number) for number in range(BATCH)])
+    tensor, rows = torch.from_numpy(images), []
+    for name, rule in RULES.items():
+        pair = interleaved(
+            lambda rule=rule: in_range(tensor, rule), lambda rule=rule: by_numpy(images, rule), pairs=PAIRS
+        )
+        rate = images.nbytes / pair.first_s / 1e6
+        rows.append((f"rule {name}", "1.00", f"{rate:,.0f}", f"{pair.second_s / pair.first_s:.2f}", "numpy"))
+    return rows
+
+
+def by_numpy(images: np.ndarray, rule: Rule) -> np.ndarray:
+    """The same rule, image by image."""
+    if isinstance(rule, Windows):
+        ends = [(window.low, window.high) for window in rule.windows]
+        shown = [(np.clip(images, low, high) - low) / (high - low) * 2 - 1 for low, high in ends]
+        return np.concatenate(shown, axis=1)
+    result = np.empty(images.shape)
+    for image, target in zip(images.astype(np.float64), result, strict=True):
+        if isinstance(rule, Percentiles):
+            low, high = np.percentile(image, [rule.low, rule.high])
+            target[:] = (np.clip(image, low, high) - low) / (high - low) * 2 - 1
+        elif isinstance(rule, ZScore):
+            counted = image[image > image.mean()]
+            target[:] = np.clip((image - counted.mean()) / counted.std(), -rule.limit, rule.limit) / rule.limit
+    return result
+
+
+def _rates(programs: dict[str, Callable[[], int]]) -> dict[str, float]:
+    """MB/s of each, medians over repeats that alternate."""
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for number in range(REPEATS + 1):
+        for name, program in programs.items():
+            started_s = time.perf_counter()
+            count = program()
+            if number:  # the first turn fills the page cache
+                rates[name].append(count / (time.perf_counter() - started_s) / 1e6)
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def _raw_new(folder: Path) -> int:
+    return sum(len(path.read_bytes()) for path in sorted(folder.glob("*.tar")))
+
+
+def _raw_kept(folder: Path) -> int:
+    buffer = bytearray(BATCH * 2 * SIDE**3)
+    count = 0
+    for path in sorted(folder.glob("*.tar")):
+        with path.open("rb", buffering=0) as file:
+            while read := file.readinto(buffer):
+                count += read
+    return count
+
+
+def _read(folder: Path) -> int:
+    """All images in batches, shuffled; they may differ in shape."""
+    dataset = ShardedDataset(folder, "train")
+    order = np.random.default_rng(0).permutation(len(dataset))
+    batches = (dataset.read(order[start : start + BATCH]).images for start in range(0, len(dataset), BATCH))
+    return sum(image.nbytes for images in batches for image in images)
+
+
+def _stream(folder: Path, readers: int) -> int:
+    stream = SampleStream([ShardedDataset(folder, "train")], batch_size=BATCH, seed=0, readers=readers)
+    batches = itertools.islice(iter(stream), stream.batches_per_epoch)
+    return sum(batch.images.nbytes for batch in batches)

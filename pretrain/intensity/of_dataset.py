@@ -1,0 +1,46 @@
+"""The rule by which the images of a folder of shards are read, and the shape they have then."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_shards.intensity import BYTES, Bytes, Rule
+from data_shards.reading.reader import ShardedDataset
+from data_shards.support.errors import ConfigError, DataError
+
+
+def dataset_rule(dataset: ShardedDataset, given: Rule | None = None) -> Rule:
+    """The rule that is given, else that of the manifest, else that of 8 bits.
+
+    Raises:
+        ConfigError: the values have more than 8 bits and nothing says how they are to be read, or the rule is not for
+            such images.
+    """
+    rule = given or dataset.intensity or BYTES
+    dtype, shape = dataset.layout.dtype, dataset.image_shape
+    if isinstance(rule, Bytes) and (dtype is None or np.dtype(dtype) != np.uint8):
+        found = "values of several dtypes" if dtype is None else f"{np.dtype(dtype)} values"
+        raise ConfigError(
+            f"{dataset.folder}: {found} and no rule that brings them to the range of a network; give one as "
+            "`intensity` of the dataset, or of `medformer shards build`"
+        )
+    try:
+        if shape is not None:
+            rule.channels(shape[0])
+    except DataError as error:
+        raise ConfigError(f"{dataset.folder}: {error}") from None
+    return rule
+
+
+def shown_shape(dataset: ShardedDataset, rule: Rule) -> tuple[int, ...]:
+    """Shape of every image under its rule.
+
+    Raises:
+        ConfigError: images are of several sizes or dtypes.
+    """
+    shape = dataset.image_shape
+    if shape is None or len(shape) not in (3, 4):
+        raise ConfigError(
+            f"{dataset.folder}: expected images C,H,W or C,D,H,W of one size and one dtype in split {dataset.split}"
+        )
+    return (rule.channels(shape[0]), *shape[1:])
