@@ -12,7 +12,7 @@ import numpy as np
 from data_shards.sources.tables.roles import has_columns
 from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import refuse_existing, write_atomic
-from finetune.backbones import BundleReference, open_backbone
+from finetune.backbones import BundleReference, open_backbone, told_of
 from finetune.cases import Cases
 from finetune.census import warnings_of
 from finetune.config import EmbedConfig
@@ -53,7 +53,10 @@ def embed_to(
         raise ConfigError(f"{out}: Parquet needs pyarrow; pip install pyarrow, or write an .npz")
     refuse_existing(out, overwrite=overwrite)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
-    network = open_backbone(source, config.seed).module.to(config.device)
+    opened = open_backbone(source, config.seed)
+    for line in told_of(opened):
+        say(line)
+    network = opened.module.to(config.device)
     named = bool(config.labels) or "columns" in config.options
     if config.csv is not None and config.label == "auto" and not named and not has_columns(config.csv, ["label"]):
         config = config.model_copy(update={"label": "none"})
