@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
-
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.files import sha256_of
 from finetune.random_state import seeded
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.bundle import Bundle, load_bundle
+from pretrain.foreign import TimmBackbone, is_network, own_networks, parse_network
 from pretrain.intensity import TrainedOn
-
-FAMILY = "medformer_*"
+from pretrain.networks import create_network
 
 CLASSIFIER_FILE = "classifier.json"
 """By it the folder of a fitted classifier is told from a model bundle."""
@@ -28,9 +26,9 @@ class BundleReference:
     """A bundle by its weights: what a saved classifier keeps of the bundle it was adapted from.
 
     Attributes:
-        folder: where the bundle was.
+        folder: where the bundle was; or ``timm:NAME@FILE``, a network of timm with weights from a file.
         called: what the user called it, such as ``name@alias`` of the registry; the folder when that is left out.
-        weights_sha256: of its ``model.safetensors``; empty when any weights will do.
+        weights_sha256: of its ``model.safetensors``, or of the file; empty when any weights will do.
     """
 
     folder: str
@@ -56,7 +54,7 @@ class OpenedBackbone:
         intensity: by which rules the images came that it was trained on; empty where that is not known.
     """
 
-    module: Medformer
+    module: Backbone
     pretrained: bool
     origin: str
     source: BundleReference | str | None = None
@@ -65,36 +63,42 @@ class OpenedBackbone:
     intensity: tuple[TrainedOn, ...] = ()
 
 
-def network_names() -> list[str]:
-    """The names of networks that can be made with fresh weights."""
-    return list(timm.list_models(FAMILY))
-
-
-def open_backbone(backbone: str | Path | BundleReference | Medformer, seed: int) -> OpenedBackbone:
+def open_backbone(backbone: str | Path | BundleReference | Backbone, seed: int) -> OpenedBackbone:
     """Open a backbone.
 
     Args:
-        backbone: the folder of a bundle or a reference to one, a registered name for a fresh network, or a module,
-            which is copied and counts as pretrained.
+        backbone: the folder of a bundle or a reference to one, the name of a network, fresh or with weights from a file
+            (see :func:`~pretrain.foreign.reference.parse_network`), or a module, which is copied and counts as
+            pretrained.
         seed: fixes the weights of a fresh network; the global random state is left alone.
 
     Raises:
-        ConfigError: it is neither a folder nor a registered name, the bundle is gone or has other weights than the
+        ConfigError: it is neither a folder nor the name of a network, the bundle is gone or has other weights than the
             reference says, or it is that of a classifier.
-        CheckpointError: the bundle is damaged.
+        CheckpointError: the bundle or the file of weights is damaged, or of another network.
     """
-    if isinstance(backbone, Medformer):
+    if isinstance(backbone, Backbone):
         return OpenedBackbone(copy.deepcopy(backbone), True, f"module {type(backbone).__name__}")
     if isinstance(backbone, BundleReference):
         return _open_bundle(backbone)
     if Path(backbone).is_dir():
         return _open_bundle(BundleReference(str(backbone)))
-    names = network_names()
-    if str(backbone) not in names:
-        known = nearest(str(backbone), names)
+    if not is_network(str(backbone)):
+        known = nearest(str(backbone), own_networks())
         raise ConfigError(f"{backbone}: neither the folder of a model bundle nor the name of a network{known}")
-    name = str(backbone)
-    return OpenedBackbone(_create(name, {}, seed), False, f"fresh {name}", name, name)
+    return _open_network(str(backbone), seed)
+
+
+def told_of(opened: OpenedBackbone) -> list[str]:
+    """What is to be known of a network before it is used, a line each."""
+    said = []
+    if not opened.pretrained:
+        said.append(f"note: {opened.source} is a fresh network: its features are random, nothing was pretrained")
+    if isinstance(opened.module, TimmBackbone):
+        said.append(
+            f"note: {opened.module.architecture} reads pixels alone: it is not told organ, modality, task or spacing"
+        )
+    return said
 
 
 def load_pretrained(folder: Path, called: str = "") -> Bundle:
@@ -129,8 +133,22 @@ def load_pretrained(folder: Path, called: str = "") -> Bundle:
     return bundle
 
 
+def _open_network(name: str, seed: int) -> OpenedBackbone:
+    """A network by name, with fresh weights or those of a file."""
+    named = parse_network(name)
+    with seeded(seed):
+        module = create_network(named.name, named.model_args, named.weights)
+    made = (module.architecture, module.model_args) if isinstance(module, TimmBackbone) else (named.name, {})
+    if named.weights is None:
+        return OpenedBackbone(module, False, f"fresh {name}", name, *made)
+    place = name.partition("@")[0] + f"@{named.weights.absolute()}"
+    source = BundleReference(place, name, sha256_of(named.weights))
+    return OpenedBackbone(module, True, f"weights {name}", source, *made)
+
+
 def _open_bundle(reference: BundleReference) -> OpenedBackbone:
-    weights = Path(reference.folder) / "model.safetensors"
+    in_file = is_network(reference.folder)
+    weights = Path(reference.folder.partition("@")[2]) if in_file else Path(reference.folder) / "model.safetensors"
     if reference.weights_sha256:
         other = None
         if not weights.is_file():
@@ -139,9 +157,11 @@ def _open_bundle(reference: BundleReference) -> OpenedBackbone:
             other = "has other weights"
         if other:
             raise ConfigError(
-                f"{reference.folder}: the model bundle {reference} that this classifier was adapted from {other}; to "
-                "fit again, name its folder with set_params(backbone=...)"
+                f"{reference.folder}: the model {reference} that this classifier was adapted from {other}; to fit "
+                "again, name its folder with set_params(backbone=...)"
             )
+    if in_file:
+        return _open_network(reference.folder, 0)
     bundle = load_pretrained(Path(reference.folder), str(reference))
     config = bundle.config
     return OpenedBackbone(
@@ -155,16 +175,21 @@ def _open_bundle(reference: BundleReference) -> OpenedBackbone:
     )
 
 
-def fresh_twin(bundle: Bundle) -> Callable[[int], Medformer]:
+def fresh_twin(bundle: Bundle) -> Callable[[int], Backbone]:
     """Makes the network of a bundle with new weights from a seed."""
+    config = bundle.config
+    return _fresh(config["architecture"], config.get("model_args", {}), config.get("pretrained_cfg", {}))
 
-    def fresh(seed: int) -> Medformer:
-        return _create(bundle.config["architecture"], bundle.config.get("model_args", {}), seed)
+
+def opened_twin(name: str) -> Callable[[int], Backbone]:
+    """Makes a network that is called by name with new weights from a seed, whatever weights the name says."""
+    named = parse_network(name)
+    return _fresh(named.name, named.model_args)
+
+
+def _fresh(name: str, model_args: Mapping[str, Any], cfg: Mapping[str, Any] | None = None) -> Callable[[int], Backbone]:
+    def fresh(seed: int) -> Backbone:
+        with seeded(seed):
+            return create_network(name, model_args, cfg=cfg)
 
     return fresh
-
-
-def _create(architecture: str, model_args: Mapping[str, Any], seed: int) -> Medformer:
-    with seeded(seed):
-        network: Medformer = timm.create_model(architecture, num_classes=0, **model_args)
-    return network

@@ -12,7 +12,7 @@ import numpy as np
 from data_shards.sources.tables.roles import has_columns
 from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import refuse_existing, write_atomic
-from finetune.backbones import BundleReference, open_backbone
+from finetune.backbones import BundleReference, open_backbone, told_of
 from finetune.cases import Cases
 from finetune.census import warnings_of
 from finetune.config import EmbedConfig
@@ -55,6 +55,8 @@ def embed_to(
     refuse_existing(out, overwrite=overwrite)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     opened = open_backbone(source, config.seed)
+    for line in told_of(opened):
+        say(line)
     network = opened.module.to(config.device)
     config = with_rules(config, {config.model: opened.intensity})
     named = bool(config.labels) or "columns" in config.options

@@ -13,7 +13,7 @@ from data_shards.support.errors import DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from data_shards.support.progress import clock
 from data_shards.vocabulary import Modality, Organ, Task, word
-from finetune.backbones import BundleReference, fresh_twin, load_pretrained, open_backbone
+from finetune.backbones import BundleReference, fresh_twin, load_pretrained, open_backbone, opened_twin, told_of
 from finetune.cases import Cases
 from finetune.census import describe
 from finetune.classifier.estimate import REPEATS, Estimate, cross_validated, scored_on
@@ -35,6 +35,8 @@ from finetune.study.representations import Frozen, RawPixels
 from finetune.study.summary import write_comparison
 from finetune.subsets import Budget, draw, save
 from finetune.tables import as_csv
+from pretrain.foreign import is_network
+from pretrain.intensity import TrainedOn
 
 Say = Callable[[str], None]
 
@@ -89,9 +91,10 @@ def finetune(
     if config.unlabelled is not None and not config.unlabelled.exists():
         raise DataError(f"{config.unlabelled}: no such file or folder")  # labelled images may take long to read
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
-    # What is no model is refused before images are read, which may take long.
-    trained = open_backbone(source, config.seed).intensity
-    config = with_rules(config, {config.model: trained})
+    opened = open_backbone(source, config.seed)  # refused before images are read, which may take long
+    for line in told_of(opened):
+        say(line)
+    config = with_rules(config, {config.model: opened.intensity})
     splits = read(config.data, config)
     for line in describe(splits):
         say(line)
@@ -100,7 +103,7 @@ def finetune(
     train = splits["train"]
     if train.labels is None:
         raise DataError(f"{config.data}: no labels; give a table with a column label, or a folder for each class")
-    for said in differences(train, trained):
+    for said in differences(train, opened.intensity):
         say(f"{train.name}: warning: {said}")
     with new_folder(out, overwrite=overwrite) as partial:
         given, index_sha256, shortage = train.shared(), "", ""
@@ -179,7 +182,7 @@ def _estimates(
 
 def evaluate_bundle(
     config: EvaluateConfig,
-    bundles: Mapping[str, Path],
+    bundles: Mapping[str, str | Path],
     out: Path,
     *,
     overwrite: bool = False,
@@ -189,7 +192,8 @@ def evaluate_bundle(
 
     Args:
         config: what to do.
-        bundles: each of ``config.models`` as a local folder.
+        bundles: each of ``config.models`` as a local folder, or the name of a network; one without weights has no
+            arm that is pretrained.
         out: the folder that appears with ``evaluation.json``, ``config.yaml`` and, with budgets, ``comparison.json``,
             ``comparison.csv`` and ``subsets/``.
         overwrite: replace ``out``.
@@ -203,11 +207,13 @@ def evaluate_bundle(
         check_seeds(config.seeds)
     models, trained = {}, {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
-        bundle = load_pretrained(folder, called)
-        models[name] = Pretrained(bundle.backbone.to(config.device), fresh_twin(bundle))
-        trained[name] = bundle.intensity
+        models[name], trained[name] = _pretrained(folder, called, config.device)
     config = with_rules(config, trained)
-    arms = arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
+    arms = [
+        arm
+        for arm in arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
+        if arm.weights == "random" or models[arm.model].backbone is not None
+    ]
     rows: list[EvaluationRow] = []
     few: list[ComparisonRow] = []
     fits, started = len(config.data) * len(config.budgets) * len(config.seeds) * len(arms), 0.0
@@ -227,7 +233,9 @@ def evaluate_bundle(
             for name, model in models.items():
                 whose = "" if len(models) == 1 else f"{name}: "
                 twin = model.fresh(config.seeds[0]).to(config.device)
-                represent += [Frozen(f"{whose}random network", twin), Frozen(f"{whose}pretrained", model.backbone)]
+                represent.append(Frozen(f"{whose}random network", twin))
+                if model.backbone is not None:
+                    represent.append(Frozen(f"{whose}pretrained", model.backbone))
             for row in evaluate(splits, represent, seed=config.seeds[0], k=config.k):
                 rows.append(row)
                 say(f"{row.dataset}: {row.representation}, {row.probe}: {_area(row.scores)}")
@@ -255,9 +263,21 @@ def evaluate_bundle(
     return rows, few
 
 
+def _pretrained(model: str | Path, called: str, device: str) -> tuple[Pretrained, Sequence[TrainedOn]]:
+    if Path(model).is_dir():
+        bundle = load_pretrained(Path(model), called)
+        return Pretrained(bundle.backbone.to(device), fresh_twin(bundle)), bundle.intensity
+    opened = open_backbone(str(model), 0)
+    pretrained = Pretrained(opened.module.to(device) if opened.pretrained else None, opened_twin(str(model)))
+    return pretrained, opened.intensity
+
+
 def short_names(references: Sequence[str]) -> list[str]:
-    """The last part of each path, where these differ: tables have no room for folders."""
-    short = [Path(reference).name or reference for reference in references]
+    """The last part of each path, and networks without their files, where these differ: tables have no room."""
+    short = [
+        reference.partition("@")[0] if is_network(reference) else Path(reference).name or reference
+        for reference in references
+    ]
     return short if len(set(short)) == len(short) else list(references)
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_shards.storage.scratch import scratch_folder
 from data_shards.support.errors import ConfigError, MedformerError, nearest
+from pretrain.foreign.reference import is_network, own_networks
 
 
 @contextlib.contextmanager
-def local_model(reference: str, tracking_uri: str | None = None, *, networks: Sequence[str] = ()) -> Iterator[str]:
+def local_model(reference: str, tracking_uri: str | None = None, *, networks: bool = False) -> Iterator[str]:
     """A local folder or name for ``reference``; a registered model is pulled into a folder that lives for the block.
 
     Args:
         reference: a folder, ``name@alias`` or ``name:version`` of the registry, or the name of a network.
         tracking_uri: the registry's store; None for the default.
-        networks: names of networks that are taken as well.
+        networks: whether names of networks are taken as well, see :func:`~pretrain.foreign.reference.parse_network`.
 
     Yields:
         The folder, or ``reference`` itself when it is the name of a network.
@@ -26,7 +27,7 @@ def local_model(reference: str, tracking_uri: str | None = None, *, networks: Se
         RegistryError: the registry has no such model; or it has the name, and the aliases to choose from are told.
         ConfigError: it is none of the three.
     """
-    if Path(reference).is_dir() or reference in networks:
+    if Path(reference).is_dir() or (networks and is_network(reference)):
         yield reference
         return
     if not set(reference) & {"@", ":"}:
@@ -42,7 +43,7 @@ def local_model(reference: str, tracking_uri: str | None = None, *, networks: Se
             raise
 
 
-def _unknown(name: str, tracking_uri: str | None, networks: Sequence[str]) -> Exception:
+def _unknown(name: str, tracking_uri: str | None, networks: bool) -> Exception:
     """What to say of a word that is neither a folder nor a network: most likely it is a model without its version."""
     models: list[str] = []
     with contextlib.suppress(ModuleNotFoundError):  # without registry software nothing is registered
@@ -57,5 +58,6 @@ def _unknown(name: str, tracking_uri: str | None, networks: Sequence[str]) -> Ex
                 if name in models:
                     return registry.which_version(name)
     network = ", nor the name of a network" if networks else ""
-    hint = nearest(name, [*models, *networks]) if models or networks else ""
+    choices = [*models, *(own_networks() if networks else ())]
+    hint = nearest(name, choices) if choices else ""
     return ConfigError(f"{name}: neither the folder of a model bundle nor a model of the registry{network}{hint}")

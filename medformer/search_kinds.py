@@ -48,10 +48,9 @@ class FineTuning:
 
     def run(self, content: dict[str, Any], out: Path, report: Report) -> None:
         """See :meth:`cluster.search.kinds.Kind.run`."""
-        from finetune.backbones import network_names
         from finetune.config import FinetuneConfig
         from finetune.tuning import estimated
 
         config = parse(FinetuneConfig, content, "trial")
-        with local_model(config.model, self._tracking_uri, networks=network_names()) as backbone:
+        with local_model(config.model, self._tracking_uri, networks=True) as backbone:
             report(estimated(config, backbone), 1)

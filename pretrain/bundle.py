@@ -20,17 +20,19 @@ from data_shards.intensity import BYTES
 from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone, Medformer
 from pretrain.backbone.loading import fitted
 from pretrain.backbone.recorded import as_recorded
+from pretrain.foreign import NetworkReference, TimmBackbone
 from pretrain.intensity.trained import TrainedOn
+from pretrain.networks import create_network
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
 FORMAT_VERSION = 2
 """Of ``config.json``. A higher number says that the bundle cannot be read as here; without one it is the first.
 
-Since 2 the arguments of every network name its stem and stride, and the file says by which rules images came, where these
-were not all 8 bits.
+Since 2 the arguments of a network of ours name its stem and stride, and the file says by which rules images came, where
+these were not all 8 bits.
 """
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "first_conv", "classifier")
 
@@ -47,7 +49,7 @@ class Bundle:
         intensity: by which rules the images came that it was trained on.
     """
 
-    backbone: Medformer
+    backbone: Backbone
     config: dict[str, Any]
     provenance: dict[str, Any]
     metrics: dict[str, Any]
@@ -56,7 +58,7 @@ class Bundle:
 
 def save_bundle(
     folder: Path,
-    backbone: Medformer,
+    backbone: Backbone,
     architecture: str,
     model_args: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -71,8 +73,8 @@ def save_bundle(
     Args:
         folder: where the bundle is to appear.
         backbone: its weights and buffers are saved.
-        architecture: name by which timm makes it.
-        model_args: arguments it was made with; ``num_classes`` among them is not kept.
+        architecture: name by which timm makes it; a foreign network knows its own.
+        model_args: arguments it was made with, likewise; ``num_classes`` among them is not kept.
         provenance: what the model comes from.
         metrics: what was measured.
         intensity: by which rules the images came that it was trained on; 8 bits where nothing is said.
@@ -83,10 +85,16 @@ def save_bundle(
     Raises:
         MedformerError: the disk refuses; nothing is left behind.
     """
+    stem: Mapping[str, Any] = {}
+    if isinstance(backbone, TimmBackbone):
+        architecture, model_args = backbone.architecture, backbone.model_args
+    elif isinstance(backbone, Medformer):
+        stem = backbone.stem_args
+    # A foreign network has no classifier, and perhaps norms in what it calls its head.
     tensors = {
         name: tensor.detach().cpu().clone().contiguous()
-        for name, tensor in backbone.state_dict().items()
-        if not name.startswith("head.")
+        for name, tensor in backbone.network.state_dict().items()
+        if not name.startswith("head.") or isinstance(backbone, TimmBackbone)
     }
     # It may have been set since; a network that reads images as they are does not name it.
     read_at = {} if backbone.voxel_mm == model_args.get("voxel_mm") else {"voxel_mm": backbone.voxel_mm}
@@ -98,8 +106,8 @@ def save_bundle(
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
         "num_classes": 0,
-        "num_features": backbone.num_features,
-        "model_args": kept | backbone.stem_args | read_at,
+        "num_features": backbone.embed_dim,
+        "model_args": {**kept, **stem, **read_at},
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
         **({"intensity": ruled} if ruled else {}),
     }
@@ -121,16 +129,18 @@ def load_bundle(folder: Path) -> Bundle:
     config = bundle_document(folder)
     provenance, metrics = (read_json(folder / name, CheckpointError) for name in FILES[2:4])
     architecture = config.get("architecture")
-    if architecture not in timm.list_models("medformer_*"):
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise CheckpointError(f"{folder / 'config.json'}: unknown architecture {architecture!r}")
     model_args = config.get("model_args", {})
     # Only what the network itself takes: timm's own arguments could name another file, and a pickle, to load.
-    if not isinstance(model_args, dict) or not set(model_args) < set(inspect.signature(Medformer).parameters):
+    ours = not NetworkReference(architecture).foreign
+    known = set(inspect.signature(Medformer).parameters)
+    if not isinstance(model_args, dict) or (ours and not set(model_args) < known):
         raise CheckpointError(f"{folder / 'config.json'}: model_args {model_args!r} are not arguments of a backbone")
     try:
-        backbone = timm.create_model(architecture, num_classes=0, **model_args)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {architecture} cannot be made: {error}") from None
+        backbone = create_network(architecture, model_args, cfg=config.get("pretrained_cfg"))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
     load_weights(backbone, folder / "model.safetensors")
     return Bundle(backbone.eval(), config, provenance, metrics, _trained_on(config, folder))
 
@@ -168,13 +178,16 @@ def bundle_document(folder: Path) -> dict[str, Any]:
             f"{folder}: a bundle of format version {written}, made by a newer Medformer; this one reads up to "
             f"{FORMAT_VERSION}; update medformer"
         )
-    if isinstance(args := config.get("model_args", {}), dict):
-        config["model_args"] = as_recorded(str(config.get("architecture")), args)
+    architecture = str(config.get("architecture"))
+    if isinstance(args := config.get("model_args", {}), dict) and not NetworkReference(architecture).foreign:
+        config["model_args"] = as_recorded(architecture, args)
     return config
 
 
-def load_weights(backbone: Medformer, path: Path) -> None:
-    """Load a safetensors file into a network, strictly but for what :func:`~pretrain.backbone.loading.fitted` adapts.
+def load_weights(backbone: Backbone, path: Path) -> None:
+    """Load a safetensors file into a network.
+
+    Strictly but, for our own, for what :func:`~pretrain.backbone.loading.fitted` adapts.
 
     Raises:
         CheckpointError: the file is damaged, or a tensor is missing, unknown or of another shape; the first is named.
@@ -183,16 +196,27 @@ def load_weights(backbone: Medformer, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
-    backbone.load_state_dict(fitted(tensors, backbone, str(path)), strict=True)
+    if isinstance(backbone, Medformer):
+        tensors = fitted(tensors, backbone, str(path))
+    try:
+        backbone.network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: not the weights of this network: {reason}") from None
 
 
-def _preprocessing(backbone: Medformer) -> dict[str, Any]:
+def _preprocessing(backbone: Backbone) -> dict[str, Any]:
     cfg: dict[str, Any] = getattr(backbone, "pretrained_cfg", {})
     kept: dict[str, Any] = {key: cfg[key] for key in _PREPROCESSING if key in cfg}
     for key in ("mean", "std"):
         if len(set(kept.get(key, ()))) == 1:  # timm expects one for each channel
             kept[key] = [kept[key][0]] * backbone.in_chans
     return {"input_size": [backbone.in_chans, *backbone.img_size], **kept}
+
+
+def _kind(architecture: str) -> str:
+    ours = not NetworkReference(architecture).foreign
+    return "A Perceiver IO backbone" if ours else f"The network {architecture} of timm's registry"
 
 
 def _model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
@@ -204,7 +228,7 @@ def _model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str
         "---",
         f"# {config['architecture']}",
         "",
-        "A Perceiver IO backbone pretrained without labels by Medformer. Not for clinical use.",
+        f"{_kind(config['architecture'])}, pretrained without labels by Medformer. Not for clinical use.",
         "",
         "## Pretraining data",
         "",

@@ -148,12 +148,12 @@ class ModelConfig(Document):
     """The backbone.
 
     Attributes:
-        name: as registered with timm.
+        name: of a network of ours, or ``timm:`` and the name of any model of timm.
         kwargs: passed to ``timm.create_model``.
         metadata_dropout: probability that organ, modality or task of a view is given as unknown, each on its own.
         grad_checkpointing: recompute activations to save memory.
         init_from: folder of a model bundle whose weights the network begins with; name and kwargs must be those of
-            the bundle. None begins with random weights.
+            the bundle. Or, for a network of timm, a local safetensors file. None begins with random weights.
     """
 
     name: str = "medformer_nano"

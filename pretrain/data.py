@@ -12,7 +12,7 @@ from data_shards.storage import Cache
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import home_folder
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
 from pretrain.intensity import TrainedOn, dataset_rule, shown_shape
 from pretrain.objectives import OBJECTIVES, check_parameters
@@ -136,7 +136,7 @@ def views_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list
     return found
 
 
-def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset], backbone: Medformer) -> None:
+def check_objectives(config: PretrainConfig, datasets: Sequence[ShardedDataset], backbone: Backbone) -> None:
     """See that every objective can be trained on every dataset.
 
     Raises:

@@ -18,7 +18,7 @@ from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.allocator import keep_freed_memory
 from data_shards.support.documents import digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError
-from data_shards.support.files import finite, read_json
+from data_shards.support.files import finite, read_json, sha256_of
 from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
@@ -325,10 +325,12 @@ def _write_bundle(
 
 
 def _origin(config: PretrainConfig) -> dict[str, Any]:
-    """The bundle that the network began with, by the digest of its weights and by where those came from."""
+    """The bundle or file that the network began with, by the digest of its weights and by where those came from."""
     folder = config.model.init_from
     if folder is None:
         return {}
+    if not folder.is_dir():
+        return {"init_from": {"file": str(folder), "weights_sha256": sha256_of(folder)}}
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     provenance = read_json(folder / "provenance.json", CheckpointError)
     return {"init_from": {"folder": str(folder), "weights_sha256": weights, "provenance": provenance}}

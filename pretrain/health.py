@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from data_shards.support.errors import TrainingError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.modes import evaluating
 from pretrain.config import HealthConfig
 from pretrain.objectives import Views
 from pretrain.partitions import whole
 
 
-def watched_embeddings(views: Views, backbone: Medformer) -> tuple[Tensor, ...]:
+def watched_embeddings(views: Views, backbone: Backbone) -> tuple[Tensor, ...]:
     """The embeddings ``B, D`` of each view of the whole size, looked at without leaving a trace in the run.
 
     Those that an objective has trained on, where there are any. Otherwise that of the first view is made in evaluation

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from data_shards.support.errors import ConfigError, nearest
-from pretrain.backbone import Medformer
+from data_shards.support.errors import ConfigError
+from pretrain.backbone import Backbone, Medformer
 from pretrain.bundle import bundle_document, load_weights
 from pretrain.config import ModelConfig
+from pretrain.foreign import TimmBackbone, parse_network
+from pretrain.foreign.batchnorm import share_statistics
+from pretrain.networks import create_network
 from pretrain.objectives import Objective, Views, create_objective
 
 
@@ -25,7 +27,7 @@ class PretrainModule(nn.Module):
         objectives: parameters of each objective by its name.
     """
 
-    def __init__(self, backbone: Medformer, objectives: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, backbone: Backbone, objectives: Mapping[str, dict[str, Any]]) -> None:
         super().__init__()
         self.backbone = backbone
         self.objectives = nn.ModuleDict(
@@ -76,33 +78,47 @@ class PretrainModule(nn.Module):
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
 
-def create_backbone(config: ModelConfig) -> Medformer:
+def create_backbone(config: ModelConfig) -> Backbone:
     """The backbone that a configuration names, without a classifier.
 
     Raises:
         ConfigError: timm does not know the name, or the model does not take an argument, or is not that of the bundle
             that it is to go on from.
-        CheckpointError: that is no bundle, or a damaged one.
+        CheckpointError: that is no bundle, or a damaged one; or the file to begin with is not of this network.
     """
-    ours = timm.list_models("medformer_*")
-    if config.name not in ours:
-        raise ConfigError(f"model.name: unknown model {config.name!r}{nearest(config.name, ours)}")
     try:
-        backbone: Medformer = timm.create_model(config.name, num_classes=0, **config.kwargs)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ConfigError(f"model.kwargs: {config.name} cannot be made: {error}") from None
-    if config.init_from is not None:
-        _go_on_from(config.init_from, config, backbone)
+        named = parse_network(config.name)
+    except ConfigError as error:
+        raise ConfigError(f"model.name: {error}") from None
+    if named.model_args or named.weights is not None:
+        raise ConfigError(
+            f"model.name: {config.name}: in a document arguments belong into model.kwargs, and a file of weights into "
+            "model.init_from"
+        )
+    start = config.init_from
+    weights = start if named.foreign and start is not None and not start.is_dir() else None
+    try:
+        backbone = create_network(named.name, config.kwargs, weights)
+    except ConfigError as error:
+        raise ConfigError(f"model.kwargs: {error}") from None
+    if start is not None and weights is None:
+        _go_on_from(start, config, backbone)
     if config.grad_checkpointing:
         backbone.set_grad_checkpointing(True)
+    if named.foreign:
+        share_statistics(backbone)
     return backbone
 
 
-def _go_on_from(folder: Path, config: ModelConfig, backbone: Medformer) -> None:
+def _go_on_from(folder: Path, config: ModelConfig, backbone: Backbone) -> None:
     found = bundle_document(folder)
     theirs = (found.get("architecture"), found.get("model_args", {}))
     named = {name: value for name, value in config.kwargs.items() if name != "num_classes"}
-    ours = (config.name, named | backbone.stem_args)
+    if isinstance(backbone, Medformer):
+        named |= backbone.stem_args
+    ours = (config.name, named)
+    if isinstance(backbone, TimmBackbone):
+        ours = (backbone.architecture, backbone.model_args)
     if theirs != ours:
         raise ConfigError(
             f"model.init_from: {folder} holds {theirs[0]} with {theirs[1]}, model.name and model.kwargs say {ours[0]} "

@@ -12,6 +12,7 @@ import torch
 
 from data_shards.support.errors import ConfigError
 from pretrain.config import PretrainConfig
+from pretrain.foreign import parse_network
 from pretrain.module import PretrainModule
 from pretrain.optim import create_optimizer
 from pretrain.partitions import register_apart
@@ -23,12 +24,18 @@ def zero_stage(config: PretrainConfig) -> int:
     """The ZeRO stage that the configuration asks for.
 
     Raises:
-        ConfigError: it is none of 0, 1, 2 and 3.
+        ConfigError: it is none of 0, 1, 2 and 3, or 3 for a network that is not ours.
     """
     section = config.deepspeed.get("zero_optimization", {})
     stage = section.get("stage", 0) if isinstance(section, dict) else section
     if not isinstance(section, dict) or stage not in (0, 1, 2, 3):
         raise ConfigError(f"deepspeed.zero_optimization.stage: {stage!r} is not supported; expected 0, 1, 2 or 3")
+    if stage == 3 and parse_network(config.model.name).foreign:
+        # Its methods use weights outside the call of their owner, which DeepSpeed does not gather.
+        raise ConfigError(
+            f"deepspeed.zero_optimization.stage: 3 splits the weights of the networks medformer_* alone; use 0, 1 or 2 "
+            f"with {config.model.name}"
+        )
     return int(stage)
 
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.studies NAME FOLDER``: run a study and print its table."""
+"""``python -m benchmarks.studies NAME FOLDER [key=number ...]``: run a study and print its table."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ NAMES = (
     "interpolation",
     "brainfuse",
     "objectives",
+    "backbones",
     "backforward",
     "dba",
     "stems",
@@ -25,13 +26,14 @@ NAMES = (
 
 
 def main(arguments: list[str]) -> int:
-    """Run the study called by the first argument in the folder of the second."""
-    if len(arguments) != 2 or arguments[0] not in NAMES:
-        print(f"usage: python -m benchmarks.studies {{{','.join(NAMES)}}} FOLDER", file=sys.stderr)
+    """Run the study called by the first argument in the folder of the second, with what options it has."""
+    if len(arguments) < 2 or arguments[0] not in NAMES or not all("=" in each for each in arguments[2:]):
+        print(f"usage: python -m benchmarks.studies {{{','.join(NAMES)}}} FOLDER [key=number ...]", file=sys.stderr)
         return 2
+    options = {name: float(value) for name, _, value in (each.partition("=") for each in arguments[2:])}
     folder = Path(arguments[1]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    made = import_module(f"benchmarks.studies.{arguments[0]}").run(folder)
+    made = import_module(f"benchmarks.studies.{arguments[0]}").run(folder, **options)
     for table in made if isinstance(made, list) else [made]:
         print(table.markdown())
     return 0

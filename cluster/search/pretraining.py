@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
@@ -38,7 +39,8 @@ class Pretraining:
         """See :meth:`cluster.search.kinds.Kind.check`."""
         config = parse(PretrainConfig, content, origin)
         arguments = set(inspect.signature(Medformer).parameters)
-        for name in config.model.kwargs:
+        ours = config.model.name in timm.list_models("medformer_*")  # the arguments of others are timm's to judge
+        for name in config.model.kwargs if ours else ():
             if name not in arguments:
                 raise ConfigError(f"{origin}: unknown key 'model.kwargs.{name}'{nearest(name, arguments)}")
         try:

@@ -29,7 +29,7 @@ from finetune.objective import Objective
 from finetune.random_state import reseed, seeded
 from finetune.splits import Folds
 from finetune.strategies import create_strategy
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 _APART = 1_000_003
 """Between the seeds of members."""
@@ -51,7 +51,7 @@ class Adapted:
     held_out: np.ndarray | None
 
 
-def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) -> Adapted:
+def adapt_linear(backbone: Backbone, given: Given, folds: Folds, plan: Plan) -> Adapted:
     """The penalised optimum on frozen features, see :mod:`finetune.fit.linear`.
 
     Args:
@@ -101,7 +101,7 @@ def adapt_linear(backbone: Medformer, given: Given, folds: Folds, plan: Plan) ->
 
 
 def _read(
-    backbone: Medformer, given: Given, wanted: str, folds: Folds
+    backbone: Backbone, given: Given, wanted: str, folds: Folds
 ) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[int, ...]] | None]:
     """Features by read, and the sides of raw pixels; of a vote, those that can vote.
 
@@ -125,7 +125,7 @@ def _read(
 
 
 def adapt_head(
-    backbone: Medformer, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
+    backbone: Backbone, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
 ) -> Adapted:
     """A head trained on cached features of the frozen backbone.
 
@@ -154,7 +154,7 @@ def adapt_head(
 
 
 def adapt_network(
-    backbone: Medformer, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
+    backbone: Backbone, given: Given, folds: Folds, plan: Plan, schedules: Sequence[Schedule], *, stop: bool
 ) -> Adapted:
     """Backbone and head trained together on images, as the strategy says.
 
@@ -197,7 +197,7 @@ def adapt_network(
 
 
 def new_readout(
-    backbone: Medformer, given: Given, plan: Plan, seed: int, options: Mapping[str, Any] | None = None
+    backbone: Backbone, given: Given, plan: Plan, seed: int, options: Mapping[str, Any] | None = None
 ) -> Readout:
     """A head with its initial weights, and the link of the target.
 

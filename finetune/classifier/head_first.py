@@ -21,7 +21,7 @@ from finetune.heads import CaseFeatures, head_config
 from finetune.heads.linear import DEFAULT_READS, SINGLE_READS, LinearHead
 from finetune.splits import cross_folds
 from finetune.steppers import stepper_config, stepper_named
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 class HeadFirst:
@@ -36,7 +36,7 @@ class HeadFirst:
         plan: what the fit does.
     """
 
-    def __init__(self, backbone: Medformer, given: Given, plan: Plan) -> None:
+    def __init__(self, backbone: Backbone, given: Given, plan: Plan) -> None:
         self._backbone, self._given, self._plan = backbone, given, plan
         self._selected: dict[bytes, Selected] = {}
 

@@ -26,7 +26,7 @@ from finetune.heads.instances import InstanceKind
 from finetune.heads.linear import LinearHead
 from finetune.images import Study
 from finetune.progress import progress
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone, Medformer
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def instance_readout(member: Member) -> Readout:
     )
 
 
-def _as_readout(backbone: Medformer, vote: LinearVote) -> Readout:
+def _as_readout(backbone: Backbone, vote: LinearVote) -> Readout:
     (model,) = vote.models
     head = create_head("linear", int(backbone.embed_dim), vote.target.outputs, {"reads": model.reads})
     assert isinstance(head, LinearHead)
@@ -166,7 +166,7 @@ def instances_of(member: Member, cases: Cases, temperature: float) -> Iterator[C
 
 
 def _maps(
-    backbone: Medformer, studies: Sequence[Study], known: dict[tuple[int, ...], tuple[int, ...]]
+    backbone: Backbone, studies: Sequence[Study], known: dict[tuple[int, ...], tuple[int, ...]]
 ) -> tuple[TokenMap, ...]:
     """Where the tokens of each image stand: study by study, in each the images by name, as they are encoded."""
     maps: list[TokenMap] = []
@@ -179,13 +179,20 @@ def _maps(
                     grid = encode(backbone, [[replace(study, images={name: image})]], dense=True).grid
                 assert grid is not None
                 known[size] = grid
-            maps.append(TokenMap(number, name, known[size], first, _affine_of_cells(backbone, image, size)))
+            maps.append(
+                TokenMap(number, name, known[size], first, _affine_of_cells(backbone, image, size, known[size]))
+            )
             first += math.prod(known[size])
     return tuple(maps)
 
 
-def _affine_of_cells(backbone: Medformer, image: Image, size: tuple[int, ...]) -> np.ndarray | None:
+def _affine_of_cells(
+    backbone: Backbone, image: Image, size: tuple[int, ...], grid: tuple[int, ...]
+) -> np.ndarray | None:
     """The affine of the grid of tokens of an image that the network reads with so many voxels."""
+    if not isinstance(backbone, Medformer):  # its cells share the image evenly, as class activation maps are enlarged
+        steps = np.array(image.pixels.shape[1:]) / np.array(grid)
+        return moved(image, (steps / 2 - 0.5).tolist(), steps.tolist())
     stem = backbone.adapter.stem
     # Voxels of the image for one that is read: the extent is the same.
     scales = np.array(image.pixels.shape[1:]) / np.array(size)

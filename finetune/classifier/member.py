@@ -17,7 +17,7 @@ from finetune.fit.second_order import cases_at_once, moments
 from finetune.progress import progress
 from finetune.random_state import seeded
 from finetune.targets import Target
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Member:
         sides: to which raw pixels are averaged, by image name; None where they are not read.
     """
 
-    backbone: Medformer
+    backbone: Backbone
     head: LinearVote | Readout
     target: Target
     offset: np.ndarray | None = None
@@ -97,7 +97,7 @@ class Member:
 
 
 def reads_of_cases(
-    backbone: Medformer, cases: Cases, reads: tuple[str, ...], sides: Mapping[str, tuple[int, ...]] | None
+    backbone: Backbone, cases: Cases, reads: tuple[str, ...], sides: Mapping[str, tuple[int, ...]] | None
 ) -> dict[str, np.ndarray]:
     """Features of cases by read.
 

@@ -33,7 +33,7 @@ from finetune.readers.recipe import Recipe
 from finetune.slices import Slices, sliced
 from finetune.steppers import stepper_named
 from finetune.targets import Target
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 class NotFitted(ConfigError, NotFittedError):
@@ -120,7 +120,7 @@ class FewLabelModel(BaseEstimator):
 
     def __init__(
         self,
-        backbone: str | Path | BundleReference | Medformer = "medformer_nano",
+        backbone: str | Path | BundleReference | Backbone = "medformer_nano",
         *,
         head: str = "linear",
         head_options: Mapping[str, Any] | None = None,

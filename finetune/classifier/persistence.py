@@ -36,7 +36,7 @@ from finetune.heads.features import SUMMARIES, width_of
 from finetune.random_state import seeded
 from finetune.slices import Slices
 from finetune.targets import Affine, Target, target_from_state
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.bundle import Bundle, load_bundle, save_bundle
 
 FORMAT = "medformer-classifier"
@@ -243,7 +243,7 @@ def _tensors(head: LinearVote | Readout) -> dict[str, torch.Tensor]:
 
 
 def _member(
-    described: Mapping[str, Any], backbone: Medformer, target: Target, tensors: dict[str, torch.Tensor], device: str
+    described: Mapping[str, Any], backbone: Backbone, target: Target, tensors: dict[str, torch.Tensor], device: str
 ) -> Member:
     """A member, with all its tensors of the size that target and backbone call for.
 

@@ -21,7 +21,7 @@ from finetune.slices import Slices
 from finetune.splits import carved, cross_folds, selection_folds, smallest_class
 from finetune.steppers import stepper_config, stepper_named
 from finetune.strategies import create_strategy
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 PRETRAINED_LAYER_DECAY = 0.75
 
@@ -122,7 +122,7 @@ class Settings:
             seed=params["seed"],
         )
 
-    def adapt(self, backbone: Medformer, given: Given) -> tuple[Adapted, str]:
+    def adapt(self, backbone: Backbone, given: Given) -> tuple[Adapted, str]:
         """What was fitted, and how hyper-parameters were chosen, in words."""
         plan, strata_N = self.plan, given.strata
         plan.objective(given)  # refuses what does not fit the target before anything is computed
@@ -143,7 +143,7 @@ class Settings:
         stop = plan.ensemble != "snapshots"
         return adapt_head(backbone, given, folds, plan, [Schedule(steps, rate)], stop=stop), said
 
-    def _adapt_network(self, backbone: Medformer, given: Given, plan: Plan) -> tuple[Adapted, str]:
+    def _adapt_network(self, backbone: Backbone, given: Given, plan: Plan) -> tuple[Adapted, str]:
         schedules = candidates(self.params["max_steps"], self.params["learning_rate"])
         strata_N = given.strata
         stop = smallest_class(strata_N, given.subjects) >= FULL_SELECTION_MINIMUM and plan.ensemble != "snapshots"

@@ -18,7 +18,7 @@ from finetune.fit.room import size_read, studies_at_once
 from finetune.heads import CaseFeatures
 from finetune.images import Study
 from finetune.per_sample.rows import rows_of
-from pretrain.backbone import Medformer, StudyImage, normalise
+from pretrain.backbone import Backbone, StudyImage, normalise
 from pretrain.intensity import in_range
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
@@ -40,7 +40,7 @@ class Part:
     studies: list[Study]
 
 
-def parts_of(backbone: Medformer, studies: Sequence[Study]) -> list[Part]:
+def parts_of(backbone: Backbone, studies: Sequence[Study]) -> list[Part]:
     """The studies sorted into parts, in the order in which shapes appear.
 
     A network that brings images to one spacing makes several sizes of one shape; these are parts of their own.
@@ -75,7 +75,7 @@ class StudyFeatures:
 
 
 def encode(
-    backbone: Medformer,
+    backbone: Backbone,
     cases: Sequence[Sequence[Study]],
     *,
     dense: bool,
@@ -101,7 +101,7 @@ def encode(
 
 
 def encode_studies(
-    backbone: Medformer,
+    backbone: Backbone,
     studies: Sequence[Study],
     dense: bool,
     numbers: np.ndarray | None = None,
@@ -145,7 +145,7 @@ def _image_of(study: StudyFeatures, names: Sequence[str]) -> Tensor:
 
 
 def _encode_part(
-    backbone: Medformer, studies: Sequence[Study], dense: bool, numbers: np.ndarray, inputs: Inputs | None
+    backbone: Backbone, studies: Sequence[Study], dense: bool, numbers: np.ndarray, inputs: Inputs | None
 ) -> list[StudyFeatures]:
     """Of studies of one signature."""
     size = len(studies)
@@ -159,7 +159,7 @@ def _encode_part(
 
 
 def _encode_batch(
-    backbone: Medformer, studies: Sequence[Study], dense: bool, numbers: np.ndarray, inputs: Inputs | None
+    backbone: Backbone, studies: Sequence[Study], dense: bool, numbers: np.ndarray, inputs: Inputs | None
 ) -> list[StudyFeatures]:
     device = next(backbone.parameters()).device
     names = [name for name, _ in studies[0].sorted_images]

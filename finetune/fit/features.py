@@ -21,7 +21,7 @@ from finetune.heads import CaseFeatures
 from finetune.images import Pictures
 from finetune.memory import words_of
 from finetune.progress import progress
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.modes import evaluating
 
 MOST_KEPT = 1 << 27
@@ -35,7 +35,7 @@ _MOST_BACKBONES = 4
 """Of so many backbones summaries are kept with the images, those that were asked last."""
 
 
-def fingerprint(backbone: Medformer) -> str:
+def fingerprint(backbone: Backbone) -> str:
     """Of the weights, of how they are used and of where they are: equal for backbones that give the same features."""
     digest = hashlib.blake2b(digest_size=16)
     for name, module in backbone.named_modules():
@@ -77,7 +77,7 @@ class Summaries:
         return np.concatenate(both if reads == "mean_spread" else [self.embedding_ND, *both], axis=1)
 
 
-def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summaries:
+def summaries(backbone: Backbone, cases: Cases, *, dense: bool = True) -> Summaries:
     """What a frozen backbone says of each case, in evaluation mode and without gradient.
 
     Features of a study are kept with the images as long as these are there, by the weights of the backbone, so that
@@ -102,7 +102,7 @@ def summaries(backbone: Medformer, cases: Cases, *, dense: bool = True) -> Summa
 
 
 def by_study(
-    backbone: Medformer, cases: Cases, kind: str, width: int, read: Callable[[CaseFeatures], Tensor], *, dense: bool
+    backbone: Backbone, cases: Cases, kind: str, width: int, read: Callable[[CaseFeatures], Tensor], *, dense: bool
 ) -> np.ndarray:
     """A vector for each study of the cases, computed once as long as the images are there.
 
@@ -188,7 +188,7 @@ def pooled(rows_MKD: np.ndarray, bags: np.ndarray, count: int) -> Summaries:
     return Summaries(embedding, center.astype(np.float32), spread.astype(np.float32))
 
 
-def features_of(backbone: Medformer, cases: Cases, *, dense: bool) -> CaseFeatures:
+def features_of(backbone: Backbone, cases: Cases, *, dense: bool) -> CaseFeatures:
     """All features of all cases, on the CPU, for a head that is trained on them; evaluation mode, without gradient.
 
     Raises:
@@ -204,7 +204,7 @@ def features_of(backbone: Medformer, cases: Cases, *, dense: bool) -> CaseFeatur
     return joined(found)
 
 
-def frozen(backbone: Medformer, cases: Cases, *, dense: bool) -> Iterator[tuple[list[int], CaseFeatures]]:
+def frozen(backbone: Backbone, cases: Cases, *, dense: bool) -> Iterator[tuple[list[int], CaseFeatures]]:
     """Features of runs of cases, one after the other, on the CPU; evaluation mode, without gradient.
 
     Those of a study are kept with the images as long as they take but a part of the memory that is free, so that the

@@ -20,6 +20,7 @@ from finetune.spd.stiefel import optimizer_of
 from finetune.splits import Folds
 from finetune.steppers import Drawing, Learner, stepper_named
 from finetune.strategies import Stage
+from pretrain.backbone.modes import hold_statistics
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def train(
 ) -> Generator[int, None, None]:
     """Train on the cases at ``rows``; yields the number of steps done at every evaluation point.
 
-    What does not move in a stage has no gradient in it and keeps its bits.
+    What does not move in a stage has no gradient in it and keeps its bits, statistics of batches among them.
 
     Args:
         learner: what is trained.
@@ -98,6 +99,7 @@ def train(
                 for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                     group["lr"] = peak * share
                 learner.module.train()
+                hold_statistics(learner.module)
                 stepper.step(done)
                 done += 1
                 if done % recipe.evaluate_every == 0 or done in ends:

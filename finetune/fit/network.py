@@ -14,7 +14,7 @@ from finetune.objective import Objective
 from finetune.per_sample import Whole, register_rule
 from finetune.per_sample.rules import rule_of
 from finetune.targets import Target
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 class Readout(nn.Module):
@@ -104,7 +104,7 @@ class Network(nn.Module):
         readout: reads what it gives.
     """
 
-    def __init__(self, backbone: Medformer, readout: Readout) -> None:
+    def __init__(self, backbone: Backbone, readout: Readout) -> None:
         super().__init__()
         self.backbone = backbone
         self.readout = readout

@@ -12,7 +12,8 @@ from data_shards.sample import Image
 from finetune.cases import Cases
 from finetune.images import Pictures, Study
 from finetune.memory import Need, images_at_once, need_of
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
+from pretrain.backbone.modes import without_batch_statistics
 from pretrain.backbone.resampling import sizes_at
 
 BATCH_SIZE = 256
@@ -23,7 +24,7 @@ _SMALL_VOXELS = 1 << 18
 """Batches up to this size fit everywhere; their need is not measured."""
 
 
-def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bool = False, together: int = 1) -> int:
+def studies_at_once(backbone: Backbone, study: Study, *, dense: bool, train: bool = False, together: int = 1) -> int:
     """How many studies like this one the backbone takes at a time: memory bounds it, and speed no longer rises.
 
     Args:
@@ -39,7 +40,7 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
     """
     images = list(study.images.values())
     shown = [study.rule(name).channels(len(image.pixels)) for name, image in study.images.items()]
-    voxels = sum(math.prod(image.pixels.shape[1:]) for image in images)
+    voxels = sum(math.prod(backbone.reads(image.pixels.shape[1:])) for image in images)
     volumes = any(image.pixels.ndim == 4 for image in images)
     most = max(1, min(BATCH_SIZE, BATCH_VOXELS // voxels)) if volumes else BATCH_SIZE
     if max(most, together) * voxels <= _SMALL_VOXELS:
@@ -47,7 +48,8 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
     device = next(backbone.parameters()).device
 
     def run(batch: Tensor) -> Tensor:
-        features = backbone.features(batch, dense=dense)
+        with without_batch_statistics(backbone):
+            features = backbone.features(batch, dense=dense)
         return features.embedding_BD if features.tokens_BTD is None else features.tokens_BTD
 
     need = 0
@@ -63,19 +65,19 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
     return together * images_at_once(need * together, shape, device, most=max(1, most // together), name=name)
 
 
-_needs: weakref.WeakKeyDictionary[Medformer, dict[tuple[object, ...], Need]] = weakref.WeakKeyDictionary()
+_needs: weakref.WeakKeyDictionary[Backbone, dict[tuple[object, ...], Need]] = weakref.WeakKeyDictionary()
 
 
-def size_read(backbone: Medformer, image: Image) -> tuple[int, ...]:
-    """Voxels along each axis as the network reads the image: it may bring all to one spacing first."""
+def size_read(backbone: Backbone, image: Image) -> tuple[int, ...]:
+    """Voxels along each axis as the network reads the image: it may bring all to one spacing, or one size, first."""
     size = tuple(image.pixels.shape[1:])
     if backbone.voxel_mm is not None and image.spacing_mm:
         (size,) = sizes_at(size, image.spacing_mm, backbone.voxel_mm)
-    return size
+    return backbone.reads(size)
 
 
 def batches(
-    backbone: Medformer, pictures: Pictures, rows: Sequence[int], *, dense: bool
+    backbone: Backbone, pictures: Pictures, rows: Sequence[int], *, dense: bool
 ) -> Iterator[tuple[list[int], list[Study]]]:
     """Studies of one signature at a time, as many as memory has room for, with their places among ``rows``.
 
@@ -97,7 +99,7 @@ def batches(
         yield places, held
 
 
-def blocks(backbone: Medformer, cases: Cases, *, dense: bool) -> Iterator[tuple[list[int], list[list[Study]]]]:
+def blocks(backbone: Backbone, cases: Cases, *, dense: bool) -> Iterator[tuple[list[int], list[list[Study]]]]:
     """Runs of cases with their studies, together no more than go through the network at a time; one case at least."""
     block: list[int] = []
     held: list[list[Study]] = []

@@ -11,23 +11,23 @@ from finetune.fit.features import MOST_KEPT, Summaries, by_study, mean_over, poo
 from finetune.heads import CaseFeatures
 from finetune.spd.covariance import covariance
 from finetune.spd.vector import vectorised
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
-def width(backbone: Medformer) -> int:
+def width(backbone: Backbone) -> int:
     """Numbers of a study: embedding, mean and spread of the tokens, and their covariance."""
     dim = int(backbone.embed_dim)
     return 3 * dim + dim * (dim + 1) // 2
 
 
-def cases_at_once(backbone: Medformer, cases: Cases) -> int:
+def cases_at_once(backbone: Backbone, cases: Cases) -> int:
     """Covariances of how many of these cases are held at a time."""
     assert cases.rows is not None
     studies = -(-len(cases.rows) // max(len(cases), 1))
     return max(1, MOST_KEPT // (width(backbone) * max(studies, 1)))
 
 
-def moments(backbone: Medformer, cases: Cases) -> tuple[Summaries, np.ndarray]:
+def moments(backbone: Backbone, cases: Cases) -> tuple[Summaries, np.ndarray]:
     """Summaries of each case, and the covariance of all its tokens; of a single token it is zero.
 
     Returns:

@@ -11,7 +11,7 @@ from torch import nn
 
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 Groups = list[dict[str, Any]]
 """Optimizer groups: ``params``, ``lr`` and ``weight_decay``."""
@@ -76,11 +76,11 @@ class Strategy(abc.ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def prepare(self, backbone: Medformer) -> None:  # noqa: B027 (most have nothing to prepare)
+    def prepare(self, backbone: Backbone) -> None:  # noqa: B027 (most have nothing to prepare)
         """Change the backbone before it is trained, such as by adding weights."""
 
     @abc.abstractmethod
-    def stages(self, backbone: Medformer, head: Groups, rates: Rates) -> Sequence[Stage]:
+    def stages(self, backbone: Backbone, head: Groups, rates: Rates) -> Sequence[Stage]:
         """What moves, stage by stage.
 
         Args:
@@ -89,7 +89,7 @@ class Strategy(abc.ABC):
             rates: peak rates.
         """
 
-    def finish(self, backbone: Medformer) -> None:  # noqa: B027 (or to undo)
+    def finish(self, backbone: Backbone) -> None:  # noqa: B027 (or to undo)
         """Give the backbone its own shape back after training: it is saved as any other."""
 
 

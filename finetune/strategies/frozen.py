@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from finetune.strategies.base import Groups, Rates, Stage, Strategy, register_strategy
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 @register_strategy("frozen")
@@ -14,6 +14,6 @@ class Frozen(Strategy):
 
     trains_backbone: ClassVar[bool] = False
 
-    def stages(self, backbone: Medformer, head: Groups, rates: Rates) -> list[Stage]:
+    def stages(self, backbone: Backbone, head: Groups, rates: Rates) -> list[Stage]:
         """The head."""
         return [Stage("head", head)]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
 from finetune.strategies.base import Groups, Rates, Stage, Strategy, register_strategy
-from pretrain.backbone import Medformer
+from finetune.strategies.low_rank_weights import LowRankChange, change_weights, merge_changes
+from pretrain.backbone import Backbone, Medformer
 from pretrain.backbone.attention import Attention, Mlp
 from pretrain.backbone.bare import Product
 
@@ -59,7 +60,7 @@ class LowRankLinear(nn.Module):
 
 @register_strategy("low_rank")
 class LowRank(Strategy):
-    """Of every weight matrix of attention and MLP, or of one kind of them."""
+    """Of every weight matrix of attention and MLP, or of one kind of them; in other networks also of convolutions."""
 
     class Config(Document):
         """How large the changes are."""
@@ -70,13 +71,16 @@ class LowRank(Strategy):
         layers: Literal["all", "attention", "mlp"] = Field("all", description="whose matrices are changed")
         rate: float = Field(1.0, gt=0, description="learning rate of the changes as a share of that of the head")
 
-    def prepare(self, backbone: Medformer) -> None:
+    def prepare(self, backbone: Backbone) -> None:
         """Wrap the matrices; the network gives what it gave.
 
         Raises:
-            ConfigError: the rank is larger than a matrix can have.
+            ConfigError: the rank is larger than a matrix can have, or a foreign network has no such layers.
         """
         config = self.config
+        if not isinstance(backbone, Medformer):
+            change_weights(backbone.network, config.layers, config.rank, config.alpha, config.dropout)
+            return
         kinds: tuple[type[nn.Module], ...] = {"all": (Attention, Mlp), "attention": (Attention,), "mlp": (Mlp,)}[
             config.layers
         ]
@@ -93,20 +97,23 @@ class LowRank(Strategy):
                         alpha = 2.0 * config.rank if config.alpha is None else config.alpha
                         setattr(module, name, LowRankLinear(layer, config.rank, alpha, config.dropout))
 
-    def stages(self, backbone: Medformer, head: Groups, rates: Rates) -> list[Stage]:
+    def stages(self, backbone: Backbone, head: Groups, rates: Rates) -> list[Stage]:
         """The head and the changes."""
         changes: list[Any] = [
             parameter
             for module in backbone.modules()
-            if isinstance(module, LowRankLinear)
+            if isinstance(module, LowRankLinear | LowRankChange)
             for parameter in (module.down_RI, module.up_OR)
             if parameter.numel()
         ]
         group = {"params": changes, "lr": rates.head * self.config.rate, "weight_decay": 0.0}
         return [Stage("low-rank changes", head + ([group] if changes else []))]
 
-    def finish(self, backbone: Medformer) -> None:
+    def finish(self, backbone: Backbone) -> None:
         """Add the changes to the matrices."""
+        if not isinstance(backbone, Medformer):
+            merge_changes(backbone.network)
+            return
         for module in list(backbone.modules()):
             for name, layer in list(module.named_children()):
                 if isinstance(layer, LowRankLinear):

@@ -10,7 +10,7 @@ from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
 from finetune.strategies.base import Groups, Rates, Stage, Strategy, register_strategy
 from finetune.strategies.groups import backbone_groups, layers_of, only
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 @register_strategy("selective")
@@ -29,7 +29,7 @@ class Selective(Strategy):
             None, description="these instead, counted from the input; negative ones from the output"
         )
 
-    def stages(self, backbone: Medformer, head: Groups, rates: Rates) -> list[Stage]:
+    def stages(self, backbone: Backbone, head: Groups, rates: Rates) -> list[Stage]:
         """The head and the layers.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,7 +68,11 @@ def arms_of(
 
 
 def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Which arms are set against which: a pretrained one against its fresh twin, raw pixels, and linear-frozen."""
+    """Which arms are set against which.
+
+    A pretrained one against its fresh twin, raw pixels, and linear-frozen; and, of several models, those of the first
+    against the same of each other one, or against its fresh ones where it has no weights.
+    """
     known = dict.fromkeys(names)
     wanted: list[tuple[str, str]] = []
     for name in known:
@@ -84,4 +88,13 @@ def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
             wanted.append((name, f"{prefix}{SCRATCH}"))
         wanted.append((name, f"{prefix}{PRETRAINED}"))
         wanted.append((name, RAW))
+        for other in dict.fromkeys(each.rpartition(": ")[0] for each in known):
+            if whose and other and other != whose and name.startswith(f"{_first(known)}: "):
+                same = f"{other}: pretrained, {what}"
+                wanted.append((name, same if same in known else f"{other}: {fresh}, {what}"))
     return [(arm, baseline) for arm, baseline in dict.fromkeys(wanted) if baseline in known and arm != baseline]
+
+
+def _first(names: Iterable[str]) -> str:
+    """The model that is named first."""
+    return next((whose for name in names if (whose := name.rpartition(": ")[0])), "")

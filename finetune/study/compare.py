@@ -19,11 +19,11 @@ from finetune.scoring import Scores
 from finetune.study.arms import RAW, Arm
 from finetune.study.probing import required_splits
 from finetune.subsets import Budget, Subset, draw, load, save
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 MINIMUM_SEEDS = 3
 
-FreshNetwork = Callable[[int], Medformer]
+FreshNetwork = Callable[[int], Backbone]
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,14 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A pretrained network, and what makes the same one with new weights from a seed."""
+    """A pretrained network, and what makes the same one with new weights from a seed.
 
-    backbone: Medformer
+    Attributes:
+        backbone: None for a network of which there are no weights: its arms are those of the fresh one.
+        fresh: makes that.
+    """
+
+    backbone: Backbone | None
     fresh: FreshNetwork
 
 
@@ -105,7 +110,7 @@ def compare(
     pool, test = required_splits(splits)
     shared, test = pool.shared(), test.shared()
     for seed in seeds:
-        fresh: dict[str, Medformer] = {}
+        fresh: dict[str, Backbone] = {}
         for budget in budgets:
             subset = read_or_draw(pool, budget, seed, folder)
             given = shared.select(subset.positions)
@@ -114,6 +119,7 @@ def compare(
                 if arm.weights == "random" and arm.model not in fresh:
                     fresh[arm.model] = model.fresh(seed)
                 network = model.backbone if arm.weights == "pretrained" else fresh[arm.model]
+                assert network is not None, f"arm {arm.name} is of a network without weights"
                 yield _row(arm, given, test, subset, network, device)
         # What was computed by fresh networks of this seed is of no use to the next one.
         for pictures in (shared.pictures, test.pictures):
@@ -145,7 +151,7 @@ def read_or_draw(pool: Cases, budget: Budget, seed: int, folder: Path) -> Subset
     return subset
 
 
-def _row(arm: Arm, given: Cases, test: Cases, subset: Subset, network: Medformer, device: str) -> ComparisonRow:
+def _row(arm: Arm, given: Cases, test: Cases, subset: Subset, network: Backbone, device: str) -> ComparisonRow:
     kind = FewLabelClassifier if given.target.classifies else FewLabelRegressor
     params = dict(arm.params)
     if arm.weights == "random":

@@ -9,7 +9,7 @@ import numpy as np
 from finetune.cases import Cases
 from finetune.fit.features import summaries
 from finetune.fit.raw import raw_pixels
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 
 
 class Representation(Protocol):
@@ -41,7 +41,7 @@ class Frozen:
         reads: one of :data:`finetune.heads.features.SUMMARIES`.
     """
 
-    def __init__(self, name: str, backbone: Medformer, reads: str = "embedding") -> None:
+    def __init__(self, name: str, backbone: Backbone, reads: str = "embedding") -> None:
         self.name = name
         self._backbone = backbone
         self._reads = reads

@@ -17,7 +17,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         description="Write one vector per case, with its key, split and, where there is one, label. NPZ holds arrays "
         "key, split, label and features; Parquet has one row per case and needs pyarrow.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a bundle's folder, NAME@ALIAS, or a network's name")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a bundle's folder, NAME@ALIAS, or a network's name, such as timm:resnet18@FILE"
+    )
     parser.add_argument("--data", required=True, type=Path, help="folder of images, MedMNIST npz, or folder of shards")
     parser.add_argument(
         "--reads",
@@ -35,16 +37,13 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 def run_embed(arguments: argparse.Namespace) -> int:
     """Embed and write."""
-    from finetune.backbones import network_names
     from finetune.config import EmbedConfig
     from finetune.embedding import embed_to
     from finetune.progress import watched
     from medformer.model_reference import local_model
 
     config = document(arguments, EmbedConfig, "medformer embed")
-    with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone, watched():
-        if backbone in network_names():
-            print(f"note: {backbone} is a fresh network: its features are random, nothing was pretrained")
+    with local_model(config.model, arguments.tracking_uri, networks=True) as backbone, watched():
         shape = embed_to(config, backbone, arguments.out, overwrite=arguments.overwrite, say=print)
     print(f"{shape[0]} cases, {shape[1]} numbers each\n{arguments.out}")
     return 0

@@ -29,7 +29,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     given = argparse.SUPPRESS
     # The metavar is what argparse calls the word when --data has swallowed it.
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL (before --data)", help="bundles' folders or NAME@ALIAS, one or several"
+        "models",
+        nargs="+",
+        metavar="MODEL (before --data)",
+        help="bundles' folders, NAME@ALIAS or networks' names, one or several",
     )
     parser.add_argument(
         "--data",
@@ -71,7 +74,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
     config = document(arguments, EvaluateConfig, "medformer evaluate")
     with contextlib.ExitStack() as stack, watched():
-        bundles = {name: Path(stack.enter_context(local_model(name, arguments.tracking_uri))) for name in config.models}
+        bundles = {
+            name: stack.enter_context(local_model(name, arguments.tracking_uri, networks=True))
+            for name in config.models
+        }
         rows, few = evaluate_bundle(
             config,
             bundles,

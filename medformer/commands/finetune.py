@@ -25,7 +25,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     given = argparse.SUPPRESS
     add_document_options(parser)
-    parser.add_argument("--model", default=given, help="a bundle's folder, NAME@ALIAS, or a network's name")
+    parser.add_argument(
+        "--model", default=given, help="a bundle's folder, NAME@ALIAS, or a network's name, such as timm:resnet18@FILE"
+    )
     parser.add_argument(
         "--data",
         default=given,
@@ -76,16 +78,13 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 def run_finetune(arguments: argparse.Namespace) -> int:
     """Fine-tune, write the results, say what came out."""
-    from finetune.backbones import network_names
     from finetune.config import FinetuneConfig
     from finetune.progress import watched
     from finetune.runs import finetune
     from medformer.model_reference import local_model
 
     config = document(arguments, FinetuneConfig, "medformer finetune")
-    with local_model(config.model, arguments.tracking_uri, networks=network_names()) as backbone, watched():
-        if backbone in network_names():
-            print(f"note: {backbone} is a fresh network: its features are random, nothing was pretrained")
+    with local_model(config.model, arguments.tracking_uri, networks=True) as backbone, watched():
         result = finetune(config, backbone, arguments.out, overwrite=arguments.overwrite, say=print)
     for line in told(result):
         print(line)

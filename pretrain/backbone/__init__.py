@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from pretrain.backbone import sizes as _sizes  # noqa: F401  (registers the sizes)
+from pretrain.backbone.contract import Backbone
 from pretrain.backbone.perceiver import Medformer
 from pretrain.backbone.study import Features, StudyFeatures, StudyImage
 
-__all__ = ["Features", "Medformer", "StudyFeatures", "StudyImage", "normalise"]
+__all__ = ["Backbone", "Features", "Medformer", "StudyFeatures", "StudyImage", "normalise"]
 
 
 def normalise(images: Tensor) -> Tensor:

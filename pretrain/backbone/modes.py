@@ -1,4 +1,4 @@
-"""Evaluation for a moment."""
+"""Evaluation for a moment, and batch normalisation that keeps its statistics."""
 
 from __future__ import annotations
 
@@ -18,3 +18,25 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for each, training in modes:
             each.training = training
+
+
+@contextlib.contextmanager
+def without_batch_statistics(module: nn.Module) -> Iterator[None]:
+    """In the block batch normalisation uses the statistics it has, and they stay as they are."""
+    training = [
+        each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training
+    ]
+    for each in training:
+        each.training = False
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
+
+
+def hold_statistics(module: nn.Module) -> None:
+    """Batch normalisation whose own weights are not trained keeps its statistics; to be called after ``train()``."""
+    for each in module.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.weight is not None:
+            each.train(each.training and each.weight.requires_grad)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pretrain.backbone.contract import Backbone
 from pretrain.backbone.position import Spacing
-from pretrain.backbone.study import Encoded, Features, StudyImage
+from pretrain.backbone.study import Encoded, StudyImage
 from pretrain.metadata import Metadata
 
 
-class TimmModel(nn.Module, abc.ABC):
+class TimmModel(Backbone):
     """The part of :class:`~pretrain.backbone.perceiver.Medformer` that is timm's model contract.
 
     Args:
@@ -51,12 +52,6 @@ class TimmModel(nn.Module, abc.ABC):
         self.feature_info = [
             {"num_chs": embed_dim, "reduction": stride, "module": f"blocks.{number}"} for number in range(depth)
         ]
-
-    @abc.abstractmethod
-    def features(
-        self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None, *, dense: bool = False
-    ) -> Features:
-        """See :meth:`pretrain.backbone.perceiver.Medformer.features`."""
 
     @abc.abstractmethod
     def encode(

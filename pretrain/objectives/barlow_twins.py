@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.batchnorm import standardise
 from pretrain.objectives.collectives import all_reduce_sum
@@ -61,11 +61,11 @@ class BarlowTwins(Objective):
 
     config: Config
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.hidden, config.out], last_bias=False)
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss`` and its parts ``invariance`` and ``redundancy``."""
         za, zb = (self.projector.project(e, views.total_rows) for e in views.embeddings(backbone))
         invariance, redundancy = barlow_twins_loss(za, zb, self.config.redundancy, views.total_rows)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.plugins import load_plugins
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone, Medformer
 from pretrain.objectives.requests import ViewRequest
 from pretrain.objectives.views import Views
 from pretrain.views.config import ViewConfig
@@ -46,7 +46,7 @@ class Objective(nn.Module):
     can_collapse: ClassVar[bool] = True
     """Whether giving all images the same embedding may lower the loss, so that a run should be watched for it."""
 
-    def __init__(self, backbone: Medformer, config: ObjectiveConfig) -> None:
+    def __init__(self, backbone: Backbone, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config = config
 
@@ -60,7 +60,7 @@ class Objective(nn.Module):
         return ViewRequest()
 
     @classmethod
-    def check_data(cls, config: Any, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: Any, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse data that it cannot be trained on; called before training, for every dataset.
 
         Args:
@@ -73,7 +73,7 @@ class Objective(nn.Module):
             ConfigError: it cannot; what was found and what is expected.
         """
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, and named parts worth watching (detached).
 
         Args:
@@ -90,7 +90,7 @@ class Objective(nn.Module):
         """
         return []
 
-    def after_step(self, backbone: Medformer, progress: float) -> None:
+    def after_step(self, backbone: Backbone, progress: float) -> None:
         """Called after every optimizer step with the fraction of the run that is done, from 0 to 1.
 
         For moving averages. A trained weight is never edited here: what must stay normalised is so in ``forward``.
@@ -126,13 +126,27 @@ def objective(name: str) -> Any:
     return register
 
 
-def create_objective(name: str, parameters: dict[str, Any], backbone: Medformer) -> Objective:
+def create_objective(name: str, parameters: dict[str, Any], backbone: Backbone) -> Objective:
     """The objective called ``name`` with its parameters checked.
 
     Raises:
         ConfigError: the name or a parameter is unknown (the nearest valid one is named).
     """
     return OBJECTIVES[known(name)](backbone, check_parameters(name, parameters))
+
+
+def perceiver(backbone: Backbone, what: str) -> Medformer:
+    """The network itself, for what only a Perceiver can be asked: parts of an image, and places in it.
+
+    Raises:
+        ConfigError: it is another network.
+    """
+    if not isinstance(backbone, Medformer):
+        raise ConfigError(
+            f"{what}: shows the network parts of an image and asks it for places; the networks medformer_* can be "
+            "asked so, others read whole images: use another objective, or model.name: medformer_..."
+        )
+    return backbone
 
 
 def known(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pretrain.objectives.collectives import all_reduce_sum, world_size
 
 
-def standardise(x_BD: Tensor, total_rows: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def standardise(x_BD: Tensor, total_rows: int | Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Centre and scale each column over the global batch (biased variance).
 
     The variance is taken of the centred values, in a second pass: E[x^2] - E[x]^2 loses its digits in float32.

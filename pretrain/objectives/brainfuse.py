@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_shards.support.errors import ConfigError, TrainingError
 from data_shards.vocabulary import Task
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.brainfuse.bundle import load_generator
 from pretrain.brainfuse.fusion import check_parents, fused, mean_fused
 from pretrain.metadata import Metadata
@@ -81,7 +81,7 @@ class BrainFuse(Objective):
 
     config: Config
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         if config.joint == "none" and not config.consistency:
             raise ConfigError("objectives.brainfuse: joint none and consistency 0 leave nothing to learn from")
@@ -104,7 +104,7 @@ class BrainFuse(Objective):
         return ViewRequest(full=1)
 
     @classmethod
-    def check_data(cls, config: Any, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: Any, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse planes where slices of volumes are asked for, and images that the generator does not take.
 
         Raises:
@@ -127,7 +127,7 @@ class BrainFuse(Objective):
                 f"those that are fused have {shown} axes and {shape[0]} channels"
             )
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss`` and its parts ``joint`` and ``consistency``.
 
         Raises:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.collectives import world_size
 from pretrain.objectives.projector import Projector
@@ -52,14 +52,14 @@ class BYOL(Objective):
 
     config: Config
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.out])
         self.predictor = Projector([config.out, config.hidden, config.out])
         self.target_backbone = follower(backbone)
         self.target_projector = follower(self.projector)
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, summed over the two directions as in the paper."""
         rows = views.total_rows
         with torch.no_grad():
@@ -68,7 +68,7 @@ class BYOL(Objective):
         pa, pb = (self.predictor.project(z, rows) for z in projections)
         return {"loss": byol_loss(pa, targets[1], rows) + byol_loss(pb, targets[0], rows)}
 
-    def after_step(self, backbone: Medformer, progress: float) -> None:
+    def after_step(self, backbone: Backbone, progress: float) -> None:
         """Move the target: ``tau_k = 1 - (1 - tau) (cos(pi k / K) + 1) / 2``."""
         tau = rate_at(self.config.tau, progress)
         follow(self.target_backbone, backbone, tau)

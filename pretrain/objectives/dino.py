@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.visible import within
-from pretrain.objectives.base import Objective, ObjectiveConfig, objective
+from pretrain.objectives.base import Objective, ObjectiveConfig, objective, perceiver
 from pretrain.objectives.collectives import all_reduce_sum
 from pretrain.objectives.masked import check_hiding
 from pretrain.objectives.projector import Projector
@@ -103,13 +103,15 @@ class DINO(Objective):
         return ViewRequest(small=config.small)
 
     @classmethod
-    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse images that are a single patch where patches are hidden."""
         if config.ibot:
             check_hiding(shape, config.cells, model)
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
+        if config.ibot:
+            perceiver(backbone, "objectives.dino.ibot")
         self.head = Head(backbone.embed_dim, config.hidden, config.out, config.prototypes)
         self.teacher = follower(backbone)
         self.teacher_head = follower(self.head)
@@ -117,7 +119,7 @@ class DINO(Objective):
         self.register_buffer("token_centre_K", torch.zeros(config.prototypes))
         self._seen: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, and with hidden tokens its parts ``image`` and ``token``."""
         config, total = self.config, views.total_rows
         self._seen = []
@@ -152,7 +154,7 @@ class DINO(Objective):
         token = torch.stack(tokens).mean()
         return {"loss": loss + config.ibot * token, "image": loss.detach(), "token": token.detach()}
 
-    def after_step(self, backbone: Medformer, progress: float) -> None:
+    def after_step(self, backbone: Backbone, progress: float) -> None:
         """Move the average and its head, and the centres to what was said in this step."""
         kept = rate_at(self.config.tau, progress)
         follow(self.teacher, backbone, kept)

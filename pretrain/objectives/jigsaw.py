@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.precision import full_precision
 from pretrain.objectives.reduction import global_mean, touched
@@ -79,7 +79,7 @@ class Jigsaw(Objective):
         return ViewRequest(full=1)
 
     @classmethod
-    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse images with an axis that is too short to be cut."""
         if views.slices[0]:
             shape = (shape[0], *shape[-2:])
@@ -87,13 +87,13 @@ class Jigsaw(Objective):
             raise ConfigError(f"images of {shape[1:]} cannot be cut into {config.tiles} tiles along every axis")
         check_rotation(views)
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self.places = nn.ModuleDict(
             {str(axes): nn.Linear(backbone.embed_dim, config.tiles ** (2 * axes)) for axes in (2, 3)}
         )
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``: the mean cross entropy over the tiles; and ``accuracy``, of tiles."""
         view, tiles = views.full[0], self.config.tiles
         axes = view.images.ndim - 2

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.visible import cut, patch_grid, within
-from pretrain.objectives.base import Objective, ObjectiveConfig, objective
+from pretrain.objectives.base import Objective, ObjectiveConfig, objective, perceiver
 from pretrain.objectives.precision import full_precision
 from pretrain.objectives.reduction import global_mean, touched
 from pretrain.objectives.requests import ViewRequest
@@ -26,7 +26,7 @@ from pretrain.views.config import ViewConfig
 _EPS = 1e-6  # That of the reference implementation, under the root of the variance of a patch.
 
 
-def check_hiding(shape: tuple[int, ...], cells: int, model: Medformer) -> None:
+def check_hiding(shape: tuple[int, ...], cells: int, model: Backbone) -> None:
     """Refuse images that cannot be cut into patches of ``cells`` tokens a side.
 
     Raises:
@@ -34,12 +34,12 @@ def check_hiding(shape: tuple[int, ...], cells: int, model: Medformer) -> None:
     """
     if model.voxel_mm is not None:
         raise ConfigError("patches are hidden of images as they are; model.kwargs.voxel_mm is not supported with that")
-    side = cells * model.adapter.stem.stride
+    side = cells * perceiver(model, "hidden patches").adapter.stem.stride
     if not any(count > 1 for count in patch_grid(shape[1:], side)):
         raise ConfigError(f"images of {shape[1:]} are a single patch of {side}; at least two are needed, lower cells")
 
 
-def check_channels(shape: tuple[int, ...], model: Medformer) -> None:
+def check_channels(shape: tuple[int, ...], model: Backbone) -> None:
     """Refuse images of more channels than the network restores.
 
     Raises:
@@ -82,20 +82,21 @@ class Masked(Objective):
         return ViewRequest(full=0, clean=True)
 
     @classmethod
-    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse images that are a single patch, or have more channels than are told."""
         check_hiding(shape, config.cells, model)
         check_channels(shape, model)
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
-        self.stride, self.channels = backbone.adapter.stem.stride, backbone.in_chans
+        self.stride = perceiver(backbone, "objectives.masked").adapter.stem.stride
+        self.channels = backbone.in_chans
         self.thumbnail = Thumbnail(backbone)
         self.pixels = nn.ModuleDict(
             {str(axes): nn.Linear(backbone.embed_dim, self.channels * self.stride**axes) for axes in (2, 3)}
         )
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, and its parts: the mean squared errors of the pixels of hidden tokens and of the thumbnail."""
         view = views.clean
         assert view is not None

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.decoders import RestorationDecoder
-from pretrain.objectives.base import Objective, ObjectiveConfig, objective
+from pretrain.objectives.base import Objective, ObjectiveConfig, objective, perceiver
 from pretrain.objectives.damage import artefacts, coarse, grey, noisy
 from pretrain.objectives.masked import canonical, check_channels
 from pretrain.objectives.precision import full_precision
@@ -63,16 +63,16 @@ class Restore(Objective):
         return ViewRequest(full=0, clean=True)
 
     @classmethod
-    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: Config, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse grey images where colour is asked for, and more channels than are told."""
         if config.task == "colour" and shape[0] != 3:
             raise ConfigError(f"task colour needs images of 3 channels, these have {shape[0]}")
         check_channels(shape, model)
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self.channels = backbone.in_chans
-        stride = backbone.adapter.stem.stride
+        stride = perceiver(backbone, "objectives.restore").adapter.stem.stride
         self.thumbnail = Thumbnail(backbone)
         self.decoders = nn.ModuleDict(
             {
@@ -81,7 +81,7 @@ class Restore(Objective):
             }
         )
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, its parts ``pixels`` and ``thumbnail``, and ``damaged``: ``pixels`` of what was shown."""
         view = views.clean
         assert view is not None

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.position import Spacing
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.precision import full_precision
@@ -66,7 +66,7 @@ class Rotation(Objective):
         return ViewRequest(full=1)
 
     @classmethod
-    def check_data(cls, config: ObjectiveConfig, shape: tuple[int, ...], views: ViewConfig, model: Medformer) -> None:
+    def check_data(cls, config: ObjectiveConfig, shape: tuple[int, ...], views: ViewConfig, model: Backbone) -> None:
         """Refuse images that are not square, and augmentation that turns images by as much itself."""
         if shape[-1] != shape[-2]:
             raise ConfigError(f"images of {shape[-2]} x {shape[-1]} cannot be turned; they must be as high as wide")
@@ -75,11 +75,11 @@ class Rotation(Objective):
         if flip is not None and flip.horizontal and flip.vertical:
             raise ConfigError("views are mirrored both ways, which is half a turn; set one of views.flip.* to 0")
 
-    def __init__(self, backbone: Medformer, config: ObjectiveConfig) -> None:
+    def __init__(self, backbone: Backbone, config: ObjectiveConfig) -> None:
         super().__init__(backbone, config)
         self.classifier = nn.Linear(backbone.embed_dim, 4)
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, and ``accuracy``."""
         view = views.full[0]
         turns_B = (4 * uniforms(stream(view.keys_B, "rotation.turns"), 1)[:, 0]).long()

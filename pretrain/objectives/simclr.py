@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data_shards.support.errors import TrainingError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.collectives import all_gather_rows, rank, world_size
 from pretrain.objectives.precision import full_precision
@@ -66,11 +66,11 @@ class SimCLR(Objective):
 
     config: Config
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.out])
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``."""
         za, zb = (self.projector.project(e, views.total_rows) for e in views.embeddings(backbone))
         return {"loss": nt_xent(za, zb, self.config.temperature, views.rows)}

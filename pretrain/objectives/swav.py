@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from data_shards.support.errors import TrainingError
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
 from pretrain.objectives.projector import Projector
 from pretrain.objectives.prototypes import Prototypes, sinkhorn
@@ -50,12 +50,12 @@ class SwAV(Objective):
         """Two whole views, and the small ones."""
         return ViewRequest(small=config.small)
 
-    def __init__(self, backbone: Medformer, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self.projector = Projector([backbone.embed_dim, config.hidden, config.out])
         self.prototypes = Prototypes(config.out, config.prototypes)
 
-    def forward(self, backbone: Medformer, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``: the mean cross entropy over every whole view and every other view of the image.
 
         Raises:

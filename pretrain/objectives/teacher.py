@@ -9,7 +9,6 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pretrain.objectives.batchnorm import GlobalBatchNorm1d
 from pretrain.partitions import lerp_parts
 
 M = TypeVar("M", bound=nn.Module)
@@ -19,7 +18,7 @@ def follower(network: M) -> M:
     """A copy that takes no gradient; its batch-norm buffers are to follow too, and its own batches leave them alone."""
     copied = copy.deepcopy(network).requires_grad_(False)
     for module in copied.modules():
-        if isinstance(module, GlobalBatchNorm1d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 0.0
     return copied
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.objectives.batchnorm import standardise
 from pretrain.objectives.precision import full_precision
 from pretrain.objectives.reduction import touched
@@ -25,7 +25,7 @@ class Thumbnail(nn.Module):
         backbone: the network.
     """
 
-    def __init__(self, backbone: Medformer) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.channels = backbone.in_chans
         self.maps = nn.ModuleDict(

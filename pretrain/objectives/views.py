@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pretrain.backbone import Features, Medformer, StudyImage
+from pretrain.backbone import Backbone, Features, Medformer, StudyImage
 from pretrain.backbone.position import Grid, Spacing
 from pretrain.backbone.visible import Visible, cells_of, padded_grid, patch_grid
 from pretrain.metadata import Metadata
@@ -135,7 +135,7 @@ class Views:
         assert found is not None, "every objective asks for a view"
         return found
 
-    def embeddings(self, backbone: Medformer) -> tuple[Tensor, ...]:
+    def embeddings(self, backbone: Backbone) -> tuple[Tensor, ...]:
         """The embedding ``B, D`` of each view of the whole size.
 
         Computed once per network, gradient mode and training mode, so that objectives that share views share the
@@ -143,14 +143,14 @@ class Views:
         """
         return self._embeddings("full", backbone, self.full)
 
-    def small_embeddings(self, backbone: Medformer, small: SmallViews) -> tuple[Tensor, ...]:
+    def small_embeddings(self, backbone: Backbone, small: SmallViews) -> tuple[Tensor, ...]:
         """The embedding ``B, D`` of each of the small views that were asked for as ``small``; likewise only once."""
         if not small.count:
             return ()
         kind = kind_of(small)
         return self._embeddings(("small", kind), backbone, self.small[kind])[: small.count]
 
-    def features(self, backbone: Medformer, view: View, *, dense: bool = False) -> Features:
+    def features(self, backbone: Backbone, view: View, *, dense: bool = False) -> Features:
         """What ``backbone`` makes of one view, of those here or of one that an objective has changed; only once."""
 
         def make(rows: slice) -> Features:
@@ -159,7 +159,7 @@ class Views:
 
         return self._once((view, dense), backbone, make, view.images)
 
-    def partial(self, backbone: Medformer, view: View, share: float, cells: int) -> Partial:
+    def partial(self, backbone: Backbone, view: View, share: float, cells: int) -> Partial:
         """What ``backbone`` makes of a view when it does not see a share of its patches; only once.
 
         Which patches are hidden is a function of the keys of the view.
@@ -188,17 +188,17 @@ class Views:
         """
         return in_chunks(make, like, self.micro_batch)
 
-    def embedded(self, backbone: Medformer) -> tuple[Tensor, ...] | None:
+    def embedded(self, backbone: Backbone) -> tuple[Tensor, ...] | None:
         """What :meth:`embeddings` has given an objective that trains ``backbone``; None when none has asked."""
         return self._made.get(("full", backbone, True, True))
 
-    def _embeddings(self, what: Any, backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...]:
+    def _embeddings(self, what: Any, backbone: Backbone, views: Sequence[View]) -> tuple[Tensor, ...]:
         def make(rows: slice) -> tuple[Tensor, ...]:
             return _embeddings(backbone, [view.part(rows) for view in views])
 
         return self._once(what, backbone, make, views[0].images)
 
-    def _once(self, what: Any, backbone: Medformer, make: Make[T], like: Tensor) -> T:
+    def _once(self, what: Any, backbone: Backbone, make: Make[T], like: Tensor) -> T:
         key = (what, backbone, torch.is_grad_enabled(), backbone.training)
         if key not in self._made:
             self._made[key] = in_chunks(make, like, self.micro_batch)
@@ -206,7 +206,7 @@ class Views:
         return found
 
 
-def _embeddings(backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...]:
+def _embeddings(backbone: Backbone, views: Sequence[View]) -> tuple[Tensor, ...]:
     if len({view.images.shape for view in views}) > 1:
         return tuple(backbone.features(view.images, view.metadata, view.spacing_mm).embedding_BD for view in views)
     metadata = Metadata(
@@ -223,7 +223,8 @@ def _embeddings(backbone: Medformer, views: Sequence[View]) -> tuple[Tensor, ...
     return found
 
 
-def _partial(backbone: Medformer, view: View, share: float, cells: int) -> Partial:
+def _partial(backbone: Backbone, view: View, share: float, cells: int) -> Partial:
+    assert isinstance(backbone, Medformer), "objectives that hide patches refuse other networks"
     stem = backbone.adapter.stem
     size = tuple(view.images.shape[2:])
     count = math.prod(patch_grid(size, stem.stride * cells))

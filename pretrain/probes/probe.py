@@ -14,7 +14,7 @@ from data_shards.order.plan import part
 from data_shards.storage import Cache
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Task
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone
 from pretrain.backbone.modes import evaluating
 from pretrain.intensity import in_range
 from pretrain.metadata import Metadata
@@ -75,7 +75,7 @@ def open_probes(config: ProbesConfig, cache: Cache) -> list[Probe]:
 
 def probe_all(
     probes: Sequence[Probe],
-    backbone: Medformer,
+    backbone: Backbone,
     runtime: Runtime,
     at_once: int,
     show: Callable[[Probe, np.ndarray], None] | None = None,
@@ -114,7 +114,7 @@ def probe_all(
     return found | {"probe/seconds": on_rank_zero(runtime, lambda: time.perf_counter() - began_s)}
 
 
-def _embedded(images: Labelled, backbone: Medformer, runtime: Runtime, at_once: int) -> np.ndarray:
+def _embedded(images: Labelled, backbone: Backbone, runtime: Runtime, at_once: int) -> np.ndarray:
     """Embeddings ``N, D`` of all images, on every rank."""
     bounds = [part(len(images.index_N), rank, runtime.world_size) for rank in range(runtime.world_size)]
     first, last = bounds[runtime.rank]
@@ -126,7 +126,7 @@ def _embedded(images: Labelled, backbone: Medformer, runtime: Runtime, at_once: 
     return found
 
 
-def _features(images: Labelled, index_B: np.ndarray, backbone: Medformer, device: torch.device) -> Tensor:
+def _features(images: Labelled, index_B: np.ndarray, backbone: Backbone, device: torch.device) -> Tensor:
     records = images.dataset.read(index_B)
     task_B = np.full_like(records.organ_B, int(Task.self_supervised))
     metadata = Metadata(*(torch.from_numpy(ids_B) for ids_B in (records.organ_B, records.modality_B, task_B)))
