@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.table import machine
 
 NAMES = (
-    "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "views",
-    "spd", "mil", "per_sample", "utilisation", "elastic", "recovery", "checkpointing", "plan",
+    "readers", "volumes", "crops", "writing", "shards", "listing", "scaling", "gradients", "perceivers",
+    "masked", "views", "spd", "mil", "per_sample", "utilisation", "elastic", "recovery", "checkpointing", "plan",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -31,11 +31,16 @@ class Study:
         images: uint8 pixels ``C,H,W`` or ``C,D,H,W`` with modality and spacing; a missing image is not in it.
         organ: the body part shown.
         name: how tables call it, as ``row 17``; the path of its first image where the user wants to see paths.
+        window: voxels of the windows in which a frozen network reads images that are larger, one number for every axis
+            or one for each; None where it reads them whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
     """
 
     images: Mapping[str, Image]
     organ: Organ = Organ.unknown
     name: str = ""
+    window: int | tuple[int, ...] | None = None
+    overlap: float = 0.5
 
     @property
     def signature(self) -> tuple[Any, ...]:

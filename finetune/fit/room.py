@@ -14,6 +14,7 @@ from finetune.images import Pictures, Study
 from finetune.memory import Need, images_at_once, need_of
 from pretrain.backbone import Medformer
 from pretrain.backbone.resampling import sizes_at
+from pretrain.tiling.windows import within
 
 BATCH_SIZE = 256
 """Planes at a time."""
@@ -38,9 +39,13 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
         DataError: there is no room for these.
     """
     images = list(study.images.values())
-    voxels = sum(math.prod(image.pixels.shape[1:]) for image in images)
+    read = [size_read(backbone, image) for image in images]
+    sizes = read if study.window is None else [within(study.window, size) for size in read]
+    cut = sizes != read
+    voxels = sum(math.prod(size) for size in (sizes if cut else (image.pixels.shape[1:] for image in images)))
     volumes = any(image.pixels.ndim == 4 for image in images)
     most = max(1, min(BATCH_SIZE, BATCH_VOXELS // voxels)) if volumes else BATCH_SIZE
+    most = 1 if cut else most  # the windows of a study are a batch
     if max(most, together) * voxels <= _SMALL_VOXELS:
         return max(most, together)
     device = next(backbone.parameters()).device
@@ -50,14 +55,14 @@ def studies_at_once(backbone: Medformer, study: Study, *, dense: bool, train: bo
         return features.embedding_BD if features.tokens_BTD is None else features.tokens_BTD
 
     need = 0
-    for image in images:
-        channels, size = image.pixels.shape[0], size_read(backbone, image)
+    for image, size in zip(images, sizes, strict=True):
+        channels = image.pixels.shape[0]
         known = _needs.setdefault(backbone, {})
         key = (channels, len(size), dense, train, backbone.training, device)
         if key not in known:
             known[key] = need_of(run, channels, len(size), device, train=train)
         need += known[key](size)
-    shape = images[0].pixels.shape
+    shape = (images[0].pixels.shape[0], *sizes[0]) if cut else images[0].pixels.shape
     name = "images" if together == 1 else f"a case of {together} images"
     return together * images_at_once(need * together, shape, device, most=max(1, most // together), name=name)
 
