@@ -81,7 +81,7 @@ def _work(rank: int, port: int, folder: Path) -> None:
             "deepspeed": {"zero_optimization": {"stage": 1}},
         }
     )
-    datasets = open_datasets(config.data)
+    datasets = open_datasets(config)
     batch = next(iter(open_stream(config, datasets, runtime)))
     views = ViewFactory(config, runtime.device)(batch)
     plain, split = (_module(config, views) for _ in range(2))

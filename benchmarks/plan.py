@@ -167,7 +167,7 @@ def worker(path: Path) -> None:
     numbers = {True: 0, False: 0}
     for parameter in module.parameters():
         numbers[parameter.requires_grad] += parameter.numel()
-    datasets = open_datasets(config.data)
+    datasets = open_datasets(config)
     stream = open_stream(config, datasets, runtime)
     engine, _ = initialise(module, config, runtime)
     make_views = ViewFactory(

@@ -49,10 +49,10 @@ def training_data(config: PretrainConfig) -> list[TrainingData]:
             address=shown(str(given.path)),
             manifest_sha256=dataset.manifest_digest,
             split="train",
-            samples=len(dataset),
+            samples=dataset.layout.images,
             licence=dataset.card.licence,
         )
-        for given, dataset in zip(config.data.datasets, open_datasets(config.data), strict=True)
+        for given, dataset in zip(config.data.datasets, open_datasets(config), strict=True)
     ]
 
 

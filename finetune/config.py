@@ -103,6 +103,8 @@ class FitConfig(Document):
     sets_by_class: bool | None = None
     mc_dropout: int = Field(default=0, ge=0)
     slices: dict[str, Any] | None = None
+    window: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    overlap: float = Field(default=0.5, ge=0, lt=1)
 
     @field_validator("head")
     @classmethod
@@ -202,6 +204,9 @@ class EmbedConfig(ImagesConfig):
         data: as for :class:`FinetuneConfig`; labels are not needed.
         reads: one of :data:`finetune.heads.features.SUMMARIES`.
         split: of an archive or of shards; None for all.
+        window: voxels, or pixels, of the windows that images are read in where they are larger, one number or one for
+            each axis; None reads every image whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
         seed: of a fresh network.
         device: where the network runs.
     """
@@ -210,6 +215,8 @@ class EmbedConfig(ImagesConfig):
     data: Path
     reads: Literal["embedding", "mean", "mean_spread", "embedding_mean_spread"] = "embedding"
     split: str | None = None
+    window: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    overlap: float = Field(default=0.5, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 

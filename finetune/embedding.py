@@ -19,6 +19,7 @@ from finetune.config import EmbedConfig
 from finetune.fit.features import summaries
 from finetune.intensity import differences, with_rules
 from finetune.runs import read
+from finetune.windows import windowed
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -63,6 +64,7 @@ def embed_to(
     if config.csv is not None and config.label == "auto" and not named and not has_columns(config.csv, ["label"]):
         config = config.model_copy(update={"label": "none"})
     splits = read(config.data, config)
+    splits = {name: windowed(part, config.window, config.overlap) for name, part in splits.items()}
     for line in warnings_of(splits):
         say(line)
     if config.split is not None:

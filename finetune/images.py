@@ -34,12 +34,17 @@ class Study:
         organ: the body part shown.
         name: how tables call it, as ``row 17``; the path of its first image where the user wants to see paths.
         rules: how values become the range of the network, by image name, where they are not 8 bits.
+        window: voxels of the windows in which a frozen network reads images that are larger, one number for every axis
+            or one for each; None where it reads them whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
     """
 
     images: Mapping[str, Image]
     organ: Organ = Organ.unknown
     name: str = ""
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    window: int | tuple[int, ...] | None = None
+    overlap: float = 0.5
 
     def rule(self, name: str) -> Rule:
         """How the values of an image become the range of the network."""

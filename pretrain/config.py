@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from data_shards.intensity import IntensityRule
 from data_shards.order.lanes import Locality
+from data_shards.reading.cropped import Crop
 from data_shards.support.documents import Document, resolved
 from data_shards.support.errors import nearest
 from data_shards.support.secrets import has_password
@@ -62,6 +63,8 @@ class ReadingConfig(Document):
         cache: where remote shards are kept, one folder for all workers of a node; None for a folder in
             ``$MEDFORMER_HOME``.
         cache_gib: the most that the cache holds, in GiB.
+        whole_shards: whether remote shards of which crops are shown are fetched as a whole and kept; otherwise what
+            crops need is fetched, each time anew. None for those of a dataset that fits into the cache.
     """
 
     readers: Annotated[int, Field(ge=0)] = 1
@@ -71,6 +74,7 @@ class ReadingConfig(Document):
     lookahead: Annotated[int, Field(ge=0)] = 32
     cache: Path | None = None
     cache_gib: Annotated[float, Field(gt=0)] = 100.0
+    whole_shards: bool | None = None
 
 
 class StageConfig(Document):
@@ -96,6 +100,7 @@ class DataConfig(Document):
         temperature: instead of weights: the share of a dataset is its size to the power 1/temperature; 1 is in
             proportion to size, a large number makes all equal.
         curriculum: instead of weights: stages of the run, each with weights of its own.
+        crop: what of each volume is shown; None for all of it. Planes are shown whole.
         locality: None shuffles each dataset as a whole, for shards that lie on the node; lanes and window make each
             node read only its part of the shards in an epoch.
         reading: threads, read-ahead and cache.
@@ -106,6 +111,7 @@ class DataConfig(Document):
     micro_batch_size: Count | None = None
     temperature: Annotated[float, Field(ge=1)] | None = None
     curriculum: list[StageConfig] | None = None
+    crop: Crop | None = None
     locality: Locality | None = None
     reading: ReadingConfig = ReadingConfig()
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from data_shards.intensity import BYTES, Rule
 from data_shards.order.mixture import Mixture, Stage
 from data_shards.order.plan import temperature_weights
+from data_shards.reading.cropped import CroppedDataset
 from data_shards.reading.reader import ShardedDataset
 from data_shards.storage import Cache
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.errors import ConfigError
 from data_shards.support.files import home_folder
 from pretrain.backbone import Backbone
-from pretrain.config import DataConfig, PretrainConfig, ReadingConfig
+from pretrain.config import DataConfig, DatasetConfig, PretrainConfig, ReadingConfig
 from pretrain.intensity import TrainedOn, dataset_rule, shown_shape
 from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.objectives.base import requested
@@ -24,14 +25,26 @@ from pretrain.views.policy import Ruled, under_policy
 _GIB = 1 << 30
 
 
-def open_datasets(config: DataConfig) -> list[ShardedDataset]:
-    """The training split of every dataset.
+def open_datasets(config: PretrainConfig) -> list[ShardedDataset]:
+    """The training split of every dataset; of volumes the crops, where the document asks for them.
 
     Raises:
-        DataError: a folder, split or image is not there.
+        DataError: a folder, split or image is not there, or volumes cannot be cropped as asked.
     """
-    cache = node_cache(config.reading)
-    return [ShardedDataset(each.path, "train", image=each.image, cache=cache) for each in config.datasets]
+    cache = node_cache(config.data.reading)
+    return [_opened(each, config, cache) for each in config.data.datasets]
+
+
+def _opened(section: DatasetConfig, config: PretrainConfig, cache: Cache) -> ShardedDataset:
+    dataset = ShardedDataset(section.path, "train", image=section.image, cache=cache)
+    crop, shape = config.data.crop, dataset.layout.shape
+    volumes = "volumetric" in dataset.manifest.vocabulary["dimensionality"] if shape is None else len(shape) == 4
+    if crop is None or not volumes:
+        return dataset
+    whole = config.data.reading.whole_shards
+    if whole is None:
+        whole = dataset.shard_bytes <= cache.limit_bytes
+    return CroppedDataset(section.path, "train", crop, seed=config.seed, image=section.image, cache=cache, whole=whole)
 
 
 def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runtime: Runtime) -> SampleStream:
@@ -75,9 +88,8 @@ def check_dataset(dataset: ShardedDataset, config: PretrainConfig, world_size: i
             f"{dataset.folder}: {len(dataset)} images in batches of at most {batch_size} are too few "
             f"for {world_size} workers: each needs two images of every batch"
         )
-    size = sum(shard.bytes + shard.index_bytes for shard in dataset.entry.shards)
-    limit = config.data.reading.cache_gib * _GIB
-    if dataset.remote and config.data.locality is None and size > limit:
+    size, limit = dataset.shard_bytes, config.data.reading.cache_gib * _GIB
+    if dataset.remote and not dataset.in_parts and config.data.locality is None and size > limit:
         raise ConfigError(
             f"{dataset.folder}: {size / _GIB:.1f} GiB of shards in a cache of {limit / _GIB:.1f} GiB: with a full "
             "shuffle they would be fetched again and again; give data.locality, or a larger data.reading.cache_gib"

@@ -86,7 +86,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
 
     torch.manual_seed(config.seed)
     module = PretrainModule(create_backbone(config.model), config.objectives).to(runtime.device)
-    datasets = open_datasets(config.data)
+    datasets = open_datasets(config)
     stream = open_stream(config, datasets, runtime)
     check_objectives(config, datasets, module.backbone)
     probes = open_probes(config.probes, node_cache(config.data.reading))
@@ -305,7 +305,7 @@ def _write_bundle(
                 "note": dataset.card.note,
                 "manifest_sha256": dataset.manifest_digest,
                 "split": "train",
-                "samples": len(dataset),
+                "samples": dataset.layout.images,
             }
             for dataset in datasets
         ],

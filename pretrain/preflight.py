@@ -38,7 +38,7 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool, least: int |
         for workers in {least or world_size, world_size}:
             check_resumption(config, workers)
     check_copies(config.checkpoint, resume=resume)
-    datasets = open_datasets(config.data)
+    datasets = open_datasets(config)
     for dataset in datasets:
         check_dataset(dataset, config, world_size)
     stages_of(config, datasets)

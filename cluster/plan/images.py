@@ -57,7 +57,7 @@ def read_mixture(config: PretrainConfig, ranks: int) -> Mixture:
         ConfigError: the document does not fit them.
     """
     try:
-        datasets = open_datasets(config.data)
+        datasets = open_datasets(config)
     except DataError as error:
         raise DataError(f"{error}; without shards give --shape C,H,W or C,D,H,W, and --images") from None
     for dataset in datasets:

@@ -16,6 +16,7 @@ from pydantic import Field
 from data_shards.card import DatasetCard
 from data_shards.foreign.decode import ForeignDecoder
 from data_shards.foreign.members import ForeignFields, foreign_samples
+from data_shards.format.bands import bands_of_shard
 from data_shards.format.index import Layout, Row, encode, widen, write_index
 from data_shards.format.manifest import (
     FILE_NAME,
@@ -230,7 +231,8 @@ class _Adoption:
     def _entry(self, shard: _Shard) -> ShardEntry:
         rows = self._scratch / f"{shard.path.name}.rows.npy"
         path = self._scratch / f"{shard.path.stem}.index.npy"
-        write_index(path, widen(np.load(rows), shard.layout, self._layout))
+        records = widen(np.load(rows), shard.layout, self._layout)
+        write_index(path, records, bands_of_shard(shard.path, records))
         return ShardEntry(
             file=shard.path.name,
             samples=shard.samples,

@@ -201,14 +201,21 @@ def widen(records: np.ndarray, narrow: Layout, layout: Layout) -> np.ndarray:
     return wide
 
 
-def write_index(path: Path, records: np.ndarray) -> None:
-    """Write records as one ``.npy`` file."""
+def write_index(path: Path, records: np.ndarray, bands: np.ndarray | None = None) -> None:
+    """Write records as one ``.npy`` file; behind them, where there are any, the checksums of bands as another one.
+
+    Args:
+        path: of the index.
+        records: of all samples.
+        bands: see :mod:`data_shards.format.bands`.
+    """
     content = io.BytesIO()
-    np.lib.format.write_array(content, records, version=(1, 0), allow_pickle=False)
+    for array in [records] if bands is None or not bands.size else [records, bands]:
+        np.lib.format.write_array(content, array, version=(1, 0), allow_pickle=False)
     write_atomic(path, content.getvalue())
 
 
-def read_index(path: Path, samples: int) -> np.ndarray:
+def read_index(path: Path, samples: int) -> np.memmap:
     """The records of an index, memory-mapped.
 
     Raises:
@@ -222,7 +229,7 @@ def read_index(path: Path, samples: int) -> np.ndarray:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def map_index(file: BinaryIO, name: str, samples: int) -> np.ndarray:
+def map_index(file: BinaryIO, name: str, samples: int) -> np.memmap:
     """The records of an index that is open, memory-mapped; the map has a descriptor of its own.
 
     Args:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from isal.isal_zlib import crc32
 
+from data_shards.format.bands import band_starts
 from data_shards.format.manifest import ShardEntry
 from data_shards.reading.verified import verified_index
 from data_shards.storage import Lease, Storage
+from data_shards.storage.base import Span
+from data_shards.storage.spans import read_spans
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 
@@ -56,12 +60,40 @@ class OpenShard:
             DataError: the index is missing, damaged or cut off.
             OutOfFiles: it cannot be opened because too many files are open; so for every other method.
         """
-        index = self._index
-        if index is None:
-            with self._lock:
-                index = self._index = self._index or _Index(self._storage, self.entry, cached=self._cached)
-        index.check()
-        return index.records
+        return self._indexed().records
+
+    def bands(self, image: str, row: int, count: int) -> np.ndarray | None:
+        """CRC-32 of the bands of one image, shape (count,); None where it has none and is read as a whole.
+
+        Args:
+            image: its name.
+            row: number of its sample in the shard.
+            count: how many it has, see :class:`~data_shards.format.bands.Bands`.
+
+        Raises:
+            DataError: the index is missing, damaged or cut off.
+        """
+        index = self._indexed()
+        start = index.band_start(image, row)
+        return None if start < 0 else index.bands[start : start + count]
+
+    def pieces(self, spans: Sequence[Span], *, whole: bool) -> Iterator[memoryview]:
+        """Stretches of the tar, whose content is not checked; each is valid until the next one is asked for.
+
+        Args:
+            spans: first byte of each and the one behind its last, in rising order.
+            whole: bring all of a remote shard to this node first; otherwise nothing but the spans is fetched.
+
+        Raises:
+            DataError: the shard is missing or cut off, or cannot be fetched.
+        """
+        if spans and spans[-1][1] > self.entry.bytes:
+            raise DataError(f"{self.name}: its index lists a sample behind the end of the shard")
+        if whole:
+            yield from read_spans(self._opened().path, spans, self.name)
+        else:
+            entry = self.entry
+            yield from self._storage.spans(entry.file, spans, size=entry.bytes, sha256=entry.sha256)
 
     def gather(self, offset_B: np.ndarray, size: int) -> np.ndarray:
         """Small pieces of one size: a fancy index on the overlapping windows of the mapped file.
@@ -111,6 +143,14 @@ class OpenShard:
         self.read_into(piece, offset)
         return piece
 
+    def _indexed(self) -> _Index:
+        index = self._index
+        if index is None:
+            with self._lock:
+                index = self._index = self._index or _Index(self._storage, self.entry, cached=self._cached)
+        index.check()
+        return index
+
     def _opened(self) -> _Tar:
         tar = self._tar
         if tar is None:
@@ -130,9 +170,18 @@ class _Index:
         self._name = storage.describe(entry.index)
         self._size = entry.index_bytes
         self._lease = storage.local(entry.index, size=entry.index_bytes, sha256=entry.index_sha256)
-        mapped = verified_index(self._lease.path, entry, self._name, cached=cached)
+        mapped, self.bands = verified_index(self._lease.path, entry, self._name, cached=cached)
         self._mapping = mapped.base
         self.records = np.asarray(mapped)
+        self._starts: dict[str, np.ndarray] | None = None
+
+    def band_start(self, image: str, row: int) -> int:
+        """Where the checksums of an image begin in :attr:`bands`; -1 where it has none."""
+        if not self.bands.size:
+            return -1
+        if self._starts is None:
+            self._starts = band_starts(self.records)
+        return int(self._starts[image][row])
 
     def check(self) -> None:
         """Raise :class:`DataError` when the file is no longer as long as it was."""
@@ -147,6 +196,7 @@ class _Tar:
         self._name = storage.describe(entry.file)
         self._size = entry.bytes
         self._lease: Lease = storage.local(entry.file, size=entry.bytes, sha256=entry.sha256)
+        self.path = self._lease.path
         self._mapping: mmap.mmap | None = None
         self._content: np.ndarray | None = None
         try:

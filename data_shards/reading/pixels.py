@@ -45,7 +45,7 @@ def read_rows(shard: OpenShard, slots: np.ndarray, images: np.ndarray, places: n
         pieces = shard.gather(slots["offset"], size)
         wrong = np.flatnonzero(checksums(pieces) != slots["crc32"])
         if wrong.size:
-            raise _damaged(shard, name(int(wrong[0])))
+            raise damaged(shard, name(int(wrong[0])))
         flat[places] = pieces
     else:
         offsets, expected = slots["offset"], slots["crc32"]
@@ -54,7 +54,7 @@ def read_rows(shard: OpenShard, slots: np.ndarray, images: np.ndarray, places: n
             piece = flat[places[row]]
             shard.read_into(piece, int(offsets[row]))
             if crc32(piece) != expected[row]:
-                raise _damaged(shard, name(int(row)))
+                raise damaged(shard, name(int(row)))
 
 
 def read_one(shard: OpenShard, slot: np.void, name: Name, row: int = 0) -> np.ndarray:
@@ -65,7 +65,7 @@ def read_one(shard: OpenShard, slot: np.void, name: Name, row: int = 0) -> np.nd
     """
     content = shard.read(int(slot["offset"]), int(slot["bytes"]))
     if crc32(content) != slot["crc32"]:
-        raise _damaged(shard, name(row))
+        raise damaged(shard, name(row))
     shape = tuple(int(size) for size in slot["shape"] if size)
     try:
         return decode(content.data, int(slot["codec"]), bytes(slot["dtype"]).decode("ascii"), shape)
@@ -73,5 +73,6 @@ def read_one(shard: OpenShard, slot: np.void, name: Name, row: int = 0) -> np.nd
         raise DataError(f"{shard.name}: {name(row)}: {error}") from None
 
 
-def _damaged(shard: OpenShard, name: str) -> DataError:
+def damaged(shard: OpenShard, name: str) -> DataError:
+    """What is raised where pixels are not those that were written."""
     return DataError(f"{shard.name}: damaged: the pixels of {name} fail their CRC-32")

@@ -112,9 +112,10 @@ class ShardPool:
         """The position of the first sample of a shard."""
         return int(self.ends[number]) - self.entries[number].samples
 
-    def prefetch(self, numbers: Sequence[int]) -> None:
-        """Start to fetch shards that will be needed soon; does nothing when they are on this node."""
+    def prefetch(self, numbers: Sequence[int], *, indices_alone: bool = False) -> None:
+        """Start to fetch shards, or their indices, that will be needed soon; nothing when they are on this node."""
         if self._cached:
             entries = [self.entries[number] for number in numbers]
             indices = [StoredFile(entry.index, entry.index_bytes, entry.index_sha256) for entry in entries]
-            self.storage.prefetch([*indices, *(StoredFile(e.file, e.bytes, e.sha256) for e in entries)])
+            tars = [] if indices_alone else [StoredFile(e.file, e.bytes, e.sha256) for e in entries]
+            self.storage.prefetch([*indices, *tars])

@@ -89,6 +89,16 @@ class ShardedDataset:
         return self.layout.shape if self.layout.dtype is not None else None
 
     @property
+    def in_parts(self) -> bool:
+        """Whether remote shards are not fetched as a whole."""
+        return False
+
+    @property
+    def form(self) -> str:
+        """What of each image is shown, in words that differ where it differs; nothing for the whole of it."""
+        return ""
+
+    @property
     def image_bytes(self) -> int:
         """Bytes of the pixels of every image, 0 when they differ."""
         return math.prod(self.image_shape) * np.dtype(self.layout.dtype).itemsize if self.image_shape else 0
@@ -97,6 +107,11 @@ class ShardedDataset:
     def intensity(self) -> Rule | None:
         """How values become the range of the network, as the manifest says it; None where it says nothing."""
         return rule_of(self.manifest.intensity, self.image)
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of all shards and their indices."""
+        return sum(shard.bytes + shard.index_bytes for shard in self.entry.shards)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -108,11 +123,12 @@ class ShardedDataset:
         """Whether the shards come over a network."""
         return not isinstance(self._shards.storage, LocalFolder)
 
-    def read(self, indices: np.ndarray) -> Records:
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Records:
         """The samples at ``indices``, in that order.
 
         Args:
             indices: positions, int64, shape (B,).
+            epoch: of the dataset, where what is shown of a sample depends on it; of whole images it does not.
 
         Raises:
             IndexError: a position is outside the split.
@@ -122,7 +138,7 @@ class ShardedDataset:
         shape = self.image_shape
         stacked = None if shape is None else self._buffers.empty((len(positions), *shape), np.dtype(self.layout.dtype))
         listed: list[np.ndarray] = [] if shape is not None else [np.empty(0)] * len(positions)
-        columns = _Columns(self._shards, positions)
+        columns = Columns(self._shards, positions)
         for number, places in self._by_shard(positions):
             shard, own = columns.take(number, places)
             slots = own["images"][self.image]
@@ -143,7 +159,7 @@ class ShardedDataset:
     def describe(self, indices: np.ndarray) -> Records:
         """As :meth:`read`, without the images: only the indices of the shards are touched, ``images`` is empty."""
         positions = self._positions(indices)
-        columns = _Columns(self._shards, positions)
+        columns = Columns(self._shards, positions)
         for number, places in self._by_shard(positions):
             columns.take(number, places)
         return self._records([], columns)
@@ -177,13 +193,13 @@ class ShardedDataset:
 
     def shard_samples(self) -> tuple[int, ...]:
         """How many samples each shard holds; their positions follow one another in this order."""
-        if len(self) == self.entry.samples:
+        if self.layout.images == self.entry.samples:
             return tuple(shard.samples for shard in self.entry.shards)
         select = self._having_image()
         before = [select.before(self._shards.first_position(number)) for number in range(len(self.entry.shards))]
-        return tuple(np.diff([*before, len(self)]).tolist())
+        return tuple(np.diff([*before, self.layout.images]).tolist())
 
-    def _records(self, images: np.ndarray | list[np.ndarray], columns: _Columns) -> Records:
+    def _records(self, images: np.ndarray | list[np.ndarray], columns: Columns) -> Records:
         records_B = columns.joined()
         slots_B = records_B["images"][self.image]
         axes = len(self.layout.shape) - 1 if self.layout.shape is not None else slots_B["spacing_mm"].shape[1]
@@ -204,16 +220,20 @@ class ShardedDataset:
         asked = np.asarray(indices, dtype=np.int64)
         if asked.size and not (asked.min() >= 0 and asked.max() < len(self)):
             raise IndexError(f"{self.card.name} {self.split} has {len(self)} samples; asked for {asked}")
-        return asked if len(self) == self.entry.samples else self._having_image()(asked)
+        return self._studies(asked)
+
+    def _studies(self, indices: np.ndarray) -> np.ndarray:
+        """Positions in the split of the studies with such numbers among those that have the image."""
+        return indices if self.layout.images == self.entry.samples else self._having_image()(indices)
 
     def _having_image(self) -> Select:
         with self._select_lock:
             if self._select is None:
                 select = Select(self._marks())
-                if len(select) != len(self):
+                if len(select) != self.layout.images:
                     raise DataError(
                         f"{self.folder}: {len(select)} studies of split {self.split} have image {self.image!r}, "
-                        f"the manifest says {len(self)}"
+                        f"the manifest says {self.layout.images}"
                     )
                 self._select = select
             return self._select
@@ -249,7 +269,7 @@ class ShardedDataset:
         return ", ".join(sorted(self.entry.images))
 
 
-class _Columns:
+class Columns:
     """The index records of a batch, gathered shard by shard.
 
     They are copied as plain bytes: numpy copies a structured dtype field by field, ten times slower.

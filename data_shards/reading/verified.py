@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_shards.format.bands import read_bands
 from data_shards.format.index import map_index
 from data_shards.format.manifest import ShardEntry
 from data_shards.support.descriptors import raise_out_of_files
@@ -29,8 +30,8 @@ class _Seen(NamedTuple):
 _verified: set[_Seen] = set()
 
 
-def verified_index(path: Path, entry: ShardEntry, name: str, *, cached: bool = False) -> np.ndarray:
-    """The records of a shard, memory-mapped.
+def verified_index(path: Path, entry: ShardEntry, name: str, *, cached: bool = False) -> tuple[np.memmap, np.ndarray]:
+    """The records of a shard, memory-mapped, and the checksums of the bands of its large images.
 
     Args:
         path: the index on this node.
@@ -53,7 +54,8 @@ def verified_index(path: Path, entry: ShardEntry, name: str, *, cached: bool = F
                     raise DataError(f"{name}: damaged: its SHA-256 is not the one in the manifest")
                 file.seek(0)
                 _verified.add(seen)
-            return map_index(file, name, entry.samples)
+            records = map_index(file, name, entry.samples)
+            return records, read_bands(file, name, records)
     except OSError as error:
         raise_out_of_files(error)
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from data_shards.support.errors import DataError
+
+Span = tuple[int, int]
+"""A stretch of a file: its first byte, and the one behind its last."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,25 @@ class Storage(Protocol):
 
         Raises:
             DataError: the file is missing, cannot be fetched or is not what the manifest says.
+        """
+        ...
+
+    def spans(self, name: str, spans: Sequence[Span], *, size: int, sha256: str) -> Iterator[memoryview]:
+        """Stretches of a file, which is not brought to this node for them; a whole copy that is here is used.
+
+        Their content is not checked: it is for the reader to know checksums of what it asks for.
+
+        Args:
+            name: plain file name.
+            spans: in rising order, none of them empty.
+            size: bytes of the file, as the manifest says.
+            sha256: its checksum, as the manifest says.
+
+        Returns:
+            The bytes of each, in their order, each valid until the next one is asked for.
+
+        Raises:
+            DataError: the file is missing or cannot be read, or is not of this size.
         """
         ...
 

@@ -58,6 +58,14 @@ class Cache:
             raise_out_of_files(error)
             raise DataError(f"cache {self.folder}: cannot be made: {error.strerror or error}") from None
 
+    def held(self, file: StoredFile) -> Lease | None:
+        """The path of ``file`` when it is complete in the cache, without fetching or waiting; None otherwise."""
+        try:
+            return self._found(file)
+        except OSError as error:
+            raise_out_of_files(error)
+            return None  # what is wrong with the cache is said by who needs it
+
     def lease(self, file: StoredFile, fetch: Fetch, what: str, *, wait: bool = True) -> Lease:
         """The path of ``file`` in the cache, fetched when it is not there.
 

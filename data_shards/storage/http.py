@@ -24,7 +24,7 @@ _PASSING = (408, 425, 429)
 
 
 def http_chunks(
-    filesystem: Any, url: str, *, start: int, size: int | None, stall_s: float
+    filesystem: Any, url: str, *, start: int, size: int | None, stall_s: float, stop: int | None = None
 ) -> Generator[bytes, None, None]:
     """Yield the bytes of ``url`` from ``start`` on, in pieces of any length.
 
@@ -34,6 +34,7 @@ def http_chunks(
         start: first byte wanted.
         size: bytes of the whole file, None when not known.
         stall_s: the longest wait for a connection or for the next byte.
+        stop: ask for the bytes before it alone, of a server that knows ranges; None asks for all of them.
 
     Raises:
         Interrupted: the connection failed or stalled, or the server is in trouble.
@@ -47,13 +48,13 @@ def http_chunks(
     options = dict(filesystem.kwargs)
     # A server that compresses on the way would shift every offset.
     options["headers"] = {**options.get("headers", {}), "Accept-Encoding": "identity"}
-    if start:
-        options["headers"]["Range"] = f"bytes={start}-"
+    if start or stop is not None:
+        options["headers"]["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
     options["timeout"] = aiohttp.ClientTimeout(total=None, connect=stall_s, sock_read=stall_s)
     response: Any = None
     try:
         response, piece, broken = sync(filesystem.loop, _start, session, filesystem.encode_url(url), options)
-        surplus = _surplus(response, start, size)
+        surplus = _surplus(response, start, size, part=stop is not None)
         while piece:
             yield piece[surplus:]
             surplus = max(0, surplus - len(piece))
@@ -94,7 +95,7 @@ async def _piece(content: Any) -> tuple[bytes, Exception | None]:
     return bytes(piece), None
 
 
-def _surplus(response: Any, start: int, size: int | None) -> int:
+def _surplus(response: Any, start: int, size: int | None, *, part: bool) -> int:
     """How many bytes of the answer come before ``start``: all of them when the server ignores ranges."""
     status, headers = response.status, response.headers
     if status == 206:
@@ -104,6 +105,8 @@ def _surplus(response: Any, start: int, size: int | None) -> int:
         _check_size(None if match[3] == "*" else int(match[3]), size)
         return 0
     if status == 200:
+        if part:
+            raise Refused("the server gives whole files alone: it ignores byte ranges")
         if "Content-Encoding" not in headers:
             _check_size(response.content_length, size)
         return start

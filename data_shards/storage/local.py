@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.storage.base import Lease, StoredFile, plain_name
+from data_shards.storage.base import Lease, Span, StoredFile, plain_name
+from data_shards.storage.spans import read_spans
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
 
@@ -49,6 +50,11 @@ class LocalFolder:
         if found != size:
             raise DataError(f"{path}: {found} bytes, the manifest says {size}: truncated or damaged")
         return Lease(path)
+
+    def spans(self, name: str, spans: Sequence[Span], *, size: int, sha256: str) -> Iterator[memoryview]:
+        """See :meth:`~data_shards.storage.base.Storage.spans`."""
+        with self.local(name, size=size, sha256=sha256) as lease:
+            yield from read_spans(lease.path, spans, self.describe(name))
 
     def prefetch(self, files: Iterable[StoredFile]) -> None:
         """Nothing to do: the files are here."""

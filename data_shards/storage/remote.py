@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from data_shards.storage.address import joined_http, protocol_of
-from data_shards.storage.base import Lease, StoredFile, plain_name
+from data_shards.storage.base import Lease, Span, StoredFile, plain_name
 from data_shards.storage.cache import Cache
 from data_shards.storage.http import http_chunks
 from data_shards.storage.ranges import range_chunks
 from data_shards.storage.read_ahead import ReadAhead
+from data_shards.storage.spans import fetch_spans, read_spans
 from data_shards.storage.transfer import Retries, download, read_small
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import DataError
@@ -51,6 +52,15 @@ class CachedFolder:
         """See :meth:`~data_shards.storage.base.Storage.local`."""
         return self._lease(StoredFile(name, size, sha256), wait=True)
 
+    def spans(self, name: str, spans: Sequence[Span], *, size: int, sha256: str) -> Iterator[memoryview]:
+        """See :meth:`~data_shards.storage.base.Storage.spans`; what is fetched for them is not cached."""
+        file, what = StoredFile(name, size, sha256), self.describe(plain_name(name))
+        if (lease := self._cache.held(file)) is not None:
+            with lease:
+                yield from read_spans(lease.path, spans, what)
+            return
+        yield from fetch_spans(lambda start, stop: self._chunks(name, start, size, stop), spans, what, self._retries)
+
     def prefetch(self, files: Iterable[StoredFile]) -> None:
         """See :meth:`~data_shards.storage.base.Storage.prefetch`; a file for which there is no room is left out."""
         self._ahead.request(files)
@@ -68,15 +78,14 @@ class CachedFolder:
 
         return self._cache.lease(file, fetch, what, wait=wait)
 
-    def _chunks(self, name: str, start: int, size: int | None) -> Generator[bytes, None, None]:
+    def _chunks(self, name: str, start: int, size: int | None, stop: int | None = None) -> Generator[bytes, None, None]:
         filesystem, folder = self._filesystem()
         stall_s = self._retries.stall_s
         if protocol_of(self._url) in ("http", "https"):
-            return http_chunks(
-                filesystem, joined_http(folder, plain_name(name)), start=start, size=size, stall_s=stall_s
-            )
+            url = joined_http(folder, plain_name(name))
+            return http_chunks(filesystem, url, start=start, size=size, stall_s=stall_s, stop=stop)
         path = f"{folder.rstrip('/')}/{plain_name(name)}"
-        return range_chunks(filesystem, path, start=start, size=size, stall_s=stall_s)
+        return range_chunks(filesystem, path, start=start, size=size if stop is None else stop, stall_s=stall_s)
 
     def _filesystem(self) -> tuple[Any, str]:
         """The fsspec file system, one for each process: fsspec keeps it, and makes a new one after a fork."""

@@ -19,7 +19,7 @@ from data_shards.support.errors import DataError
 Chunks = Callable[[int, int | None], Generator[bytes, None, None]]
 
 # An attempt that brings at least this much (or the end) does not count as fruitless.
-_PROGRESS_BYTES = 1 << 20
+PROGRESS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def download(chunks: Chunks, descriptor: int, file: StoredFile, what: str, retri
                 ) from None
             wrong = True
         except Interrupted as problem:
-            fruitless = 0 if got - before >= _PROGRESS_BYTES else fruitless + 1
+            fruitless = 0 if got - before >= PROGRESS_BYTES else fruitless + 1
             if fruitless >= retries.attempts:
                 raise DataError(
                     f"{what}: {got} of {file.size} bytes after {attempts} attempts; the last one: {problem}"

@@ -20,7 +20,8 @@ class Batch:
     Attributes:
         images: ``b,C,H,W`` (``b,C,D,H,W`` for volumes) in the native dtype of the dataset.
         label_BL: int64 or float64; -1 or NaN where a sample is not labelled, ``L`` is 0 when none is.
-        sample_B: index of each row within its dataset, int64: the identity of the sample, on any number of ranks.
+        sample_B: index of each row within its dataset, int64: the identity of the sample, on any number of ranks. Of a
+            dataset of crops, each crop of a volume has an index of its own.
         organ_B: ids of :class:`~data_shards.vocabulary.Organ`, int64.
         modality_B: ids of :class:`~data_shards.vocabulary.Modality`, int64.
         task_B: ids of :class:`~data_shards.vocabulary.Task`, int64.

@@ -57,7 +57,7 @@ class BatchReader:
         drawn = self._plan.global_batch(state.epoch, state.batch)
         dataset = self._datasets[drawn.dataset]
         sample_B = self._own(drawn)
-        records = dataset.read(sample_B)
+        records = dataset.read(sample_B, drawn.dataset_epoch)
         bounds = [part(drawn.size, rank, self._world_size) for rank in range(self._world_size)]
         return Batch(
             images=torch.from_numpy(records.stacked),

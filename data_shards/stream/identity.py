@@ -41,7 +41,7 @@ def order_digest(
     datasets: Sequence[ShardedDataset], plan: BatchPlan, batch_size: int, locality: Locality | None
 ) -> str:
     """16 hexadecimal digits of all that fixes the order; not of ranks and readers, which may change."""
-    parts = [f"{dataset.manifest_digest}/{dataset.image}" for dataset in datasets]
+    parts = [f"{dataset.manifest_digest}/{dataset.image}{dataset.form}" for dataset in datasets]
     names = [share.name for share in plan.shares]
     lanes = None if locality is None else locality.model_dump()
     content = [plan.seed, batch_size, plan.turns, names, parts, lanes]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_shards.format import tar
+from data_shards.format.bands import bands_of_index, bands_of_shard
 from data_shards.format.index import Layout, read_index, widen, write_index
 from data_shards.format.manifest import ShardEntry
 from data_shards.support.files import sha256_of
@@ -80,7 +81,8 @@ class ShardWriter:
         self._write(memoryview(tar.TRAILER))
         os.fsync(self._file.fileno())
         self._file.close()
-        write_index(self._index, self._joined(layout))
+        records = self._joined(layout)
+        write_index(self._index, records, bands_of_shard(self._path, records))
         return ShardEntry(
             file=self._path.name,
             samples=self.samples,
@@ -129,5 +131,7 @@ class ClosedShard:
         """Bring the index to the layout of the whole dataset; only now is it known how wide keys and labels are."""
         path = folder / self.entry.index
         if self.layout != layout:
-            write_index(path, widen(np.asarray(read_index(path, self.entry.samples)), self.layout, layout))
+            records = read_index(path, self.entry.samples)
+            bands = bands_of_index(path, records)
+            write_index(path, widen(np.asarray(records), self.layout, layout), bands)
         return self.entry.model_copy(update={"index_bytes": path.stat().st_size, "index_sha256": sha256_of(path)})

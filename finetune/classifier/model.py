@@ -33,6 +33,7 @@ from finetune.readers.recipe import Recipe
 from finetune.slices import Slices, sliced
 from finetune.steppers import stepper_named
 from finetune.targets import Target
+from finetune.windows import windowed
 from pretrain.backbone import Backbone
 
 
@@ -102,6 +103,9 @@ class FewLabelModel(BaseEstimator):
         mc_dropout: draws of the head's dropout that are averaged in prediction; 0 for none.
         slices: shows volumes as bags of their slices: options of :class:`~finetune.slices.Slices`, such as
             ``{"axis": 0, "every": 2}``; None shows them whole.
+        window: voxels of windows in which a frozen network reads images that are larger, one number for every axis or
+            one for each; None has it read them whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
         seed: of initial weights, splits, batches and augmentation.
         device: where the networks run.
 
@@ -149,6 +153,8 @@ class FewLabelModel(BaseEstimator):
         sets_by_class: bool | None = None,
         mc_dropout: int = 0,
         slices: Mapping[str, int] | None = None,
+        window: int | Sequence[int] | None = None,
+        overlap: float = 0.5,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -180,6 +186,8 @@ class FewLabelModel(BaseEstimator):
         self.sets_by_class = sets_by_class
         self.mc_dropout = mc_dropout
         self.slices = slices
+        self.window = window
+        self.overlap = overlap
         self.seed = seed
         self.device = device
 
@@ -215,7 +223,7 @@ class FewLabelModel(BaseEstimator):
         """
         check_parameters(self.get_params(deep=False))
         whole = self._cases(X, spacing_mm)
-        cases = sliced(whole, self._slices)
+        cases = self._shown(whole)
         classes, labels, target = self._labels(cases, y)
         if groups is None and isinstance(X, Cases):
             groups = X.subjects
@@ -245,7 +253,16 @@ class FewLabelModel(BaseEstimator):
         if classes is not None:
             self.classes_ = classes
         self.predictor_ = Predictor(
-            adapted.members, target, temperature, conformal, seen, self.mc_dropout, self.seed, self._slices
+            adapted.members,
+            target,
+            temperature,
+            conformal,
+            seen,
+            self.mc_dropout,
+            self.seed,
+            self._slices,
+            self.window,
+            self.overlap,
         )
         self.labels_: np.ndarray | None = labels
         self.estimate_: dict[str, Any] = {}
@@ -410,13 +427,17 @@ class FewLabelModel(BaseEstimator):
     def _slices(self) -> Slices | None:
         return None if self.slices is None else parse(Slices, dict(self.slices), "slices")
 
+    def _shown(self, cases: Cases) -> Cases:
+        """Cases as the network is shown them."""
+        return windowed(sliced(cases, self._slices), self.window, self.overlap)
+
     def _unlabelled(
         self, given: np.ndarray | Cases, labelled: Cases, seen: Seen, spacing_mm: Sequence[float] | np.ndarray | None
     ) -> tuple[Cases, int]:
         """The unlabelled cases, checked as new ones are, and how many are left out."""
         one = spacing_mm is not None and np.ndim(spacing_mm) == 1 and not isinstance(given, Cases)
         cases = replace(self._cases(given, spacing_mm if one else None), name="unlabelled", labels=None)
-        return apart(sliced(seen.fitting(cases), self._slices), [labelled])
+        return apart(self._shown(seen.fitting(cases)), [labelled])
 
     def _labels(self, cases: Cases, y: Any) -> tuple[np.ndarray | None, np.ndarray, Target]:
         """The classes, if there are any, the labels ``(N, L)``, and the target."""

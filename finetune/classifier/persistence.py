@@ -181,6 +181,8 @@ def _fitted(document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], fo
         int(params["mc_dropout"]),
         int(params["seed"]),
         None if params.get("slices") is None else parse(Slices, params["slices"], "slices"),
+        params.get("window"),
+        float(params.get("overlap", 0.5)),
     )
     config = bundles[str(document["members"][0]["backbone"])].config
     return Fitted(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from finetune.classifier.seen import Seen
 from finetune.classifier.uncertainty import deviation, entropy, mutual_information
 from finetune.slices import Slices, sliced
 from finetune.targets import Target
+from finetune.windows import windowed
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Predictor:
         mc_dropout: draws of dropout that are averaged, too; 0 for none.
         seed: of these.
         slices: volumes are shown as these; None shows images as they are.
+        window: in which larger images are read; None reads them whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
     """
 
     members: tuple[Member, ...]
@@ -68,6 +71,8 @@ class Predictor:
     mc_dropout: int = 0
     seed: int = 0
     slices: Slices | None = None
+    window: int | Sequence[int] | None = None
+    overlap: float = 0.5
 
     def each(self, cases: Cases) -> np.ndarray:
         """Probabilities by each member, and each draw of dropout, ``(S, N, C)``.
@@ -75,7 +80,7 @@ class Predictor:
         Raises:
             DataError: an image cannot be read, or does not fit.
         """
-        cases = sliced(self.seen.fitting(cases), self.slices)
+        cases = self._shown(cases)
         said: list[np.ndarray] = []
         for number, member in enumerate(self.members):
             if self.mc_dropout and member.drops:
@@ -130,9 +135,13 @@ class Predictor:
             DataError: an image cannot be read, or does not fit.
         """
         self.check_instances()
-        cases = sliced(self.seen.fitting(cases), self.slices)
+        cases = self._shown(cases)
         for said in zip(*(instances_of(member, cases, self.temperature) for member in self.members), strict=True):
             yield averaged(said)
+
+    def _shown(self, cases: Cases) -> Cases:
+        """New cases as those that were fitted on were shown."""
+        return windowed(sliced(self.seen.fitting(cases), self.slices), self.window, self.overlap)
 
 
 def _mean(each_SNC: np.ndarray) -> np.ndarray:

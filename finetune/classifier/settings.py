@@ -63,6 +63,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     stepper_named(params["stepper"]).check(options, params["batch_size"], params["mixup"])
     if params["slices"] is not None:
         parse(Slices, dict(params["slices"]), "slices")
+    if params["window"] is not None and strategy.trains_backbone:
+        raise ConfigError(f"window is for a frozen network, and strategy {params['strategy']} trains it")
     steps, members = params["max_steps"], params["members"]
     if params["ensemble"] == "snapshots" and steps is not None and steps < members:
         raise ConfigError(f"{members} snapshots need at least as many steps, found {steps}")

@@ -22,6 +22,7 @@ from pretrain.backbone import Backbone, StudyImage, normalise
 from pretrain.intensity import in_range
 from pretrain.metadata import Metadata
 from pretrain.spacing import as_spacing, on_device
+from pretrain.tiling import SlidingWindows
 
 Inputs = Callable[[Tensor, np.ndarray, Tensor | None], Tensor]
 """From images of one shape, uint8 or under their rule, their numbers and spacing to what the network reads."""
@@ -175,7 +176,8 @@ def _encode_batch(
     organ_M = torch.tensor([int(study.organ) for study in studies], device=device)
     # The task is the one it met in pretraining: the latents of the others are still as they were drawn.
     task_M = torch.full_like(organ_M, int(Task.self_supervised))
-    features = backbone.study(images, Metadata(organ_M, torch.zeros_like(organ_M), task_M), dense=dense)
+    reader = backbone if (first := studies[0]).window is None else SlidingWindows(backbone, first.window, first.overlap)
+    features = reader.study(images, Metadata(organ_M, torch.zeros_like(organ_M), task_M), dense=dense)
     if not dense:
         return [StudyFeatures(embedding_D) for embedding_D in features.embedding_BD]
     tokens_BTD = features.tokens[0] if len(names) == 1 else torch.cat(features.tokens, dim=1)

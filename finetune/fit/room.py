@@ -15,6 +15,7 @@ from finetune.memory import Need, images_at_once, need_of
 from pretrain.backbone import Backbone
 from pretrain.backbone.modes import without_batch_statistics
 from pretrain.backbone.resampling import sizes_at
+from pretrain.tiling.windows import within
 
 BATCH_SIZE = 256
 """Planes at a time."""
@@ -40,9 +41,14 @@ def studies_at_once(backbone: Backbone, study: Study, *, dense: bool, train: boo
     """
     images = list(study.images.values())
     shown = [study.rule(name).channels(len(image.pixels)) for name, image in study.images.items()]
-    voxels = sum(math.prod(backbone.reads(image.pixels.shape[1:])) for image in images)
+    read = [size_read(backbone, image) for image in images]
+    sizes = read if study.window is None else [within(study.window, size) for size in read]
+    cut = sizes != read
+    whole = [backbone.reads(image.pixels.shape[1:]) for image in images]
+    voxels = sum(math.prod(size) for size in (sizes if cut else whole))
     volumes = any(image.pixels.ndim == 4 for image in images)
     most = max(1, min(BATCH_SIZE, BATCH_VOXELS // voxels)) if volumes else BATCH_SIZE
+    most = 1 if cut else most  # the windows of a study are a batch
     if max(most, together) * voxels <= _SMALL_VOXELS:
         return max(most, together)
     device = next(backbone.parameters()).device
@@ -53,14 +59,13 @@ def studies_at_once(backbone: Backbone, study: Study, *, dense: bool, train: boo
         return features.embedding_BD if features.tokens_BTD is None else features.tokens_BTD
 
     need = 0
-    for channels, image in zip(shown, images, strict=True):
-        size = size_read(backbone, image)
+    for channels, size in zip(shown, sizes, strict=True):
         known = _needs.setdefault(backbone, {})
         key = (channels, len(size), dense, train, backbone.training, device)
         if key not in known:
             known[key] = need_of(run, channels, len(size), device, train=train)
         need += known[key](size)
-    shape = images[0].pixels.shape
+    shape = (images[0].pixels.shape[0], *sizes[0]) if cut else images[0].pixels.shape
     name = "images" if together == 1 else f"a case of {together} images"
     return together * images_at_once(need * together, shape, device, most=max(1, most // together), name=name)
 

@@ -27,6 +27,17 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         metavar="WHAT",
         help="embedding, mean (of the tokens), mean_spread, embedding_mean_spread (default: embedding)",
     )
+    parser.add_argument(
+        "--window",
+        default=given,
+        type=int,
+        nargs="+",
+        metavar="VOXELS",
+        help="read larger images in windows of this side, or of these sides, and blend what is said of them",
+    )
+    parser.add_argument(
+        "--overlap", default=given, type=float, metavar="SHARE", help="of neighbouring windows (default: 0.5)"
+    )
     parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
     add_document_options(parser)
     add_data_options(parser)

@@ -28,7 +28,7 @@ def draw(config: PretrainConfig, path: Path) -> list[str]:
         DataError: shards are missing or damaged.
         MedformerError: the file cannot be written.
     """
-    datasets = open_datasets(config.data)
+    datasets = open_datasets(config)
     for dataset in datasets:
         check_dataset(dataset, config, 1)
     told: list[str] = []

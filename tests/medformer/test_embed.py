@@ -13,6 +13,7 @@ from finetune.heads.features import SUMMARIES
 from finetune.readers import read_cases
 from medformer.cli import main
 from pretrain.bundle import save_bundle
+from pretrain.tiling import SlidingWindows
 from tests.finetune.samples import TINY, blobs, tiny_backbone
 
 
@@ -119,3 +120,35 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
         assert message in error and len(error.splitlines()) == 1, error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "there.npz"]
     assert (tmp_path / "there.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("reads", ["embedding", "embedding_mean_spread"])
+def test_windows_give_what_the_api_gives_of_them_and_change_nothing_where_one_covers_an_image(
+    made: Path, tmp_path: Path, reads: str
+) -> None:
+    for name, words in (("w", ["--window", "8"]), ("less", ["--window", "8", "8", "--overlap", "0"]), ("whole", [])):
+        assert embed(made, tmp_path / f"{name}.npz", "--reads", reads, *words) == 0
+    assert embed(made, tmp_path / "covered.npz", "--reads", reads, "--window", "16") == 0
+    found = {name: np.load(tmp_path / f"{name}.npz")["features"] for name in ("w", "less", "whole", "covered")}
+    np.testing.assert_allclose(found["covered"], found["whole"], atol=1e-5)
+    (cases,) = read_cases(made / "images", csv=None, label="none").values()
+    for name, overlap in (("w", 0.5), ("less", 0.0)):
+        network = SlidingWindows(load_pretrained(made / "tiny").backbone, 8, overlap)
+        expected = summaries(network, cases, dense=reads != "embedding").read(reads)
+        np.testing.assert_allclose(found[name], expected, atol=1e-6)
+        assert np.abs(found[name] - found["whole"]).max() > 1e-3
+
+
+def test_windows_that_the_network_cannot_read_are_one_line(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, message in (
+        (["--window", "6"], "window 6: a multiple of 4, the voxels of a token, is expected"),
+        (["--window", "8", "8", "8"], "window (8, 8, 8): a number of voxels for each of the 2 axes is expected"),
+        (["--window", "0"], "window"),
+        (["--window", "8", "--overlap", "1"], "overlap"),
+    ):
+        assert embed(made, tmp_path / "f.npz", *words) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1, error
+    assert not list(tmp_path.iterdir())

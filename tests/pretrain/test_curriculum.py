@@ -57,7 +57,7 @@ class Ranked(GroupRuntime):
 
 def shown(config: PretrainConfig, world_size: int, first: int = 0) -> list[tuple[int, list[int]]]:
     """Dataset and samples of every global batch, put together from those of the workers."""
-    streams = [open_stream(config, open_datasets(config.data), Ranked(rank, world_size)) for rank in range(world_size)]
+    streams = [open_stream(config, open_datasets(config), Ranked(rank, world_size)) for rank in range(world_size)]
     for stream in streams:
         stream.load_state_dict(
             {

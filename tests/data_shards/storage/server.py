@@ -21,6 +21,7 @@ class Request:
 
     path: str
     start: int
+    stop: int | None = None
     sent: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -83,8 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state = self.server_state
         path = self.path.split("?", 1)[0]
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        request = Request(path, int(match[1]) if match else 0, headers=dict(self.headers))
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, stop = (int(match[1]), int(match[2]) + 1 if match[2] else None) if match else (0, None)
+        request = Request(path, start, stop, headers=dict(self.headers))
         state.requests.append(request)
         content = state.files.get(path)
         if content is None and path not in state.script:
@@ -107,10 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return b""
-        body = content[request.start :] if partial else content
+        stop = len(content) if request.stop is None else min(request.stop, len(content))
+        body = content[request.start : stop] if partial else content
         self.send_response(206 if partial else 200)
         if partial:
-            self.send_header("Content-Range", f"bytes {request.start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {request.start}-{stop - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         return body

@@ -1,0 +1,235 @@
+"""A split of volumes of which crops are shown, each read without the rest of its volume."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from data_shards.order.places import places
+from data_shards.reading.box import Box, read_box
+from data_shards.reading.open_shard import OpenShard
+from data_shards.reading.reader import Columns, ShardedDataset
+from data_shards.reading.records import Records
+from data_shards.storage import Cache
+from data_shards.support.documents import Document
+from data_shards.support.errors import DataError
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class Crop(Document):
+    """What of each volume is shown.
+
+    Attributes:
+        size: voxels of a crop, one number for every axis or one for each.
+        per_volume: crops of a volume that an epoch shows, each at a place of its own.
+        smaller: what becomes of a volume that is shorter than a crop along an axis: ``refuse`` it, or ``pad`` it there
+            on both sides with the smallest value of the dataset.
+    """
+
+    size: Count | tuple[Count, ...]
+    per_volume: Count = 1
+    smaller: Literal["refuse", "pad"] = "refuse"
+
+    @field_validator("size")
+    @classmethod
+    def _is_of_an_image(cls, size: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(size, tuple) and len(size) not in (2, 3):
+            raise ValueError(f"{len(size)} numbers; expected one, or one for each of the axes D,H,W")
+        return size
+
+    def along(self, axes: int, name: str) -> tuple[int, ...]:
+        """Voxels along each of so many axes.
+
+        Args:
+            axes: of the images.
+            name: of their dataset, for messages.
+
+        Raises:
+            DataError: it has another number of them.
+        """
+        size = (self.size,) * axes if isinstance(self.size, int) else self.size
+        if len(size) != axes:
+            raise DataError(f"{name}: a crop of {_words(size)}, its images have {axes} axes")
+        return size
+
+
+class CroppedDataset(ShardedDataset):
+    """The crops of one split, numbered from 0: those of a volume follow one another, ``per_volume`` of them.
+
+    Where a crop lies is a function of seed, dataset, epoch and its number, uniform over the places at which it is
+    inside the volume. Images of one study lie on each other, so their crops are cut alike where every study has all of them.
+    Volumes may differ in size, not in dtype or channels. A crop is read by the bands of lines that it meets
+    (:mod:`data_shards.format.bands`) where its volume is stored raw; memory holds the crops and one band at a time.
+
+    Args:
+        where: see :class:`~data_shards.reading.reader.ShardedDataset`.
+        split: there too.
+        crop: what of each volume is shown.
+        seed: of the places.
+        image: as there.
+        cache: there too.
+        whole: fetch remote shards as a whole and keep them in the cache, as those of whole images are. Otherwise only
+            what crops need is fetched, each time anew, but for shards that are in the cache already.
+
+    Raises:
+        DataError: see there; or a volume is smaller than a crop, and volumes that differ in dtype, channels or axes.
+            Where volumes differ in size and their shards are remote, this is found when such a volume is read.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        split: str,
+        crop: Crop,
+        *,
+        seed: int,
+        image: str | None = None,
+        cache: Cache | None = None,
+        whole: bool = False,
+    ) -> None:
+        super().__init__(where, split, image=image, cache=cache)
+        self.crop, self.seed, self._whole = crop, seed, whole
+        if self.layout.dtype is None:
+            raise DataError(f"{self.folder}: volumes of several dtypes cannot be cropped into batches of one")
+        self._channels, self._size = 0, tuple[int, ...]()
+        for name, shape in self._shapes():
+            if not self._channels:
+                self._channels, self._size = shape[0], crop.along(len(shape) - 1, self.folder)
+            self._check(shape, f"{self.folder}: {name}")
+
+    def __len__(self) -> int:
+        return self.layout.images * self.crop.per_volume
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process opens the files itself."""
+        opened = (self._where, self.split, self.crop, self.seed, self.image, self._cache, self._whole)
+        return _reopened, (*opened, self.manifest_digest)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether remote shards are not fetched as a whole."""
+        return not self._whole
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of every crop."""
+        return (self._channels, *self._size)
+
+    @property
+    def form(self) -> str:
+        """What of each volume is shown."""
+        return f"/{self.crop.model_dump_json()}"
+
+    def read(self, indices: np.ndarray, epoch: int = 0) -> Records:
+        """The crops with these numbers, in that order.
+
+        Args:
+            indices: int64, shape (B,).
+            epoch: of the dataset; each has places of its own.
+
+        Raises:
+            IndexError: there is no such crop.
+            DataError: a shard or index is damaged, or a volume cannot be cropped; shard and sample are named.
+        """
+        asked, positions = np.asarray(indices, np.int64), self._positions(indices)
+        found = self._buffers.empty((len(positions), *self.image_shape), np.dtype(self.layout.dtype))
+        columns = Columns(self._shards, positions)
+        for number, rows in self._by_shard(positions):
+            shard, own = columns.take(number, rows)
+            slots = own["images"][self.image]
+            boxes = self._boxes(slots, asked[rows], epoch)
+            for place, record, slot, box in zip(rows.tolist(), own, slots, boxes, strict=True):
+                name = self._sample_name(record, int(positions[place]))
+                self._check(_shape(slot), f"{shard.name}: {name}")
+                row = int(positions[place]) - self._shards.first_position(number)
+                self._fill(found[place], shard, slot, row, box, name)
+        records = self._records(found, columns)
+        return dataclasses.replace(records, spacing_mm_BA=records.spacing_mm_BA[:, : len(self._size)])
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Start to bring the shards of these crops near, or of remote ones that are read in parts their indices."""
+        if self.remote:
+            numbers = np.unique(self._shard_of(self._positions(indices))).tolist()
+            self._shards.prefetch(numbers, indices_alone=not self._whole)
+
+    def shard_samples(self) -> tuple[int, ...]:
+        """How many crops each shard holds."""
+        return tuple(count * self.crop.per_volume for count in super().shard_samples())
+
+    def _studies(self, indices: np.ndarray) -> np.ndarray:
+        return super()._studies(indices // self.crop.per_volume)
+
+    def _shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Shapes of the volumes by what they are called; all where they differ and are on this machine, else one."""
+        if self.layout.shape is not None:
+            yield f"split {self.split}", self.layout.shape
+            return
+        for number in range(len(self.entry.shards)):
+            records = self._shards[number].records
+            for row in np.flatnonzero(records["images"][self.image]["bytes"]).tolist():
+                name = self._sample_name(records[row], self._shards.first_position(number) + row)
+                yield name, _shape(records[row]["images"][self.image])
+                if self.remote:
+                    return
+
+    def _check(self, shape: tuple[int, ...], name: str) -> None:
+        """Raise :class:`DataError` where a volume cannot be cropped."""
+        if len(shape) - 1 != len(self._size) or shape[0] != self._channels:
+            raise DataError(
+                f"{name}: an image of shape {_words(shape)}, others have {self._channels} channels and "
+                f"{len(self._size)} axes: crops cannot be one batch"
+            )
+        shorter = any(length < crop for length, crop in zip(shape[1:], self._size, strict=True))
+        if shorter and self.crop.smaller == "refuse":
+            raise DataError(
+                f"{name}: a crop of {_words(self._size)} is larger than a volume of {_words(shape[1:])} voxels; "
+                "make it smaller, or let such volumes be padded (smaller: pad)"
+            )
+
+    def _boxes(self, slots: np.ndarray, asked_B: np.ndarray, epoch: int) -> list[Box]:
+        """What of each volume is read; along axes on which it is shorter than a crop, all of it."""
+        axes = len(self._size)
+        whole_BA = slots["shape"][:, 1 : axes + 1].astype(np.int64)
+        size_BA = np.minimum(whole_BA, self._size)
+        key = ("crop", self.seed, f"{self.card.name}/{self.split}", epoch)
+        first_BA = places(key, asked_B, whole_BA - size_BA + 1)
+        return [Box(tuple(first), tuple(size)) for first, size in zip(first_BA.tolist(), size_BA.tolist(), strict=True)]
+
+    def _fill(self, target: np.ndarray, shard: OpenShard, slot: np.void, row: int, box: Box, name: str) -> None:
+        voxels = read_box(shard, slot, self.image, row, box, name, whole=self._whole)
+        if box.size == self._size:
+            target[...] = voxels
+            return
+        target[...] = np.array(self.layout.min).astype(target.dtype)
+        before = tuple((crop - length) // 2 for crop, length in zip(self._size, box.size, strict=True))
+        target[Box(before, box.size).slices] = voxels
+
+
+def _shape(slot: np.void) -> tuple[int, ...]:
+    return tuple(int(size) for size in slot["shape"] if size)
+
+
+def _words(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _reopened(
+    where: str | Path,
+    split: str,
+    crop: Crop,
+    seed: int,
+    image: str,
+    cache: Cache | None,
+    whole: bool,
+    manifest_digest: str,
+) -> CroppedDataset:
+    dataset = CroppedDataset(where, split, crop, seed=seed, image=image, cache=cache, whole=whole)
+    if dataset.manifest_digest != manifest_digest:
+        raise DataError(f"{dataset.folder}: the dataset was changed while it was being read")
+    return dataset
