@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.support.errors import DataError
-from pretrain.backbone import Features, Medformer, StudyFeatures, StudyImage
+from pretrain.backbone import Backbone, Features, StudyFeatures, StudyImage
 from pretrain.backbone.position import Spacing
 from pretrain.backbone.resampling import at_spacing, study_rows
 from pretrain.metadata import Metadata
@@ -38,7 +38,7 @@ class SlidingWindows(nn.Module):
         ConfigError: a window or overlap that cannot be used.
     """
 
-    def __init__(self, network: Medformer, window: int | Sequence[int], overlap: float = 0.5) -> None:
+    def __init__(self, network: Backbone, window: int | Sequence[int], overlap: float = 0.5) -> None:
         super().__init__()
         self.network = network
         self.window = window if isinstance(window, int) else tuple(window)
@@ -50,7 +50,7 @@ class SlidingWindows(nn.Module):
     def features(
         self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None, *, dense: bool = False
     ) -> Features:
-        """See :meth:`pretrain.backbone.perceiver.Medformer.features`."""
+        """See :meth:`pretrain.backbone.contract.Backbone.features`."""
         modality_B = None if metadata is None else metadata.modality_B
         found = self.study([StudyImage(images, modality_B, spacing_mm)], metadata, dense=dense)
         return Features(found.embedding_BD, found.tokens[0] if dense else None, found.grids[0], found.voxels[0])
@@ -58,7 +58,7 @@ class SlidingWindows(nn.Module):
     def study(
         self, images: Sequence[StudyImage], metadata: Metadata | None = None, *, dense: bool = False
     ) -> StudyFeatures:
-        """See :meth:`pretrain.backbone.perceiver.Medformer.study`; subjects are read one after the other.
+        """See :meth:`pretrain.backbone.contract.Backbone.study`; subjects are read one after the other.
 
         Raises:
             DataError: images of a study that is cut into windows differ in size.
