@@ -22,6 +22,7 @@ NAMES = (
     "backforward",
     "dba",
     "stems",
+    "dba_medical",
 )
 
 

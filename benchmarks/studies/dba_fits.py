@@ -18,7 +18,7 @@ from finetune.heads.linear import LinearHead
 from finetune.objective import Objective
 from finetune.random_state import seeded
 from finetune.splits import selection_folds
-from finetune.steppers import Drawing, Stepper, stepper_config, stepper_named
+from finetune.steppers import Drawing, Learner, Stepper, stepper_config, stepper_named
 from finetune.targets import create_target
 
 WIDTH = 64
@@ -160,7 +160,7 @@ class Length:
 
 
 def train(
-    arm: Arm, terms: Terms, learner: Digits, objective: Objective, rows: np.ndarray, length: Length, seed: int,
+    arm: Arm, terms: Terms, learner: Learner, objective: Objective, rows: np.ndarray, length: Length, seed: int,
     look: Callable[[], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Train, with constant rates; returns what the stepper says it did.

@@ -67,6 +67,12 @@ class Outer:
         rows_KR = products_RR.new_zeros(count, len(products_RR)).index_add_(0, self.group_R, products_RR)
         return products_RR.new_zeros(count, count).index_add_(1, self.group_R, rows_KR)
 
+    def squares(self, count: int) -> Tensor:
+        """The sum over groups of the squares of each number of the gradient, ``(O, P)``."""
+        if len(self.group_R) == count and len(self.group_R.unique()) == count:  # one row to a group
+            return self.outputs_RO.square().mT @ self.inputs_RP.square()
+        return self.gradient(count).square().sum(dim=0)
+
     def weighted(self, weight_K: Tensor) -> Tensor:
         """The sum over groups of weight times gradient, ``(O, P)``."""
         weight_R1 = weight_K.to(self.outputs_RO.dtype)[self.group_R, None]

@@ -58,6 +58,18 @@ class LayerGradients:
         """Of each group, ``K`` and the axes of ``parameter``."""
         return _dense(self.found[parameter], self.groups).reshape(self.groups, *parameter.shape)
 
+    def squares(self) -> dict[nn.Parameter, Tensor]:
+        """Of each parameter the sum over groups of the squares of each number of the gradient."""
+        result = {}
+        for parameter, contributions in self.found.items():
+            first = contributions[0]
+            if len(contributions) == 1 and isinstance(first, Outer):
+                total = first.squares(self.groups)
+            else:
+                total = _dense(contributions, self.groups).square().sum(dim=0)
+            result[parameter] = total.reshape(parameter.shape)
+        return result
+
     def weighted(self, weight_K: Tensor) -> dict[nn.Parameter, Tensor]:
         """Of each parameter the sum over groups of weight times gradient."""
         result = {}

@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
-from data_shards.support.errors import TrainingError
-from finetune.per_sample import LayerGradients, Tape
-from finetune.random_state import random_state, return_to
 from finetune.steppers.base import register_stepper
 from finetune.steppers.dba.adaptive import AdaptiveConfig, AdaptiveStepper
 from finetune.steppers.dba.batch_size import next_batch_size
 from finetune.steppers.dba.selection import Strides, selection_config, selection_named
-
-ALL_LAYERS = "all layers"
+from finetune.steppers.epochs import ALL_LAYERS
+from finetune.steppers.recorder import Recorder, inner_products, learn_from
 
 
 class DbaConfig(AdaptiveConfig):
@@ -57,9 +53,7 @@ class DbaStepper(AdaptiveStepper):
         super().begin()
         options = selection_config(self.config.selection, self.config.selection_options)
         self._selection = selection_named(self.config.selection)(options)
-        # The first step looks for weights that are used where no rule sees them, and so leaves them out of the graph.
-        self._attached = False
-        self._tape: Tape | None = None
+        self._recorder = Recorder(self)
 
     def next_epoch(self, selected: list[int]) -> int:
         """By the median of the selected sizes."""
@@ -77,61 +71,18 @@ class DbaStepper(AdaptiveStepper):
             loss = super().descend_along(batch, number, share)
             self.chose(batch, number, {ALL_LAYERS: np.ones(len(batch), dtype=bool)})
             return loss
-        device = next(self.learner.module.parameters()).device
-        before = random_state(device)
-        loss, layers = self._recorded(batch, number, share)
         group_B = self.groups_of(batch)
         size_K = np.bincount(group_B)
-        strides = Strides(self._grams(layers, number), size_K, self.sizes.least, self.sizes.most)
+        loss, layers = self._recorder.record(batch, group_B, number, share)
+        strides = Strides(inner_products(layers, number), size_K, self.sizes.least, self.sizes.most)
         masks_LK = self._selection.choose(strides, self.choices)
-        if masks_LK.all() and not self._attached:
-            return_to(before, device)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = super().descend_along(batch, number, share)
+        if masks_LK.all():
+            loss = self._recorder.whole(batch, number, share, loss)
         for layer, mask_K in zip(layers, masks_LK, strict=True):
-            if masks_LK.all() or (self._attached and mask_K.all()):
+            if masks_LK.all() or (self._recorder.attached and mask_K.all()):
                 continue
             # Gradients of strides are parts of that of the mean over the batch.
-            weight_K = torch.from_numpy(mask_K * (len(batch) / size_K[mask_K].sum())).to(device)
-            for parameter, gradient in layer.weighted(weight_K).items():
-                parameter.grad = gradient
-        assert self._tape is not None
-        self._attached = self._tape.transparent
+            learn_from(layer, mask_K * (len(batch) / size_K[mask_K].sum()))
         names = [layer.name for layer in layers]
         self.chose(batch, number, {name: mask_K[group_B] for name, mask_K in zip(names, masks_LK, strict=True)})
         return loss
-
-    def _recorded(self, batch: np.ndarray, number: int, share: float | None) -> tuple[float, list[LayerGradients]]:
-        """The mean loss, and by layer what the cases of each stride add to its gradient."""
-        group_B = self.groups_of(batch)
-        tape = self._tape_for(int(group_B[-1]) + 1)
-        total = 0.0
-        for start in range(0, len(batch), self.learner.at_once):
-            part = batch[start : start + self.learner.at_once]
-            with tape.recording(group_B[start : start + len(part)]):
-                try:
-                    loss_B = tape.backward(self.losses(part, number, share), len(part) / len(batch))
-                except TrainingError as error:
-                    said = f"fine-tuning: {error}, at step {number}; try a smaller learning rate"
-                    raise TrainingError(said) from None
-            total += float(loss_B.mean() * (len(part) / len(batch)))
-            if len(batch) > len(part):
-                tape.settle()
-        return total, tape.take()
-
-    def _tape_for(self, strides: int) -> Tape:
-        """One for so many strides; its rules are looked up once."""
-        if self._tape is None or self._tape.groups != strides or self._tape.attached != self._attached:
-            self._tape = Tape(self.learner.module, strides, attached=self._attached)
-        return self._tape
-
-    def _grams(self, layers: list[LayerGradients], number: int) -> np.ndarray:
-        """Inner products of the strides in each layer, ``(L, K, K)``."""
-        grams_LKK: np.ndarray = torch.stack([layer.gram() for layer in layers]).double().cpu().numpy()
-        finite_L = np.isfinite(grams_LKK).all(axis=(1, 2))
-        if not finite_L.all():
-            name = layers[int(np.argmin(finite_L))].name
-            raise TrainingError(
-                f"fine-tuning: gradients of layer {name} are not finite at step {number}; try a smaller learning rate"
-            )
-        return grams_LKK

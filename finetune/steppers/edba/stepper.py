@@ -21,9 +21,8 @@ from finetune.steppers.dba.subsets import random_subsets
 from finetune.steppers.edba.batch_size import size_by_variation
 from finetune.steppers.edba.last_layer import Seen, logits_after
 from finetune.steppers.edba.margin import margin_loss
+from finetune.steppers.epochs import ALL_LAYERS
 from pretrain.backbone.modes import evaluating
-
-ALL_LAYERS = "all layers"
 
 
 class EdbaConfig(AdaptiveConfig):

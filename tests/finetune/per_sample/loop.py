@@ -50,8 +50,10 @@ def compare(module: nn.Module, losses: Losses, count: int, groups: list[int] | N
         flat = torch.cat([value.reshape(number, -1) for value in summed.values()], dim=1)
         _close(layer.gram(), flat @ flat.mT, largest**2)
         _close(layer.norms(), flat.norm(dim=1), largest)
+        squares = layer.squares()
         weighted = layer.weighted(weight_K)
         for name in names:
+            _close(squares[name], summed[name].square().sum(dim=0), largest**2)
             _close(layer.gradient(name), summed[name], largest)
             _close(weighted[name], torch.einsum("k,k...->...", weight_K, summed[name]), largest)
     for parameter in exact[0]:
