@@ -185,7 +185,7 @@ class HierarchicalStem(nn.Module):
         in_chans: canonical number of channels; see :func:`channels_as` for others.
         dim: channels of the result.
         stride: pixels per token along each axis, even.
-        width: channels of the first patches; None for a quarter of ``dim``, 16 at least.
+        width: channels of the first patches; None for an eighth of ``dim``, 16 at least.
 
     Raises:
         ValueError: ``stride`` is odd or below two, or ``width`` is below one.
@@ -197,7 +197,7 @@ class HierarchicalStem(nn.Module):
             raise ValueError(f"stride {stride} of the stem 'hmlp': an even number of pixels is expected")
         if width is not None and width < 1:
             raise ValueError(f"stem_width {width}: at least one channel is expected")
-        width = max(dim // 4, 16) if width is None else width
+        width = max(dim // 8, 16) if width is None else width
         self.stride = stride
         self.offset = (stride - 1) / 2
         self.first = InflatedConv(in_chans, width, stride // 2, stride // 2)

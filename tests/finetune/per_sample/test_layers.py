@@ -47,6 +47,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "transposed convolution": (lambda: nn.ConvTranspose2d(4, 3, 2, stride=2), (4, 3, 4)),
     "inflated, plane": (lambda: InflatedConv(3, 5, 3, stride=2), (1, 7, 8)),
     "inflated, volume": (lambda: InflatedConv(3, 5, 3, stride=2), (3, 4, 7, 8)),
+    "inflated patches, plane": (lambda: InflatedConv(3, 5, 2, stride=2), (1, 7, 8)),
+    "inflated patches, volume": (lambda: InflatedConv(3, 5, 2, stride=2), (3, 4, 7, 8)),
     "LayerNorm": (lambda: nn.LayerNorm(8), (5, 8)),
     "LayerNorm over two axes": (lambda: nn.LayerNorm((5, 8)), (3, 5, 8)),
     "ChannelNorm": (lambda: ChannelNorm(4), (4, 3, 5)),
