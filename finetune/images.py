@@ -13,7 +13,8 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,23 @@ from data_shards.vocabulary import Modality, Organ
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The image that a prepared one was made of.
+
+    Attributes:
+        shape: its voxels along each axis.
+        change: from indices in the prepared image to indices in it, one row and column more than axes.
+        affine: of a volume, 4x4, from its indices to mm; None where that is not known.
+        path: the file it was read from; None for none of its own.
+    """
+
+    shape: tuple[int, ...]
+    change: np.ndarray
+    affine: np.ndarray | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
 class Study:
     """What is shown to the network at once: images of one subject by name, such as ``t1w`` and ``flair``.
 
@@ -31,11 +49,15 @@ class Study:
         images: uint8 pixels ``C,H,W`` or ``C,D,H,W`` with modality and spacing; a missing image is not in it.
         organ: the body part shown.
         name: how tables call it, as ``row 17``; the path of its first image where the user wants to see paths.
+        paths: the file of each image, where it has one; no result tells them.
+        origins: what each prepared image was made of; empty where they are as they were.
     """
 
     images: Mapping[str, Image]
     organ: Organ = Organ.unknown
     name: str = ""
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def signature(self) -> tuple[Any, ...]:

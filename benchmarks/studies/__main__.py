@@ -20,6 +20,7 @@ NAMES = (
     "objectives",
     "backforward",
     "dba",
+    "explain",
 )
 
 
