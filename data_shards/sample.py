@@ -30,8 +30,8 @@ class Image:
         measured: bool ``H,W`` or ``D,H,W``, False where nothing was measured, as outside the view of a scanner; such
             voxels are left out of statistics and windows. None when all were. Not stored.
         notes: what its owner has to know of the file it was read from, in words that name nobody. Not stored.
-        affine: of a volume, 4x4, from indices D,H,W to mm that grow to right, anterior and superior of the patient;
-            None when it is not known. Not stored.
+        affine: one row and column more than axes: from indices to where they lie. Of a volume that was read, to mm that
+            grow to right, anterior and superior of the patient; None when it is not known. Not stored.
     """
 
     pixels: np.ndarray
@@ -51,7 +51,7 @@ class Image:
         measured = self.measured
         if measured is not None and (measured.shape != self.pixels.shape[1:] or measured.dtype.kind != "b"):
             raise DataError(f"what was measured of an image of shape {self.pixels.shape} is bool of its spatial shape")
-        if self.affine is not None and (self.affine.shape != (4, 4) or self.pixels.ndim != 4):
+        if self.affine is not None and self.affine.shape != (self.pixels.ndim, self.pixels.ndim):
             raise DataError(f"an affine of shape {self.affine.shape} for an image of shape {self.pixels.shape}")
         object.__setattr__(self, "spacing_mm", tuple(float(distance) for distance in self.spacing_mm))
 

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,23 @@ from data_shards.intensity import BYTES, Rule
 from data_shards.sample import Image
 from data_shards.support.errors import DataError, MedformerError
 from data_shards.vocabulary import Modality, Organ
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The image that a prepared one was made of.
+
+    Attributes:
+        shape: its voxels along each axis.
+        change: from indices in the prepared image to indices in it, one row and column more than axes.
+        affine: of a volume, 4x4, from its indices to mm; None where that is not known.
+        path: the file it was read from; None for none of its own.
+    """
+
+    shape: tuple[int, ...]
+    change: np.ndarray
+    affine: np.ndarray | None = None
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,8 @@ class Study:
         window: voxels of the windows in which a frozen network reads images that are larger, one number for every axis
             or one for each; None where it reads them whole.
         overlap: of neighbouring windows, as a fraction of their sides.
+        paths: the file of each image, where it has one; no result tells them.
+        origins: what each prepared image was made of; empty where they are as they were.
     """
 
     images: Mapping[str, Image]
@@ -45,6 +65,8 @@ class Study:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     window: int | tuple[int, ...] | None = None
     overlap: float = 0.5
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     def rule(self, name: str) -> Rule:
         """How the values of an image become the range of the network."""

@@ -32,6 +32,7 @@ from data_shards.sources import base as sources_base
 from data_shards.sources.base import source_named
 from data_shards.support.documents import apply_overrides, load, parse, read_mapping
 from finetune.config import EmbedConfig, EvaluateConfig, FinetuneConfig, PredictConfig
+from finetune.explain.document import ExplainConfig
 from finetune.readers import read_cases
 from medformer.cli import main, parse_words
 from pretrain.brainfuse.training import GeneratorRun
@@ -123,6 +124,11 @@ def a_prediction(arguments: argparse.Namespace, path: Path) -> None:
     parse(PredictConfig, content, path.name)
 
 
+def an_explanation(arguments: argparse.Namespace, path: Path) -> None:
+    content = {name: value for name, value in vars(arguments).items() if name in ExplainConfig.model_fields}
+    parse(ExplainConfig, content, path.name, arguments.overrides)
+
+
 def an_embedding(arguments: argparse.Namespace, path: Path) -> None:
     content = {name: value for name, value in vars(arguments).items() if name in EmbedConfig.model_fields}
     parse(EmbedConfig, content, path.name, arguments.overrides)
@@ -137,6 +143,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "search": a_search,
     "finetune": a_finetuning,
     "predict": a_prediction,
+    "explain": an_explanation,
     "embed": an_embedding,
     "evaluate": an_evaluation,
 }

@@ -23,6 +23,7 @@ NAMES = (
     "dba",
     "stems",
     "dba_medical",
+    "explain",
 )
 
 

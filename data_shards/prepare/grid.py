@@ -54,18 +54,18 @@ def some_or_none(measured: np.ndarray) -> np.ndarray | None:
     return measured if measured.any() else None
 
 
-def moved(image: Image, firsts: Sequence[float], factors: Sequence[float] = (1.0, 1.0, 1.0)) -> np.ndarray | None:
+def moved(image: Image, firsts: Sequence[float], factors: Sequence[float] | None = None) -> np.ndarray | None:
     """The affine of an image on another grid; None where that of the image is not known.
 
     Args:
         image: on its own grid.
         firsts: where the first voxel of the other grid lies, in indices of the image.
-        factors: how many voxels of the image are as long as one of the other grid, along each axis.
+        factors: how many voxels of the image are as long as one of the other grid, along each axis; None for one.
     """
     if image.affine is None:
         return None
-    change = np.diag([*factors, 1.0])
-    change[:3, 3] = firsts
+    change = np.diag([*(factors or [1.0] * len(firsts)), 1.0])
+    change[:-1, -1] = firsts
     return image.affine @ change
 
 

@@ -40,7 +40,7 @@ def raw_pixels(cases: Cases, sides: Mapping[str, tuple[int, ...]] | None = None)
     memo = pictures.memo.setdefault(("raw", tuple(sorted(sides.items()))), {})
     for row in np.unique(rows).tolist():
         if row not in memo:
-            memo[row] = _flat(pictures.study(row), sides, cases.name)
+            memo[row] = flat_pixels(pictures.study(row), sides, cases.name)
     found_MF = np.stack([memo[row] for row in rows.tolist()])
     if cases.bags is None:
         return found_MF
@@ -76,7 +76,17 @@ def _shown(study: Study, name: str) -> Tensor:
     return (in_range(torch.from_numpy(pixels[None].copy()), rule)[0] + 1) / 2
 
 
-def _flat(study: Study, sides: Mapping[str, tuple[int, ...]], of: str) -> np.ndarray:
+def flat_pixels(study: Study, sides: Mapping[str, tuple[int, ...]], of: str) -> np.ndarray:
+    """The raw pixels of one study, float32 ``(F,)``.
+
+    Args:
+        study: with all images that have sides.
+        sides: to which each is averaged.
+        of: what is read, for a message.
+
+    Raises:
+        DataError: an image is missing, or has another number of axes.
+    """
     parts = []
     for name in sorted(sides):
         if name not in study.images:

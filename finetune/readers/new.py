@@ -11,6 +11,7 @@ import numpy as np
 
 from data_shards.format.manifest import Manifest, read_manifest
 from data_shards.sample import SPLITS, Sample
+from data_shards.sources.images.source import Images
 from data_shards.sources.tables.cells import Spellings
 from data_shards.sources.tables.roles import has_columns
 from data_shards.support.errors import DataError, nearest
@@ -113,12 +114,9 @@ def _of_files(
         def read(row: int) -> Study:
             position = listed.positions[row]
             sample = source.sample(position)
-            return _brought(
-                recipe,
-                Study(sample.images, sample.organ, listed.key(position, paths=show_paths)),
-                source.name_of(position),
-                source.has_8_bits(position),
-            )
+            key, paths = listed.key(position, paths=show_paths), _paths(source, path, position)
+            study = Study(sample.images, sample.organ, key, paths)
+            return _brought(recipe, study, source.name_of(position), source.has_8_bits(position))
 
         taken = take(listed, ReadPictures(len(listed.positions), read), skip=on_error == "skip", progress=progress)
         labels = None
@@ -146,6 +144,12 @@ def _of_files(
             recipe=recipe.model_dump(mode="json"),
         )
         return together(whole, None, csv)
+
+
+def _paths(source: Images, root: Path, position: int) -> dict[str, Path]:
+    """The file of each image of a study."""
+    origin = source.origin(position).items()
+    return {role.removeprefix("path_"): root / path for role, path in origin if role.startswith("path_")}
 
 
 def _label(path: Path, csv: Path | None, recipe: Recipe) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from data_shards.sample import MASK, Image
 from data_shards.sources.images.channels import Channels, with_channels
 from data_shards.support.documents import Document, parse
 from data_shards.support.errors import DataError
-from finetune.images import Study
+from finetune.images import Origin, Study
 
 ONLY = "image"
 """What the image of a study is called where nothing names it."""
@@ -85,12 +86,13 @@ class Recipe(Document):
         Raises:
             DataError: it does not fit; says in what.
         """
-        images, depths = dict(study.images), dict(depths or {})
+        images, depths, paths = dict(study.images), dict(depths or {}), dict(study.paths)
         images.pop(MASK, None)
         if len(self.images) == len(images) == 1:
             (name,), (other,) = self.images, images
             if ONLY in (name, other):  # nothing named it, and there is only one it can be
                 images, depths = {name: images[other]}, {name: depths.get(other)}
+                paths = {name: paths[other]} if other in paths else {}
         strange = [name for name in images if name not in self.images]
         if strange:
             raise DataError(
@@ -101,9 +103,13 @@ class Recipe(Document):
             raise DataError(f"has none of the images {', '.join(self.images)}")
         for name, image in images.items():
             self._check_read(name, image, depths.get(name))
-        images = prepare(images, self.preparation, {name: self.images[name].intensity for name in images})
-        images = {name: self._prepared(name, image) for name, image in images.items()}
-        return replace(study, images=images, rules=self.rules)
+        # On a grid of indices, so that what is done to it says where each voxel comes from.
+        placed = {name: replace(image, affine=np.eye(image.pixels.ndim)) for name, image in images.items()}
+        done = prepare(placed, self.preparation, {name: self.images[name].intensity for name in images})
+        origins = {name: _origin(images[name], image, paths.get(name)) for name, image in done.items()}
+        done = {name: replace(image, affine=_affine(origins[name])) for name, image in done.items()}
+        done = {name: self._prepared(name, image) for name, image in done.items()}
+        return replace(study, images=done, origins=origins, rules=self.rules)
 
     def brought_array(self, images: np.ndarray, spacing_mm: np.ndarray | None = None) -> list[Study]:
         """Images ``(N, C, ...)`` of an array, brought one by one; a message gives the position of the image.
@@ -157,6 +163,15 @@ class Recipe(Document):
                 "(a size given when the classifier is made brings all images to it)"
             )
         return replace(image, pixels=pixels, measured=None, notes=())
+
+
+def _origin(before: Image, after: Image, path: Path | None) -> Origin:
+    assert after.affine is not None
+    return Origin(before.pixels.shape[1:], after.affine, before.affine, path)
+
+
+def _affine(origin: Origin) -> np.ndarray | None:
+    return None if origin.affine is None else origin.affine @ origin.change
 
 
 def knows_spacing(image: Image) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-_VOID = frozenset({"meta", "br", "hr", "line", "circle", "path", "rect", "polyline"})
+_VOID = frozenset({"meta", "br", "hr", "img", "line", "circle", "path", "rect", "polyline"})
 
 
 class Markup(str):
@@ -29,7 +29,7 @@ def element(name: str, /, *children: str, **attributes: str | float | None) -> M
         if value is not None
     )
     if name in _VOID:
-        return Markup(f"<{name}{written}>") if name in ("meta", "br", "hr") else Markup(f"<{name}{written}/>")
+        return Markup(f"<{name}{written}>") if name in ("meta", "br", "hr", "img") else Markup(f"<{name}{written}/>")
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 

@@ -71,17 +71,43 @@ class Attention(nn.Module):
         Returns:
             ``B, Q, query_dim``.
         """
-        if context_BKC is None:
-            q, k, v = self.qkv(queries_BQC).split([self.widths[0], *self.widths], dim=-1)
-        else:
-            q = self.q(queries_BQC)
-            if self._absorbs(queries_BQC, context_BKC):
-                return self.proj(self._absorbed(q, context_BKC, mask_BK))
-            q = q.expand(context_BKC.shape[0], -1, -1)
-            k, v = self.kv(context_BKC).split(self.widths, dim=-1)
-        q_BHQE, k_BHKE, v_BHKE = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        if context_BKC is not None and self._absorbs(queries_BQC, context_BKC):
+            return self.proj(self._absorbed(self.q(queries_BQC), context_BKC, mask_BK))
+        q_BHQE, k_BHKE, v_BHKE = self._projected(queries_BQC, context_BKC)
         attended_BHQE = _attend(q_BHQE, k_BHKE, v_BHKE, mask_BK)
         return self.proj(attended_BHQE.transpose(1, 2).flatten(2))
+
+    def weights(
+        self, queries_BQC: Tensor, context_BKC: Tensor | None = None, mask_BK: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """How much each query takes of each place of the context, and the values that lie there.
+
+        ``proj`` of the weighted values is what :meth:`forward` gives; that never holds the weights, this does.
+
+        Args:
+            queries_BQC: as of :meth:`forward`.
+            context_BKC: likewise.
+            mask_BK: likewise.
+
+        Returns:
+            ``B, H, Q, K``, each row 1 in sum, or 0 where a sample may attend to nothing; and ``B, H, K, E``.
+        """
+        q_BHQE, k_BHKE, v_BHKE = self._projected(queries_BQC, context_BKC)
+        scores_BHQK = (q_BHQE * q_BHQE.shape[-1] ** -0.5) @ k_BHKE.transpose(-2, -1)
+        if mask_BK is None:
+            return scores_BHQK.softmax(dim=-1), v_BHKE
+        mask_B11K = mask_BK[:, None, None, :]
+        weights_BHQK = scores_BHQK.masked_fill(~mask_B11K, torch.finfo(scores_BHQK.dtype).min).softmax(dim=-1)
+        return weights_BHQK.masked_fill(~mask_B11K, 0.0), v_BHKE
+
+    def _projected(self, queries_BQC: Tensor, context_BKC: Tensor | None) -> list[Tensor]:
+        """Queries, keys and values, ``B, H, Q or K, E`` each."""
+        if context_BKC is None:
+            parts = self.qkv(queries_BQC).split([self.widths[0], *self.widths], dim=-1)
+        else:
+            q = self.q(queries_BQC).expand(context_BKC.shape[0], -1, -1)
+            parts = (q, *self.kv(context_BKC).split(self.widths, dim=-1))
+        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]
 
     def _absorbs(self, queries_BQC: Tensor, context_BKC: Tensor) -> bool:
         """Whether the projections of keys and values can be moved to the side of the queries, and are cheaper there."""

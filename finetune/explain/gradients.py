@@ -1,0 +1,126 @@
+"""Gradients of what is said of a case: by what the network gives of its images, and by the tokens it reads of them.
+
+The second are made of the first by the chain rule, some studies at a time, so that no more than these are held in
+memory however many a case has.
+
+Shape suffixes: T tokens of one image, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from finetune.explain.question import Question
+from finetune.fit.encoding import StudyFeatures, encode_studies, parts_of
+from finetune.fit.room import studies_at_once
+from finetune.images import Study
+from pretrain.backbone import Medformer
+from pretrain.backbone.modes import evaluating
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network gives of one study, and the gradient of the evidence by it.
+
+    Attributes:
+        values: without gradient.
+        by_embedding_D: gradient.
+        by_tokens_TD: gradient; None where the head reads no tokens.
+    """
+
+    values: StudyFeatures
+    by_embedding_D: Tensor
+    by_tokens_TD: Tensor | None
+
+
+def outputs(question: Question) -> list[Outputs]:
+    """Of each study of the case, whose head asks the network."""
+    leaves: list[StudyFeatures] = [
+        replace(
+            each,
+            embedding_D=each.embedding_D.detach().requires_grad_(),
+            tokens_TD=None if each.tokens_TD is None else each.tokens_TD.detach().requires_grad_(),
+        )
+        for each in question.features
+    ]
+    pixels = None if question.pixels_SF is None else question.pixels_SF[None]
+    with torch.enable_grad():
+        value = question.evidence([leaves], pixels).sum()
+    embeddings = [each.embedding_D for each in leaves]
+    tokens = [each.tokens_TD for each in leaves if each.tokens_TD is not None]
+    found = torch.autograd.grad(value, [*embeddings, *tokens], materialize_grads=True, allow_unused=True)
+    by_embedding, by_tokens = found[: len(embeddings)], found[len(embeddings) :] or (None,) * len(embeddings)
+    return [Outputs(*each) for each in zip(question.features, by_embedding, by_tokens, strict=True)]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Some studies that went through the network together, with gradient.
+
+    Attributes:
+        places: which of the case.
+        given: embeddings, and tokens where the head reads them, as they came out.
+        by_given: the gradient of the evidence by each.
+    """
+
+    places: list[int]
+    given: list[Tensor]
+    by_given: list[Tensor]
+
+    def grad(self, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradient of the evidence by what the pass was made of."""
+        return torch.autograd.grad(self.given, list(leaves), self.by_given, materialize_grads=True, allow_unused=True)
+
+
+def passes(question: Question, found: Sequence[Outputs]) -> Iterator[Pass]:
+    """The studies of the case through the network again, no more at a time than memory has room for.
+
+    How many these are is found out at once, each pass is made when it is asked for: what hooks see is passes alone.
+
+    Args:
+        question: of the case.
+        found: of :func:`outputs`.
+    """
+    backbone, dense = question.member.backbone, question.dense
+    planned: list[tuple[list[int], list[Study]]] = []
+    for part in parts_of(backbone, question.studies):
+        room = studies_at_once(backbone, part.studies[0], dense=dense, train=True)
+        for start in range(0, len(part.studies), room):
+            here = slice(start, start + room)
+            planned.append((part.places[here].tolist(), part.studies[here]))
+    return (_pass(question, found, places, studies) for places, studies in planned)
+
+
+def _pass(question: Question, found: Sequence[Outputs], places: list[int], studies: Sequence[Study]) -> Pass:
+    backbone = question.member.backbone
+    with evaluating(backbone), torch.enable_grad():
+        made = encode_studies(backbone, studies, question.dense)
+    given, by_given = [each.embedding_D for each in made], [found[place].by_embedding_D for place in places]
+    given += [each.tokens_TD for each in made if each.tokens_TD is not None]
+    by_given += [by for place in places if (by := found[place].by_tokens_TD) is not None]
+    return Pass(places, given, by_given)
+
+
+@contextmanager
+def input_tokens(backbone: Medformer) -> Iterator[list[Tensor]]:
+    """Within the block the tokens of each image of a batch, ``B, T, D``, are leaves of the graph, and are kept.
+
+    They are what the latents attend to, without what is told of the modality.
+    """
+    kept: list[Tensor] = []
+
+    def as_leaf(module: torch.nn.Module, inputs: object, made: tuple[Tensor, object]) -> tuple[Tensor, object]:
+        del module, inputs
+        kept.append(made[0].detach().requires_grad_())
+        return kept[-1], made[1]
+
+    hook = backbone.adapter.register_forward_hook(as_leaf)
+    try:
+        yield kept
+    finally:
+        hook.remove()

@@ -1,0 +1,214 @@
+"""A whole explanation: from a document to a folder of maps with a table and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_shards.support.documents import digest
+from data_shards.support.errors import ConfigError, DataError, nearest
+from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
+from finetune.cases import Cases
+from finetune.classifier.predictor import Predictor
+from finetune.explain.asking import CaseMaps, check_method, maps_of, places_of, shown
+from finetune.explain.base import CaseMethod, CasesMethod, Drawn
+from finetune.explain.document import ExplainConfig
+from finetune.explain.files import write_map
+from finetune.explain.methods import create_method
+from finetune.explain.page import MOST_BYTES, render
+from finetune.explain.pictures import picture
+from finetune.explain.sanity import Sanity, check_sanity
+from finetune.predictions import open_classifier
+from finetune.progress import counted, progress
+from finetune.readers import read_new
+from finetune.tables import as_csv
+from finetune.targets import Target
+
+MAPS_TABLE, MAPS_DOCUMENT, PAGE = "maps.csv", "maps.json", "maps.html"
+
+
+@dataclass(frozen=True)
+class ExplainResult:
+    """What an explanation gave.
+
+    Attributes:
+        cases: that were explained.
+        rows: of the table of maps; empty where the method draws the classifier as a whole.
+        sanity: the randomisation check, where it was asked for.
+        drawn: what a method says of the classifier as a whole.
+        fitted_on: how many of the cases have images that the classifier was fitted on.
+    """
+
+    cases: Cases
+    rows: list[dict[str, Any]]
+    sanity: Sanity | None = None
+    drawn: Drawn | None = None
+    fitted_on: int = 0
+
+
+def explain(config: ExplainConfig, classifier: Path, out: Path, *, overwrite: bool = False) -> ExplainResult:
+    """Explain what a saved classifier says of images.
+
+    Args:
+        config: what to do.
+        classifier: ``config.classifier`` as a local folder.
+        out: the folder that appears: ``maps.csv`` with a row per map, ``maps.json`` with these and how they were made,
+            ``maps.html`` to look through them, a file and a picture of each map; of a method that draws the classifier
+            as a whole, its text and its drawing in place of maps. ``sanity.json`` where the check was asked for.
+        overwrite: replace it.
+
+    Raises:
+        MedformerError: the classifier, the images or the folder cannot be used; nothing is left behind.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    method = create_method(config.method, config.options)
+    model = open_classifier(classifier, config.device)
+    predictor = model.predictor_
+    for member in predictor.members:
+        method.check(member)
+    if config.sanity and not isinstance(method, CaseMethod):
+        raise ConfigError(f"method {config.method} makes no maps, so there are none to compare; leave sanity out")
+    places_of(predictor.target, config.classes, np.zeros(len(predictor.target.classes)))
+    recipe = model.record_.recipe
+    if recipe is None:
+        raise DataError(f"{config.classifier}: it was fitted to arrays and does not know how files become images")
+    with counted("studies", "reading") as told:
+        cases = read_new(
+            config.data,
+            recipe,
+            csv=config.csv,
+            split=config.split,
+            missing=config.missing,
+            show_paths=config.show_paths,
+            on_error=config.on_error,
+            progress=told,
+        )
+    cases = _chosen(cases, config.cases)
+    probabilities = predictor.predict_proba(cases)
+    fitted_on = predictor.seen.among(cases)
+    with new_folder(out, overwrite=overwrite) as partial:
+        if isinstance(method, CasesMethod):
+            drawn = method.drawn(predictor, shown(predictor, cases), probabilities, config.seed)
+            method.write(drawn, partial)
+            _document(config, partial, method.unit, [], {"figures": drawn.figures})
+            return ExplainResult(cases, [], drawn=drawn, fitted_on=fitted_on)
+        assert isinstance(method, CaseMethod)
+        rows, pictures = _write_maps(config, method, predictor, cases, probabilities, partial)
+        sanity = None
+        if config.sanity:
+            some = cases[np.arange(min(config.sanity_cases, len(cases)))]
+            places = [places_of(predictor.target, config.classes, each)[0] for each in probabilities[: len(some)]]
+            sanity = check_sanity(predictor, method, some, places, seed=config.seed)
+            write_json(partial / "sanity.json", finite(sanity.as_json()))
+        _document(config, partial, method.unit, rows, {} if sanity is None else {"sanity": finite(sanity.as_json())})
+        result = ExplainResult(cases, rows, sanity, fitted_on=fitted_on)
+        facts = {"method": method.name, "cases": str(len(cases)), "maps": str(len(rows)), "a map is": method.unit}
+        title = "What the classifier looked at"
+        write_atomic(partial / PAGE, render(title, facts, notes_of(result), rows, pictures))
+    return result
+
+
+def notes_of(result: ExplainResult) -> list[str]:
+    """What has to be known of an explanation, a sentence each."""
+    notes = [str(warning) for warning in result.cases.warnings]
+    if result.fitted_on:
+        notes.append(
+            f"The classifier was fitted on images of {result.fitted_on} of these {len(result.cases)} cases: their maps "
+            "may show what it knows by heart."
+        )
+    if result.sanity is not None:
+        notes.append(result.sanity.told[0].upper() + result.sanity.told[1:] + ".")
+    return notes
+
+
+def _chosen(cases: Cases, keys: tuple[str, ...]) -> Cases:
+    if not keys:
+        return cases
+    known = [str(key) for key in cases.keys.tolist()]
+    for key in keys:
+        if key not in known:
+            raise DataError(f"{cases.name}: no case {key!r}{nearest(key, known[:1000])}")
+    return cases[np.array([known.index(key) for key in dict.fromkeys(keys)])]
+
+
+def _write_maps(
+    config: ExplainConfig,
+    method: CaseMethod,
+    predictor: Predictor,
+    cases: Cases,
+    probabilities: np.ndarray,
+    folder: Path,
+) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """A file and a picture of each map; the rows of the table, and the pictures that the page has room for."""
+    rows: list[dict[str, Any]] = []
+    pictures: list[bytes] = []
+    room = MOST_BYTES
+    check_method(predictor, method)
+    for said in _all_maps(config, method, predictor, cases, probabilities):
+        for each in said.maps:
+            stem, study = f"{len(rows) + 1:06d}", said.studies[each.study]
+            content = picture(each, study)
+            room -= len(content)
+            if room >= 0:
+                pictures.append(content)
+            (folder / f"{stem}.png").write_bytes(content)
+            value = float(probabilities[said.case, said.place])
+            rows.append(
+                {
+                    "key": str(cases.keys[said.case]),
+                    "study": each.study + 1,
+                    "image": each.image,
+                    "modality": study.images[each.image].modality.name,
+                    "class": predictor.target.classes[said.place],
+                    "says": _says(predictor.target, value),
+                    "value": value,
+                    "evidence": said.evidence,
+                    "method": method.name,
+                    "lowest": float(each.values.min()),
+                    "highest": float(each.values.max()),
+                    "file": write_map(folder, stem, each, study),
+                    "picture": f"{stem}.png",
+                }
+            )
+    write_atomic(folder / MAPS_TABLE, as_csv([{**row, **_rounded(row)} for row in rows]))
+    return rows, pictures
+
+
+def _all_maps(
+    config: ExplainConfig, method: CaseMethod, predictor: Predictor, cases: Cases, probabilities: np.ndarray
+) -> Iterator[CaseMaps]:
+    view = shown(predictor, cases)
+    with progress(len(cases), "cases", "explaining") as told:
+        for case in range(len(cases)):
+            places = places_of(predictor.target, config.classes, probabilities[case])
+            yield from maps_of(predictor, method, cases, case, places, view)
+            told.advance(1)
+
+
+def _says(target: Target, value: float) -> str:
+    return f"probability {value:.3f}" if target.classifies else f"predicted {value:.6g}"
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{row[name]:.6g}" for name in ("value", "evidence", "lowest", "highest")}
+
+
+def _document(
+    config: ExplainConfig, folder: Path, unit: str, rows: list[dict[str, Any]], further: dict[str, Any]
+) -> None:
+    """How the maps were made, without the places where data lie."""
+    kept = {
+        "config_sha256": digest(config),
+        "method": config.method,
+        "options": config.options,
+        "classes": list(config.classes),
+        "seed": config.seed,
+        "unit": unit,
+        "maps": rows,
+        **further,
+    }
+    write_json(folder / MAPS_DOCUMENT, finite(kept))
