@@ -23,7 +23,18 @@ import torch
 
 from benchmarks.studies.dba_fits import Arm, Length, Terms
 from benchmarks.studies.dba_medical_fits import Given, fit
-from benchmarks.studies.frozen_sets import NETWORK, READ, SEEDS, SIDE, Seen, frozen_set, network, real_sets, subset_of
+from benchmarks.studies.frozen_sets import (
+    BUDGETS,
+    NETWORK,
+    READ,
+    SEEDS,
+    SIDE,
+    Seen,
+    frozen_set,
+    network,
+    real_sets,
+    subset_of,
+)
 from benchmarks.studies.paired import interval
 from benchmarks.table import Table
 from data_shards.support.files import write_json
@@ -171,17 +182,16 @@ def scores(found: Found, names: Sequence[str], score: str) -> Table:
 def images(found: Found, names: Sequence[str]) -> Table:
     """How many different images each draw gave and each fit saw."""
     rows = []
-    for name, setting in itertools.product(names, SETTINGS):
-        mine = {arm: rows for (of, at, arm), rows in found.items() if (of, at) == (setting, name)}
-        if not mine or setting.seen != "pixels" or setting.flipped:
+    for name, budget in itertools.product(names, BUDGETS):
+        fits = [mine for (setting, at, _), mine in found.items() if (at, setting.budget) == (name, budget)]
+        every = [row for mine in fits for row in mine.values()]
+        if not every:
             continue
-        every = [row for (of, at, _), fits in found.items() if at == name and of.budget == setting.budget
-                 for row in fits.values()]  # fmt: skip
         draws = {row["seed"]: row["index_sha256"] for row in every}
         digest = hashlib.sha256("".join(draws[seed] for seed in sorted(draws)).encode()).hexdigest()[:12]
         seen = [row["distinct"] for row in every]
         rows.append((
-            name, setting.budget, _range([row["images"] for row in every]), _range(seen), str(len(every)),
+            name, budget, _range([row["images"] for row in every]), _range(seen), str(len(every)),
             str(len(draws)), digest,
         ))  # fmt: skip
     return Table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -97,7 +97,7 @@ def frozen_set(
     train, test = splits["train"], splits["test"]
     kept = folder / "vectors" / (f"{name}-random-{seed}.npz" if seen == "random" else f"{name}-{seen}.npz")
     if not kept.is_file():
-        seeds = [seed] if seen == "random" else SEEDS
+        seeds: Sequence[int] = [seed] if seen == "random" else SEEDS
         draws = [subset_of(folder, splits, max(BUDGETS, key=int), each).positions for each in seeds]
         rows = np.unique(np.concatenate(draws))
         found, test_MD = (_vectors(cases, seen, seed, model) for cases in (train.shared()[rows], test.shared()))
