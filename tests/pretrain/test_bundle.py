@@ -53,7 +53,7 @@ def test_round_trip_is_exact(folder: Path) -> None:
 
 def test_configuration_says_what_timm_reads(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    assert config["architecture"] == "medformer_nano" and config["model_args"] == SMALL
+    assert config["architecture"] == "medformer_nano" and config["model_args"] == {**SMALL, "stem": "hmlp", "stride": 4}
     assert config["num_classes"] == 0 and config["num_features"] == 32
     assert config["pretrained_cfg"]["input_size"] == [3, 28, 28]
     assert config["pretrained_cfg"]["mean"] == config["pretrained_cfg"]["std"] == [0.5, 0.5, 0.5]
@@ -144,11 +144,11 @@ def test_arguments_the_backbone_does_not_take_are_refused(folder: Path, model_ar
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("version", [2, "2"])
+@pytest.mark.parametrize("version", [3, "3"])
 def test_a_bundle_of_a_newer_format_is_told_and_one_without_a_number_is_the_first(folder: Path, version: Any) -> None:
-    assert json.loads((folder / "config.json").read_text())["format_version"] == 1
+    assert json.loads((folder / "config.json").read_text())["format_version"] == 2
     change_config(folder, format_version=version)
-    told = f"a bundle of format version {version}, made by a newer Medformer; this one reads up to 1"
+    told = f"a bundle of format version {version}, made by a newer Medformer; this one reads up to 2"
     with pytest.raises(CheckpointError, match=told):
         load_bundle(folder)
     document = json.loads((folder / "config.json").read_text())
