@@ -22,9 +22,11 @@ def as_recorded(architecture: str, model_args: Mapping[str, Any]) -> dict[str, A
         architecture: name by which timm makes it.
         model_args: as they were written.
     """
-    if "stem" in model_args:
-        return dict(model_args)
-    return {**before(architecture), **model_args}
+    found = dict(model_args)
+    if "stem" not in found:
+        for name, value in before(architecture).items():
+            found.setdefault(name, value)
+    return found
 
 
 def before(architecture: str) -> dict[str, Any]:

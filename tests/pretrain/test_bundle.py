@@ -53,7 +53,7 @@ def test_round_trip_is_exact(folder: Path) -> None:
 
 def test_configuration_says_what_timm_reads(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    assert config["architecture"] == "medformer_nano" and config["model_args"] == SMALL
+    assert config["architecture"] == "medformer_nano" and config["model_args"] == {**SMALL, "stem": "hmlp", "stride": 4}
     assert config["num_classes"] == 0 and config["num_features"] == 32
     assert config["pretrained_cfg"]["input_size"] == [3, 28, 28]
     assert config["pretrained_cfg"]["mean"] == config["pretrained_cfg"]["std"] == [0.5, 0.5, 0.5]
