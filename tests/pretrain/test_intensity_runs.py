@@ -21,8 +21,10 @@ from finetune.predictions import open_classifier
 from finetune.readers import read_new
 from medformer.cli import main
 from pretrain.bundle import load_bundle
+from pretrain.config import PretrainConfig
+from pretrain.engine import run
 from pretrain.metadata import Metadata
-from tests.pretrain.runs import Run, document, write_document
+from tests.pretrain.runs import GroupRuntime, document, write_document
 
 VOLUMES = 40
 TWO = Windows(windows=(Window.model_validate("lung"), Window.model_validate("mediastinum")))
@@ -60,7 +62,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Made:
     folder = tmp_path_factory.mktemp("chests")
     (folder / "ct").mkdir()
     rows = ["path,subject,label,split"]
@@ -80,8 +82,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "schedule": {"epochs": 4, "max_steps": 6},
         "checkpoint": {"every_steps": 6},
     }
-    config = write_document(folder / "pretrain.yaml", document(found.shards, folder / "run", **changes))
-    Run(config, folder / "run").start().expect(0)
+    config = PretrainConfig.model_validate(document(found.shards, folder / "run", **changes))
+    assert run(config, GroupRuntime()) == found.bundle
     return found
 
 
