@@ -121,7 +121,7 @@ def within(window: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
     wanted = (window,) * len(size) if isinstance(window, int) else tuple(window)
     if len(wanted) != len(size):
         raise ConfigError(f"window {wanted}: a number of voxels for each of the {len(size)} axes is expected")
-    return tuple(map(min, wanted, size))
+    return tuple(min(side, length) for side, length in zip(wanted, size, strict=True))
 
 
 def check_window(sides: Sequence[int], overlap: float, step: int) -> None:
