@@ -64,8 +64,8 @@ def run() -> Table:
         command="python -m benchmarks crops",
         columns=("against", "crop of the shard, ms", "the other, ms", "ratio"),
         rows=tuple(rows),
-        remarks=f"Processor time with the file in memory, medians of {PAIRS} pairs, 95 % intervals of the ratio. A crop asks "
-        f"the system for {100 * share:.1f} % of the bytes of the volume, checksums compared; its voxels are "
+        remarks=f"Processor time, the file in memory, medians of {PAIRS} pairs, 95 % intervals of the ratio. A crop "
+        f"asks the system for {100 * share:.1f} % of the bytes of the volume, checksums compared; its voxels are "
         f"{100 * CROP**3 / np.prod(SHAPE):.1f} %.",
     )
 

@@ -20,6 +20,7 @@ import yaml
 
 from data_shards.format.manifest import read_manifest
 from data_shards.order.lanes import Locality
+from data_shards.reading.cropped import Crop
 from data_shards.reading.reader import ShardedDataset
 from data_shards.sources import base as sources_base
 from data_shards.sources.medmnist.source import CONTENT
@@ -67,6 +68,7 @@ SECTIONS: dict[str, type[Document]] = {
     "data.": pretrain_config.DataConfig,
     "data.datasets.": pretrain_config.DatasetConfig,
     "data.curriculum.": pretrain_config.StageConfig,
+    "data.crop.": Crop,
     "data.locality.": Locality,
     "data.reading.": pretrain_config.ReadingConfig,
     "model.": pretrain_config.ModelConfig,

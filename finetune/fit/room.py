@@ -45,7 +45,7 @@ def studies_at_once(backbone: Backbone, study: Study, *, dense: bool, train: boo
     sizes = read if study.window is None else [within(study.window, size) for size in read]
     cut = sizes != read
     whole = [backbone.reads(image.pixels.shape[1:]) for image in images]
-    voxels = sum(math.prod(size) for size in (sizes if cut else whole))
+    voxels = sum(map(math.prod, sizes if cut else whole))
     volumes = any(image.pixels.ndim == 4 for image in images)
     most = max(1, min(BATCH_SIZE, BATCH_VOXELS // voxels)) if volumes else BATCH_SIZE
     most = 1 if cut else most  # the windows of a study are a batch

@@ -121,7 +121,7 @@ def within(window: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
     wanted = (window,) * len(size) if isinstance(window, int) else tuple(window)
     if len(wanted) != len(size):
         raise ConfigError(f"window {wanted}: a number of voxels for each of the {len(size)} axes is expected")
-    return tuple(map(min, wanted, size))
+    return tuple(min(side, length) for side, length in zip(wanted, size, strict=True))
 
 
 def check_window(sides: Sequence[int], overlap: float, step: int) -> None:
@@ -149,7 +149,7 @@ def _shares(cells: int, side: int, starts: Sequence[int]) -> list[Tensor]:
     away = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
     weights = []
     for start in starts:
-        falling = away.clamp(min=0 if start == 0 else None, max=0 if start + side == cells else None)
+        falling = away.clamp(0 if start == 0 else -side, 0 if start + side == cells else side)
         weights.append(torch.exp(-0.5 * (falling / (SIGMA * side)) ** 2))
     total = torch.zeros(cells, dtype=torch.float64)
     for start, weight in zip(starts, weights, strict=True):

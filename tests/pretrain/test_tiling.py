@@ -127,7 +127,7 @@ def test_windows_and_weights_are_those_of_the_published_rules(
 
 @pytest.mark.parametrize(
     "size, window, overlap",
-    [((20,), (8,), 0.5), ((28, 16), (8, 8), 0.5), ((12, 18, 9), (6, 6, 3), 0.5), ((17, 10), (8, 4), 0.25)],
+    [((20,), (8,), 0.5), ((28, 16), (8, 8), 0.5), ((12, 18, 9), (6, 6, 3), 0.5), ((20, 10), (8, 4), 0.25)],
 )
 def test_where_whole_strides_fit_into_the_image_it_is_what_monai_computes_without_its_floor(
     size: tuple[int, ...], window: tuple[int, ...], overlap: float
@@ -136,7 +136,6 @@ def test_where_whole_strides_fit_into_the_image_it_is_what_monai_computes_withou
     image = np.random.default_rng(0).normal(size=(2, *size))
     expected = monai(image, window, overlap, opinion, floor=0.0)
     np.testing.assert_allclose(ours(image, window, overlap, opinion), expected, atol=2e-6, rtol=2e-6)
-    assert np.abs(expected - monai(image, window, overlap, opinion, floor=1e-3)).max() < 0.2
 
 
 @pytest.mark.parametrize("size, window, overlap", CASES)
@@ -183,9 +182,7 @@ def test_at_half_overlap_a_window_counts_for_less_than_a_hundredth_where_it_ends
 
 def test_where_windows_disagree_by_the_whole_range_there_is_no_seam() -> None:
     """Steps from voxel to voxel where windows begin and end bend no more than the blend itself; not so with others."""
-    side, length = 32, 83
-    size, roi = (length,) * 3, (side,) * 3
-    image = np.zeros((1, *size), np.float32)
+    side, roi = 32, (32,) * 3
 
     def disagreeing(each: np.ndarray, first: tuple[int, ...]) -> np.ndarray:
         return np.full(each.shape, np.random.default_rng(first).integers(2), np.float32)
@@ -194,16 +191,17 @@ def test_where_windows_disagree_by_the_whole_range_there_is_no_seam() -> None:
         """How far steps at borders of windows are from the steps beside them, along all axes."""
         turned = [np.moveaxis(field[0], axis, 0) for axis in range(3)]
         borders = sorted({start - 1 for start in starts if start} | {start + side - 1 for start in starts})
-        kept = [border for border in borders if 1 < border < length - 3]
+        kept = [border for border in borders if 1 < border < len(field[0]) - 3]
         steps = [np.diff(each, axis=0) for each in turned]
         beside = [(each[[at - 1 for at in kept]] + each[[at + 1 for at in kept]]) / 2 for each in steps]
         return max(float(np.abs(each[kept] - other).max()) for each, other in zip(steps, beside, strict=True))
 
+    image = np.zeros((1, 83, 83, 83), np.float32)
     found = ours(image, roi, 0.5, disagreeing)
     assert found.min() < 0.01 and found.max() > 0.99
-    assert seam(found, nnunet_starts(length, side, 0.5)) < 0.01
-    assert seam(ours(image, roi, 0.0, disagreeing), nnunet_starts(length, side, 0.0)) > 0.4
-    assert seam(monai(image, roi, 0.5, disagreeing, floor=1e-3), monai_starts(length, side, 0.5)) > 0.02
+    assert seam(found, nnunet_starts(83, side, 0.5)) < 0.01
+    assert seam(monai(image, roi, 0.5, disagreeing, floor=1e-3), monai_starts(83, side, 0.5)) > 0.02
+    assert seam(ours(image[:, :64, :64, :64], roi, 0.0, disagreeing), [0, 32]) > 0.4
 
 
 def smooth(size: tuple[int, ...], batch: int = 1) -> Tensor:
@@ -264,55 +262,46 @@ def test_tokens_and_embedding_are_the_weighted_means_of_those_of_the_windows(siz
     np.testing.assert_allclose(found.embedding_BD.numpy(), expected, atol=1e-5)
 
 
-def bends(field: np.ndarray, borders: Sequence[int], lag: int) -> tuple[float, float]:
-    """How far steps along the first axis are from those ``lag`` before and after: at borders, and elsewhere."""
-    steps = np.diff(field, axis=0)
-    bend = (
-        np.abs(steps[lag:-lag] - (steps[: -2 * lag] + steps[2 * lag :]) / 2)
-        .reshape(len(steps) - 2 * lag, -1)
-        .max(axis=1)
-    )
-    at = np.isin(np.arange(lag, len(steps) - lag), borders)
-    assert at.any() and not at.all()
-    return float(bend[at].max()), float(bend[~at].max())
-
-
-def borders_of(starts: Sequence[int], side: int) -> list[int]:
-    return [start - 1 for start in starts if start] + [start + side - 1 for start in starts]
+def seams(values: Sequence[Tensor], field: Tensor, tiling: Tiling, windows: Sequence[Window]) -> float:
+    """The most by which a window moves the field where it ends inside the image: what it counts, times how it differs."""
+    most = 0.0
+    for window, value in zip(windows, values, strict=True):
+        place = tiling.cells_of(window)
+        weight = torch.ones((), dtype=torch.float64)
+        for factor in tiling.shares(window):
+            weight = weight[..., None] * factor
+        moved = (weight * (value - field[(slice(None), *place)]).abs()).amax(0)
+        for axis, (cells, length) in enumerate(zip(place, tiling.cells, strict=True)):
+            if cells.start:
+                most = max(most, float(moved.select(axis, 0).max()))
+            if cells.stop < length:
+                most = max(most, float(moved.select(axis, -1).max()))
+    return most
 
 
 @torch.no_grad()
-def test_the_tokens_of_a_smooth_volume_have_no_seam() -> None:
-    """Windows of 6 cells at half overlap: at their borders tokens bend as elsewhere, to 1 % of their range."""
-    found = SlidingWindows(small(), 24).features(smooth((60, 60, 60)), known(1), (1.0,) * 3, dense=True)
+def test_tokens_and_restoration_of_a_smooth_volume_have_no_seam_above_a_hundredth_of_their_range() -> None:
+    """Windows of 6 cells, at half overlap; an untrained network makes different things of the same place in each."""
+    network, decoder, image = small(), RestorationDecoder(32, 1, 4, 3, hidden=8).eval(), smooth((60, 42, 36))
+    found = SlidingWindows(network, 24).features(image, known(1), (1.0,) * 3, dense=True)
     assert found.tokens_BTD is not None
-    field = found.tokens_BTD[0].unflatten(0, found.grid).numpy()
-    for axis in range(3):
-        turned = np.moveaxis(field, axis, 0)
-        for channel in range(turned.shape[-1]):
-            values = turned[..., channel]
-            border, elsewhere = bends(values, borders_of([0, 3, 6, 9], 6), lag=1)
-            assert border <= elsewhere + 0.01 * (values.max() - values.min())
-
-
-@torch.no_grad()
-def test_the_restoration_of_a_smooth_volume_has_no_seam_where_windows_side_by_side_have() -> None:
-    """Voxels of a cell differ in any untrained decoder: steps are compared with those of the cells beside them."""
-    network, decoder = small(), RestorationDecoder(32, 1, 4, 3, hidden=8).eval()
-
-    def seams(overlap: float, starts: list[int]) -> tuple[float, float]:
-        slabs = list(restored(network, decoder, smooth((60, 24, 24)), window=24, overlap=overlap, at_once=2))
-        assert len(slabs) == len(starts)
-        field = torch.cat([values for _, values in slabs], dim=1)[0].numpy()
-        assert field.shape == (60, 24, 24)
-        border, elsewhere = bends(field, borders_of(starts, 24), lag=4)
+    tokens = found.tokens_BTD[0].T.unflatten(1, found.grid)
+    slabs = list(restored(network, decoder, image, known(1), (1.0,) * 3, window=24, at_once=2))
+    voxels = torch.cat([values for _, values in slabs], dim=1)
+    assert len(slabs) == 4 and voxels.shape == (1, 60, 42, 36)
+    for field, step in ((tokens, 4), (voxels, 1)):
+        tiling = Tiling(image.shape[2:], 24, step=step)
+        windows = list(itertools.chain.from_iterable(tiling.layers()))
+        told = []
+        for window in windows:
+            features = network.features(window.of(image), known(1), (1.0,) * 3, dense=True)
+            assert features.tokens_BTD is not None
+            unfolded = features.tokens_BTD[0].T.unflatten(1, features.grid)
+            told.append(unfolded if step == 4 else decoder(features, window.of(image))[0])
         reach = float(field.max() - field.min())
-        return border / reach, elsewhere / reach
-
-    border, elsewhere = seams(0.5, [0, 12, 24, 36])
-    assert border <= elsewhere + 0.01
-    border, elsewhere = seams(0.0, [0, 18, 36])
-    assert border > elsewhere + 0.01
+        assert seams(told, field, tiling, windows) < 0.01 * reach
+        centre = told[len(windows) // 2] - field[(slice(None), *tiling.cells_of(windows[len(windows) // 2]))]
+        assert centre.abs().max() > 0.05 * reach  # they do differ
 
 
 @torch.no_grad()
@@ -355,7 +344,7 @@ def test_memory_does_not_grow_with_the_depth_of_the_image() -> None:
         with _Live() as live:
             for _, values in restored(network, decoder, image, window=16):
                 assert values.shape[0] == 1
-        return live.peak
+        return live.peak - image.nbytes  # of which windows are views
 
     assert peak(160) <= 1.02 * peak(48)
 

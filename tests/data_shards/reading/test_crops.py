@@ -56,9 +56,13 @@ def own_crops(dataset: CroppedDataset, volumes: list[np.ndarray], epoch: int = 0
     for number in range(len(dataset)):
         pixels = volumes[number // dataset.crop.per_volume]
         size = dataset.image_shape[1:]
-        room = np.array([[whole - own + 1 for whole, own in zip(pixels.shape[1:], size, strict=True)]])
+        kept = [min(own, whole) for own, whole in zip(size, pixels.shape[1:], strict=True)]
+        room = np.array([[whole - own + 1 for whole, own in zip(pixels.shape[1:], kept, strict=True)]])
         first = places(("crop", dataset.seed, "toy/train", epoch), np.array([number]), room)[0]
-        found.append(pixels[(slice(None), *map(slice, first, first + size))])
+        cut = pixels[(slice(None), *map(slice, first, first + kept))]
+        missing = [(own - have, (own - have) // 2) for own, have in zip(size, kept, strict=True)]
+        margins = [(0, 0), *((before, total - before) for total, before in missing)]
+        found.append(np.pad(cut, margins, constant_values=min(each.min() for each in volumes)))
     return found
 
 
@@ -119,12 +123,11 @@ def test_an_index_that_is_widened_keeps_its_checksums(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.read(np.arange(4)).stacked, expected)
 
 
-def test_shards_of_others_have_bands_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_others_have_bands_too(tmp_path: Path) -> None:
     with webdataset.TarWriter(str(tmp_path / "train-0.tar")) as tar:
         for place in range(2):
             tar.write({"__key__": f"c{place}", "npy": volume(place), "cls": str(place)})
     content = card().model_dump() | {"name": "toy"}
-    monkeypatch.setenv("MEDFORMER_HASH_SALT", "salt")
     adopt(tmp_path, AdoptConfig.model_validate({"card": content, "images": {"npy": "image"}, "label": "cls"}))
     dataset = cropped(tmp_path)
     entry = dataset.entry.shards[0]
@@ -248,14 +251,11 @@ def test_volumes_that_are_too_small_are_refused_by_name_or_padded_with_the_small
     )
     dataset = cropped(tmp_path / "v", (24, 25, 64), smaller="pad", per_volume=2)
     found = dataset.read(np.arange(6)).stacked
+    np.testing.assert_array_equal(found, own_crops(dataset, volumes))
     least = min(each.min() for each in volumes)
     for number in (2, 3):
         assert (found[number, :, :, :2] == least).all() and (found[number, :, :, 22:] == least).all()
-        windows = np.lib.stride_tricks.sliding_window_view(volumes[1][0], (24, 20, 64))
-        assert (windows == found[number, 0, :, 2:22]).all(axis=(3, 4, 5)).any()
-    for number in (0, 1, 4, 5):
-        pixels, size = volumes[number // 2][0], found[number, 0]
-        assert (np.lib.stride_tricks.sliding_window_view(pixels, size.shape) == size).all(axis=(3, 4, 5)).any()
+        assert (found[number, :, :, 2:22] > least).mean() > 0.99
 
 
 def test_what_cannot_be_cropped_is_said_when_it_is_opened(folder: Path, tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def test_crops_of_a_server_are_those_of_the_folder_for_a_small_part_of_the_bytes
     local, remote = opened(folder, tmp_path / "unused"), opened(server.url, tmp_path / "cache")
     np.testing.assert_array_equal(remote.read(np.arange(8), 3).stacked, local.read(np.arange(8), 3).stacked)
     stored = sum(shard.bytes for shard in local.entry.shards)
-    # Eight crops of 10 of 40 slices, of each at most two of three bands: at most 8 / 4 / 4 * 2 / 3 of all volumes.
-    assert tars(server) <= stored / 3 and not list((tmp_path / "cache").glob("*.partial"))
+    # Two crops of each volume, each of 10 of its 40 slices; bands lie so near to each other that gaps are fetched too.
+    assert tars(server) <= stored / 2 and not list((tmp_path / "cache").glob("*.partial"))
     assert {path.stat().st_size for path in (tmp_path / "cache").glob("*.file")} == {
         shard.index_bytes for shard in local.entry.shards
     }
