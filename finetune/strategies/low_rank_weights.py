@@ -79,6 +79,8 @@ def merge_changes(network: nn.Module) -> None:
             changes: nn.ModuleDict = layer.parametrizations  # type: ignore[assignment]
             if any(isinstance(each, LowRankChange) for each in changes["weight"].children()):
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+                if "bias" in layer._parameters:  # behind the weight, where it was
+                    layer._parameters["bias"] = layer._parameters.pop("bias")
 
 
 def _layers(network: nn.Module, which: str) -> list[nn.Module]:

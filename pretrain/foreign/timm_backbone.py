@@ -23,8 +23,8 @@ class TimmBackbone(Backbone):
 
     The embedding is ``forward_head(forward_features(x), pre_logits=True)``, the tokens are the cells of the last
     feature map, or the patch tokens of a transformer. Where the head of a model changes the width, as that of
-    MobileNetV3 does, the embedding is the mean of the tokens. A model whose features have no place in the image has one
-    token, its embedding.
+    MobileNetV3 does, the embedding is the mean of the tokens. A model whose features have no place in the image has
+    one token, its embedding.
 
     Images come in our range, [-1, 1], and are given the mean and deviation of the model's own ``pretrained_cfg``. A
     single channel is repeated to ``in_chans`` of them; with equal means and deviations that is what timm's conversion
@@ -39,13 +39,16 @@ class TimmBackbone(Backbone):
         shapes: what sizes it takes.
     """
 
+    scale_C: Tensor
+    shift_C: Tensor
+
     def __init__(self, model: nn.Module, architecture: str, model_args: Mapping[str, Any], shapes: Shapes) -> None:
         super().__init__()
         self.model: Any = model
         self.architecture, self.model_args = architecture, dict(model_args)
         self.voxel_mm = None
-        cfg = model.pretrained_cfg
-        self.pretrained_cfg: Any = cfg
+        cfg: Any = model.pretrained_cfg
+        self.pretrained_cfg = cfg
         self.in_chans = in_chans_of(model)
         self.img_size = shapes.nominal
         self.embed_dim = self.num_features = int(self.model.num_features)
@@ -55,8 +58,6 @@ class TimmBackbone(Backbone):
         # ((x + 1) / 2 - mean) / std, as one multiplication and one addition.
         self.register_buffer("scale_C", 0.5 / std_C, persistent=False)
         self.register_buffer("shift_C", (0.5 - mean_C) / std_C, persistent=False)
-        self.scale_C: Tensor
-        self.shift_C: Tensor
 
     @property
     def network(self) -> nn.Module:

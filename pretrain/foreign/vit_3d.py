@@ -75,7 +75,7 @@ class VisionTransformer3d(VisionTransformer):
     """timm's VisionTransformer on volumes; arguments as there, any size at run time."""
 
     def __init__(self, img_size: int | Sequence[int] = _SIZE, patch_size: int = _PATCH, **kwargs: Any) -> None:
-        super().__init__(img_size=img_size, patch_size=patch_size, embed_layer=PatchEmbed3d, **kwargs)  # type: ignore[arg-type]
+        super().__init__(img_size=img_size, patch_size=patch_size, embed_layer=PatchEmbed3d, **kwargs)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         grid = x.shape[1:-1]

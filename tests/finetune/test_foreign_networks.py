@@ -103,7 +103,7 @@ def test_low_rank_says_what_it_cannot_change() -> None:
     network = made("resnet").network
     with pytest.raises(ConfigError, match="ResNet has no layers of kind 'attention'"):
         change_weights(network, "attention", 2, None, 0.0)
-    with pytest.raises(ConfigError, match=r"rank 9; a weight \(8, 3, 7, 7\) of the backbone has rank 8"):
+    with pytest.raises(ConfigError, match=r"rank 9; a weight \(8, 64, 3, 3\) of the backbone has rank 8"):
         change_weights(network, "all", 9, None, 0.0)
     with pytest.raises(ConfigError, match="dropout 0.5"):
         change_weights(network, "all", 2, None, 0.5)

@@ -27,9 +27,11 @@ def made(family: str, seed: int = 0, **kwargs: Any) -> TimmBackbone:
     torch.manual_seed(seed)
     backbone = create_foreign(name, {**args, **kwargs})
     with torch.no_grad():
-        for buffer_name, buffer in backbone.network.named_buffers():  # else normalisation in evaluation does nothing
-            if buffer_name.endswith(("running_mean", "running_var")):
-                buffer.uniform_(0.5, 1.5)
+        for key, tensor in backbone.network.state_dict(keep_vars=True).items():
+            if key.endswith("running_mean"):  # else normalisation in evaluation does nothing
+                tensor.uniform_(-0.2, 0.2)
+            elif key.endswith("running_var") or (key.endswith("weight") and tensor.ndim == 1):  # some begin at zero
+                tensor.uniform_(0.5, 1.5)
     return backbone.eval()
 
 

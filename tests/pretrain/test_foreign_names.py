@@ -97,7 +97,7 @@ def test_files_that_are_not_these_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not the weights of resnet18: Missing key"):
         create_foreign("resnet18", RESNET, tmp_path / "vit.safetensors")
     save_file(made("resnet").network.state_dict(), tmp_path / "narrow.safetensors")
-    with pytest.raises(CheckpointError, match="not the weights of resnet18: .*conv1"):
+    with pytest.raises(CheckpointError, match="not the weights of resnet18: Unexpected key"):
         create_foreign("resnet18", {}, tmp_path / "narrow.safetensors")
     with pytest.raises(CheckpointError, match="not the weights of resnet18"):
         create_backbone(ModelConfig(name="timm:resnet18", init_from=tmp_path / "narrow.safetensors"))

@@ -36,12 +36,12 @@ def test_on_slices_that_are_all_alike_centred_kernels_give_the_planar_network(na
 
 
 def test_as_many_weights_as_the_planar_network_has_with_cubes_for_squares() -> None:
-    flat, solid = timm.create_model("resnet18", num_classes=0), timm.create_model("resnet18_3d", num_classes=0)
+    with torch.device("meta"):
+        flat, solid = (timm.create_model(name, num_classes=0) for name in ("resnet18", "resnet18_3d"))
     cubes = {
         key: weight.numel() * (weight.shape[-1] if weight.ndim == 4 else 1) for key, weight in flat.named_parameters()
     }
     assert {key: weight.numel() for key, weight in solid.named_parameters()} == cubes
-    assert sum(cubes.values()) == 33_160_704  # as MedMNIST's converter makes of it
 
 
 def test_a_transformer_of_cubes_is_a_linear_map_of_each_and_timms_blocks() -> None:
