@@ -115,7 +115,7 @@ def _of_files(
             position = listed.positions[row]
             sample = source.sample(position)
             key, paths = listed.key(position, paths=show_paths), _paths(source, path, position)
-            study = Study(sample.images, sample.organ, key, paths)
+            study = Study(sample.images, sample.organ, key, paths=paths)
             return _brought(recipe, study, source.name_of(position), source.has_8_bits(position))
 
         taken = take(listed, ReadPictures(len(listed.positions), read), skip=on_error == "skip", progress=progress)
