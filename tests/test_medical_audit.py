@@ -9,6 +9,7 @@ from benchmarks.studies import dba_medical
 from benchmarks.studies.dba_fits import Arm, Length, Terms
 from benchmarks.studies.dba_medical_fits import Given, fit
 from benchmarks.studies.frozen_sets import FrozenSet
+from data_shards.support.errors import TrainingError
 from data_shards.vocabulary import Task
 from finetune.cases import Cases
 from finetune.steppers.plain import PlainStepper
@@ -62,6 +63,14 @@ def test_an_arm_chooses_what_learns_and_sees_what_it_was_given(data: FrozenSet, 
     said = fit(Arm(stepper, stepper, terms=TERMS), data, Given.of(data, rows(), 0.0, 0), LENGTH, 0)
     assert said["distinct"] == said["images"] == 45 and said["terms"] == vars(TERMS[0])
     assert said["auc"] > 0.85 and said["accuracy"] > 0.7 and said["steps"] in (10, 20)
+
+
+def test_terms_by_which_training_diverges_are_left_out(data: FrozenSet) -> None:
+    given, far = Given.of(data, rows(), 0.0, 0), Terms(1e30, 0.0, 16)
+    said = fit(Arm("plain", terms=(far, TERMS[0])), data, given, LENGTH, 0)
+    assert said["terms"] == vars(TERMS[0])
+    with pytest.raises(TrainingError, match="plain diverges by all of its terms"):
+        fit(Arm("plain", terms=(far,)), data, given, LENGTH, 0)
 
 
 def test_the_linear_optimum_is_fitted_to_the_same_labels(data: FrozenSet) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.studies.dba_fits import Arm, Length, Terms, train
 from benchmarks.studies.frozen_sets import FrozenSet
-from data_shards.support.errors import ConfigError
+from data_shards.support.errors import ConfigError, TrainingError
 from finetune.fit.network import Readout
 from finetune.heads import CaseFeatures
 from finetune.heads.linear import LinearHead
@@ -158,9 +160,13 @@ def fit(arm: Arm | None, data: FrozenSet, given: Given, length: Length, seed: in
     else:
         objective = Objective.of(target, given.labels_NL, balanced=False, drawn_evenly=False, loss="nll")
         vectors_ND = torch.from_numpy(train_ND.astype(np.float32))
-        terms, looks = choose(arm, vectors_ND, objective, rows, length, seed)
-        learner = Vectors(vectors_ND, target, seed)
-        report = train(arm, terms, learner, objective, rows, Length(looks, length.steps), seed, _nothing)
+        for terms, looks in ranked(arm, vectors_ND, objective, rows, length, seed):
+            learner = Vectors(vectors_ND, target, seed)
+            with contextlib.suppress(TrainingError):  # it diverged; the next best is taken
+                report = train(arm, terms, learner, objective, rows, Length(looks, length.steps), seed, _nothing)
+                break
+        else:
+            raise TrainingError(f"{arm.name} diverges by all of its terms")
         seen = np.flatnonzero(learner.seen_N)
         assert np.isin(seen, rows).all(), f"{arm.name} has seen images that are not of the draw"
         with torch.no_grad():
@@ -173,31 +179,30 @@ def fit(arm: Arm | None, data: FrozenSet, given: Given, length: Length, seed: in
     return row | {"auc": float(auc(truth_ML, said, task)), "accuracy": float(accuracy(truth_ML, said, task))}
 
 
-def choose(
+def ranked(
     arm: Arm, features_ND: Tensor, objective: Objective, rows: np.ndarray, length: Length, seed: int
-) -> tuple[Terms, int]:
-    """Terms and looks with the least held-out log loss, on a part carved from the draw.
+) -> list[tuple[Terms, int]]:
+    """Terms and looks by their held-out log loss on a part carved from the draw, the least first.
 
-    See :func:`finetune.splits.carved`. An arm with one set of terms has nothing to choose.
+    See :func:`finetune.splits.carved`. By which training diverges they are left out. An arm with one set of terms has
+    nothing to choose.
     """
     if len(arm.terms) == 1:
-        return arm.terms[0], length.looks
-    folds = carved(objective.target.strata(objective.labels[rows]), seed)
+        return [(arm.terms[0], length.looks)]
+    ((fitted, held),) = carved(objective.target.strata(objective.labels[rows]), seed)
     losses: dict[tuple[Terms, int], float] = {}
     for terms in arm.terms:
-        curves = []
-        for fitted, held in folds:
-            learner = Vectors(features_ND, objective.target, seed)
-            curve: list[float] = []
+        learner = Vectors(features_ND, objective.target, seed)
+        curve: list[float] = []
 
-            def look(learner: Vectors = learner, held: np.ndarray = rows[held], curve: list[float] = curve) -> None:
-                curve.append(objective.log_loss(objective.log_scores(learner.logits(held, None)), held))
+        def look(learner: Vectors = learner, curve: list[float] = curve) -> None:
+            logits = learner.logits(rows[held], None)
+            curve.append(objective.log_loss(objective.log_scores(logits), rows[held]))
 
+        with contextlib.suppress(TrainingError):
             train(arm, terms, learner, objective, rows[fitted], length, seed, look)
-            curves.append(curve)
-        mean = np.mean(curves, axis=0)
-        losses |= {(terms, number + 1): float(loss) for number, loss in enumerate(mean)}
-    return min(losses, key=losses.__getitem__)
+        losses |= {(terms, number + 1): loss for number, loss in enumerate(curve) if math.isfinite(loss)}
+    return sorted(losses, key=losses.__getitem__)
 
 
 def _nothing() -> None:
