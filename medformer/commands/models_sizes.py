@@ -12,9 +12,9 @@ PLANE, VOLUME = (224, 224), (96, 96, 96)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.description = (
-        "Parameters of the backbone as it comes, and operations of a forward pass for one image by the backbone made for "
-        "images of that size. A multiplication with its addition counts as two operations; a training step costs about "
-        "three times as many."
+        "Parameters of the backbone as it comes, and operations of a forward pass for one image by the backbone made "
+        "for images of that size. A multiplication with its addition counts as two operations; a training step costs "
+        "about three times as many."
     )
     parser.add_argument(
         "--size",
