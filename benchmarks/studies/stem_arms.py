@@ -35,7 +35,7 @@ class Depthwise(InflatedConv):
 class Separable(nn.Module):
     """Patches of half the stride, a depthwise convolution that overlaps and halves, a linear map."""
 
-    offset = 0.0
+    mapped = True
 
     def __init__(self, in_chans: int, dim: int, stride: int) -> None:
         super().__init__()
@@ -55,6 +55,8 @@ class Separable(nn.Module):
 
 class Neighbours(nn.Module):
     """The stem of the product, and what a depthwise convolution on the grid of tokens adds (Chu et al., ICLR 2023)."""
+
+    mapped = True
 
     def __init__(self, stem: nn.Module, dim: int) -> None:
         super().__init__()

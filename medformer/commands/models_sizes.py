@@ -12,9 +12,9 @@ PLANE, VOLUME = (224, 224), (96, 96, 96)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.description = (
-        "Parameters of the backbone, made for the first of the sizes, and operations of a forward pass for one image "
-        "by the backbone made for its size. A multiplication with its addition counts as two operations; a training "
-        "step costs about three times as many."
+        "Parameters of the backbone as it comes, and operations of a forward pass for one image by the backbone made "
+        "for images of that size. A multiplication with its addition counts as two operations; a training step costs "
+        "about three times as many."
     )
     parser.add_argument(
         "--size",
@@ -40,19 +40,19 @@ def run_sizes(arguments: argparse.Namespace) -> int:
     for size in sizes:
         head += ["TOKENS " + "x".join(map(str, size)), "GFLOP", "GFLOP DENSE"]
     rows = []
+    names = timm.list_models("medformer_*")
     with torch.device("meta"):
         models = [
-            (name, [timm.create_model(name, num_classes=0, img_size=size) for size in sizes])
-            for name in timm.list_models("medformer_*")
+            [timm.create_model(name, num_classes=0, **known) for known in ({}, *({"img_size": size} for size in sizes))]
+            for name in names
         ]
-    for name, made in sorted(models, key=lambda pair: pair[1][0].embed_dim):
-        model = made[0]
+    for name, (model, *made) in sorted(zip(names, models, strict=True), key=lambda pair: pair[1][0].embed_dim):
         latents = len(model.latents.shared) + sum(group.shape[1] for group in model.latents.collections.values())
         parameters = sum(parameter.numel() for parameter in model.parameters())
         numbers = [model.embed_dim, len(model.blocks), model.blocks[0].attention.heads, latents, parameters]
         row = [name, *(f"{number:,}" for number in numbers)]
-        for size, model in zip(sizes, made, strict=True):
-            costs = [forward_cost(model, size, arguments.channels, dense=dense) for dense in (False, True)]
+        for size, own in zip(sizes, made, strict=True):
+            costs = [forward_cost(own, size, arguments.channels, dense=dense) for dense in (False, True)]
             row += [f"{costs[0].tokens:,}", *(f"{cost.total / 1e9:.3g}" for cost in costs)]
         rows.append(row)
     print_table(head, rows)

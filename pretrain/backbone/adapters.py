@@ -14,7 +14,7 @@ from pretrain.backbone.visible import Visible, cells_of, cut_visible, padded_gri
 
 
 class ImageAdapter(nn.Module):
-    """Tokens of planes and volumes: a stem, joined with Fourier features of where each token lies in mm.
+    """Tokens of planes and volumes: what a stem makes, with Fourier features of where each token lies in mm.
 
     A plane lies at depth 0. What the depth adds to a volume is zero there, and zero everywhere in a new network, so a
     volume of one slice gives the tokens of its slice.
@@ -32,7 +32,7 @@ class ImageAdapter(nn.Module):
         self.stem = create_stem(stem, in_chans, dim, stride, stem_width)
         self.position = FourierPosition(axes=2)
         self.depth = FourierPosition(axes=1)
-        self.proj = nn.Linear(dim + self.position.channels, dim)
+        self.proj = nn.Linear(self.position.channels + (0 if self.stem.mapped else dim), dim)
         self.proj_depth = nn.Parameter(torch.zeros(dim, self.depth.channels))
         self.product = Product()
 
@@ -85,11 +85,16 @@ class ImageAdapter(nn.Module):
         return self._tokens(content, points_mm * (2 / REFERENCE_MM))
 
     def _tokens(self, content: Tensor, coordinates: Tensor) -> Tensor:
-        """``proj`` of content ``..., T, dim`` joined with the features of its place, and what the depth adds."""
+        """Tokens of content ``..., T, dim``: mapped together with its place, or the sum where the stem mapped it."""
         places = self.position(coordinates[..., -2:]).to(content.dtype)
         planar = coordinates.shape[-1] == 2
         taken = is_taken(self.product)  # by something that asks what each sample adds: nothing is shared between them
         depth = None if planar else self._depth(coordinates[..., :1], content, alone=taken)
+        if self.stem.mapped:
+            places = with_gradient(places, self.proj_depth) if planar else places
+            each = taken or is_taken(self.proj)
+            position = self.proj(places.expand(*content.shape[:-1], -1) if each else places)
+            return content + (position if depth is None else position + depth)
         if taken or not is_plain(self.proj):
             places = with_gradient(places, self.proj_depth) if planar else places
             tokens: Tensor = self.proj(torch.cat([content, places.expand(*content.shape[:-1], -1)], dim=-1))

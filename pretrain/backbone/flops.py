@@ -28,7 +28,8 @@ class Cost:
     Attributes:
         tokens: input tokens, ``T``.
         stem: convolutions from pixels to tokens.
-        adapter: tokens joined with their positions: ``2 T D (D + F)``, ``F`` position features.
+        adapter: tokens joined with their positions: ``2 T D (D + F)``, ``F`` position features; ``2 T D F`` where the
+            stem has mapped its features already.
         encoder: latents read the tokens, see :func:`_layer`, as often as ``cross_attends`` says.
         blocks: latents read each other, ``depth`` times.
         decoder: queries read the latents.
@@ -65,13 +66,13 @@ def forward_cost(model: Medformer, size: Sequence[int], channels: int | None = N
     stem, cells = _stem(model.adapter.stem, size, channels)
     tokens = math.prod(cells)
     dim = model.embed_dim
-    features = model.adapter.position.channels + (model.adapter.depth.channels if len(size) == 3 else 0)
+    joined = model.adapter.proj.in_features + (model.adapter.depth.channels if len(size) == 3 else 0)
     latents = len(model.latents.shared) + sum(rows.shape[1] for rows in model.latents.collections.values())
     encoders = [model.encoder, *model.encoders_again.values()]
     return Cost(
         tokens=tokens,
         stem=stem,
-        adapter=2 * tokens * dim * (dim + features),
+        adapter=2 * tokens * dim * joined,
         encoder=sum(_layer(layer, latents, tokens) for layer in encoders),
         blocks=sum(_layer(layer, latents, latents) for layer in model.blocks),
         decoder=_layer(model.decoder, 1 + tokens if dense else 1, latents),

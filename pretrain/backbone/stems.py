@@ -150,6 +150,7 @@ class ConvStem(nn.Module):
     """
 
     offset = 0.0
+    mapped = False
 
     def __init__(self, in_chans: int, dim: int, stride: int = 4, width: int | None = None) -> None:
         super().__init__()
@@ -191,6 +192,8 @@ class HierarchicalStem(nn.Module):
         ValueError: ``stride`` is odd or below two, or ``width`` is below one.
     """
 
+    mapped = True  # its features are those of tokens as they are
+
     def __init__(self, in_chans: int, dim: int, stride: int, width: int | None = None) -> None:
         super().__init__()
         if stride < 2 or stride % 2:
@@ -223,6 +226,8 @@ class PatchStem(nn.Module):
     Raises:
         ValueError: ``stride`` is below one.
     """
+
+    mapped = False
 
     def __init__(self, in_chans: int, dim: int, stride: int) -> None:
         super().__init__()

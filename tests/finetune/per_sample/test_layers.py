@@ -190,7 +190,8 @@ def test_only_what_is_watched_gets_gradients() -> None:
 
 
 TRANSPARENT = sorted(set(LAYERS) - {"transposed convolution", "torch's attention", "gated attention", "log-sum-exp",
-                                    "inflated, plane", "inflated, volume", "self-attention"})  # fmt: skip
+                                    "inflated, plane", "inflated, volume", "inflated patches, plane",
+                                    "inflated patches, volume", "self-attention"})  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", LAYERS)
