@@ -32,10 +32,12 @@ class Document(BaseModel):
 
 
 def _listed(given: Any) -> Any:
+    if given == []:  # min_length would complain of a wrong number too
+        raise ValueError("expected a number, or one for each axis")
     return [given] if isinstance(given, int) else given
 
 
-Sides = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_listed)]
+Sides = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_listed)]
 """Voxels along every axis, or along each: one number, which is read as a list of one, or a list of several."""
 
 T = TypeVar("T", bound=Document)
