@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -11,7 +11,7 @@ from data_shards.intensity import IntensityRules
 from data_shards.prepare.document import Preparation
 from data_shards.sources.images.channels import Channels
 from data_shards.sources.tables.cells import Spellings
-from data_shards.support.documents import Document, parse
+from data_shards.support.documents import Document, Sides, parse
 from data_shards.vocabulary import Modality, Organ, Task, word
 from finetune.subsets import Budget
 
@@ -103,7 +103,7 @@ class FitConfig(Document):
     sets_by_class: bool | None = None
     mc_dropout: int = Field(default=0, ge=0)
     slices: dict[str, Any] | None = None
-    window: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    window: Sides | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
 
     @field_validator("head")
@@ -215,7 +215,7 @@ class EmbedConfig(ImagesConfig):
     data: Path
     reads: Literal["embedding", "mean", "mean_spread", "embedding_mean_spread"] = "embedding"
     split: str | None = None
-    window: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    window: Sides | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"

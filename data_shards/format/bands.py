@@ -1,8 +1,8 @@
 """Checksums of parts of large images, by which a box is read out of a volume without reading the volume.
 
 An image in C order is a stack of planes (``C`` or ``C*D`` of them) of ``H`` lines. A band is a run of whole lines of
-one plane, as many as fit into :data:`BAND_BYTES`, so the lines that a box needs of a plane lie in neighbouring bands, and
-neighbouring bands stand side by side in the file. Their CRC-32 stand behind the records of the index, as a second
+one plane, as many as fit into :data:`BAND_BYTES`, so the lines that a box needs of a plane lie in neighbouring bands,
+which stand side by side in the file. Their CRC-32 stand behind the records of the index, as a second
 ``.npy`` array in the same file: record by record, image by image in the order of their names, plane by plane. Which
 images have them, and how many, follows from the records; who reads the records alone reads the file as ever.
 """

@@ -16,7 +16,7 @@ from data_shards.reading.open_shard import OpenShard
 from data_shards.reading.reader import Columns, ShardedDataset
 from data_shards.reading.records import Records
 from data_shards.storage import Cache
-from data_shards.support.documents import Document
+from data_shards.support.documents import Document, Sides
 from data_shards.support.errors import DataError
 
 Count = Annotated[int, Field(gt=0)]
@@ -32,14 +32,14 @@ class Crop(Document):
             on both sides with the smallest value of the dataset.
     """
 
-    size: Count | tuple[Count, ...]
+    size: Sides
     per_volume: Count = 1
     smaller: Literal["refuse", "pad"] = "refuse"
 
     @field_validator("size")
     @classmethod
-    def _is_of_an_image(cls, size: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if isinstance(size, tuple) and len(size) not in (2, 3):
+    def _is_of_an_image(cls, size: tuple[int, ...]) -> tuple[int, ...]:
+        if len(size) > 3:
             raise ValueError(f"{len(size)} numbers; expected one, or one for each of the axes D,H,W")
         return size
 
@@ -53,7 +53,7 @@ class Crop(Document):
         Raises:
             DataError: it has another number of them.
         """
-        size = (self.size,) * axes if isinstance(self.size, int) else self.size
+        size = self.size * axes if len(self.size) == 1 else self.size
         if len(size) != axes:
             raise DataError(f"{name}: a crop of {_words(size)}, its images have {axes} axes")
         return size
@@ -63,9 +63,10 @@ class CroppedDataset(ShardedDataset):
     """The crops of one split, numbered from 0: those of a volume follow one another, ``per_volume`` of them.
 
     Where a crop lies is a function of seed, dataset, epoch and its number, uniform over the places at which it is
-    inside the volume. Images of one study lie on each other, so their crops are cut alike where every study has all of them.
-    Volumes may differ in size, not in dtype or channels. A crop is read by the bands of lines that it meets
-    (:mod:`data_shards.format.bands`) where its volume is stored raw; memory holds the crops and one band at a time.
+    inside the volume. Images of one study lie on each other, so their crops are cut alike where every study has all
+    of them. Volumes may differ in size, not in dtype or channels. A crop is read by the bands of lines that it
+    meets (:mod:`data_shards.format.bands`) where its volume is stored raw; memory holds the crops and the bands of one
+    plane.
 
     Args:
         where: see :class:`~data_shards.reading.reader.ShardedDataset`.

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import ConfigError, nearest
@@ -30,6 +30,15 @@ class Document(BaseModel):
         """The type of what may stand at each key; those whose keys are not fields of the model say so here."""
         return {name: field.annotation for name, field in cls.model_fields.items()}
 
+
+def _listed(given: Any) -> Any:
+    if given == []:  # min_length would complain of a wrong number too
+        raise ValueError("expected a number, or one for each axis")
+    return [given] if isinstance(given, int) else given
+
+
+Sides = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_listed)]
+"""Voxels along every axis, or along each: one number, which is read as a list of one, or a list of several."""
 
 T = TypeVar("T", bound=Document)
 

@@ -3,9 +3,9 @@
 Windows lie as in nnU-Net (Isensee et al., Nature Methods 2021): so many that neighbours overlap by what is asked for at
 least, at even distances, the last one ending where the image does. A weight is, as there and in MONAI's
 ``sliding_window_inference``, a Gaussian about the centre of the window with a standard deviation of an eighth of its
-side; but it falls only towards sides where another window takes over, not towards the edge of the image, and is not raised
-where it is small. So what a window counts where it ends is a fraction of what the others count there, at the edges and
-in the corners too.
+side; but it falls only towards sides where another window takes over, not towards the edge of the image, and is not
+raised where it is small. So what a window counts where it ends is a fraction of what the others count there, at the
+edges and in the corners too.
 
 Windows form a grid. The weight of each, divided by that of all windows at the place, is therefore a product of one
 factor for each axis, and the factors of an axis add up to one everywhere.

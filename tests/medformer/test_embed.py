@@ -145,8 +145,8 @@ def test_windows_that_the_network_cannot_read_are_one_line(
     for words, message in (
         (["--window", "6"], "window 6: a multiple of 4, the voxels of a token, is expected"),
         (["--window", "8", "8", "8"], "window (8, 8, 8): a number of voxels for each of the 2 axes is expected"),
-        (["--window", "0"], "window"),
-        (["--window", "8", "--overlap", "1"], "overlap"),
+        (["--window", "0"], "window.0: Input should be greater than 0; found 0"),
+        (["--window", "8", "--overlap", "1"], "overlap: Input should be less than 1"),
     ):
         assert embed(made, tmp_path / "f.npz", *words) == 2
         error = capsys.readouterr().err

@@ -108,6 +108,7 @@ def test_a_crop_that_is_larger_than_a_volume_is_refused_before_the_run(volumes: 
     check(config_of(volumes, tmp_path / "out", {"size": 24, "smaller": "pad"}), 1, resume=False)
     for crop, message in (
         ({"size": 0}, "greater than 0"),
+        ({"size": []}, "expected a number, or one for each axis"),
         ({"size": [8, 8, 8, 8]}, "4 numbers; expected one, or one for each of the axes D,H,W"),
         ({"size": 8, "smaller": "stretch"}, "'refuse' or 'pad'"),
     ):

@@ -263,7 +263,7 @@ def test_tokens_and_embedding_are_the_weighted_means_of_those_of_the_windows(siz
 
 
 def seams(values: Sequence[Tensor], field: Tensor, tiling: Tiling, windows: Sequence[Window]) -> float:
-    """The most by which a window moves the field where it ends inside the image: what it counts, times how it differs."""
+    """The most by which a window moves the field where it ends inside the image: its share times its difference."""
     most = 0.0
     for window, value in zip(windows, values, strict=True):
         place = tiling.cells_of(window)
