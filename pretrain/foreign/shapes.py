@@ -122,7 +122,7 @@ class Shapes:
 
     def _grid(self, tokens: int, size: tuple[int, ...]) -> tuple[int, ...] | None:
         """So many tokens along each axis; None where no such grid has the proportions of the image."""
-        embed = getattr(self._twin, "patch_embed", None)
+        embed: Any = getattr(self._twin, "patch_embed", None)
         if hasattr(embed, "dynamic_feat_size"):
             grid = tuple(embed.dynamic_feat_size(size))
         else:

@@ -51,7 +51,8 @@ class TimmBackbone(Backbone):
         self.pretrained_cfg = cfg
         self.in_chans = in_chans_of(model)
         self.img_size = shapes.nominal
-        self.embed_dim = self.num_features = int(self.model.num_features)
+        own: Any = model
+        self.embed_dim = int(own.num_features)
         self.stride = shapes.stride
         self._shapes = shapes
         mean_C, std_C = (_each(cfg[name], self.in_chans) for name in ("mean", "std"))

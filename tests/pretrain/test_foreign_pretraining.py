@@ -96,7 +96,7 @@ def test_volumetric_baselines_are_pretrained_too(solid_shards: Path, tmp_path: P
 def test_objectives_of_the_embedding_reach_every_weight(objective: str, network: str) -> None:
     config = document_of({objective: {}}, model=NETWORKS[network])
     torch.manual_seed(0)
-    module = PretrainModule(create_backbone(config.model), config.objectives).train()
+    module = PretrainModule(create_backbone(config.model), config.objectives).double().train()
     module(views_of(config, drifting_images(8, (3, 28, 28))))[0].backward()
     still = [
         name for name, each in module.backbone.named_parameters() if each.grad is None or not each.grad.isfinite().all()
