@@ -42,6 +42,7 @@ from finetune.explain.base import CaseMethod
 from finetune.explain.intervals import mean_interval
 from finetune.explain.localisation import centre_prior, chance, hit, mass
 from finetune.explain.methods import create_method
+from finetune.explain.question import reads_tokens
 from finetune.explain.sanity import check_sanity
 from finetune.scores.metrics import auc
 
@@ -221,7 +222,7 @@ def explained(name: str, head: str, split: str = "test") -> dict[str, Any]:
     for called, (method_name, options) in METHODS.items():
         method = create_method(method_name, options)
         assert isinstance(method, CaseMethod)
-        if not _explains(method, model):
+        if not _explains(method, model) or (called == "instances" and not reads_tokens(model.predictor_.members[0])):
             continue
         scores = measured(model, method, findings, some)
         sanity = check_sanity(
