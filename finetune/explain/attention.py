@@ -7,7 +7,7 @@ Shapes: ``B`` samples, ``H`` heads, ``N`` latents, ``T`` input tokens, ``Q`` out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,9 @@ from functools import partial
 from torch import Tensor
 
 from pretrain.backbone import Medformer
-from pretrain.backbone.attention import Attention
+from pretrain.backbone.attention import Attention, CrossAttentionLayer, SelfAttentionLayer
+
+Keep = Callable[[Tensor], None]
 
 
 @dataclass
@@ -48,18 +50,16 @@ class Layers:
 def explicit(backbone: Medformer) -> Iterator[Layers]:
     """Within the block the network computes its weights of attention, and those of the last pass are kept."""
     kept = Layers()
-    layers: list[tuple[Attention, object]] = [
+    layers: list[tuple[Attention, Keep]] = [
         (backbone.encoder.attention, partial(kept.reading.__setitem__, 0)),
         (backbone.decoder.attention, kept.answering.append),
     ]
-    layers += [
-        (layer.attention, partial(kept.reading.__setitem__, int(number)))  # type: ignore[arg-type]
-        for number, layer in backbone.encoders_again.items()
-    ]
-    layers += [
-        (block.attention, partial(kept.mixing.__setitem__, number))  # type: ignore[arg-type]
-        for number, block in enumerate(backbone.blocks)
-    ]
+    for number, layer in backbone.encoders_again.items():
+        assert isinstance(layer, CrossAttentionLayer)
+        layers.append((layer.attention, partial(kept.reading.__setitem__, int(number))))
+    for place, block in enumerate(backbone.blocks):
+        assert isinstance(block, SelfAttentionLayer)
+        layers.append((block.attention, partial(kept.mixing.__setitem__, place)))
     for attention, keep in layers:
         attention.forward = partial(_forward, attention, keep)  # type: ignore[method-assign]
     try:
@@ -70,11 +70,11 @@ def explicit(backbone: Medformer) -> Iterator[Layers]:
 
 
 def _forward(
-    attention: Attention, keep: object, queries_BQC: Tensor, context_BKC: Tensor | None = None,
+    attention: Attention, keep: Keep, queries_BQC: Tensor, context_BKC: Tensor | None = None,
     mask_BK: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """As :meth:`Attention.forward`, by the weights."""
     weights_BHQK, values_BHKE = attention.weights(queries_BQC, context_BKC, mask_BK)
-    keep(weights_BHQK)  # type: ignore[operator]
+    keep(weights_BHQK)
     found: Tensor = attention.proj((weights_BHQK @ values_BHKE).transpose(1, 2).flatten(2))
     return found

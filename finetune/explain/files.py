@@ -70,5 +70,6 @@ def _file_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray] | None:
         return None
     import nibabel
 
-    header = nibabel.load(path)
-    return tuple(header.shape[:3]), np.asarray(header.affine)
+    image = nibabel.load(path)
+    assert isinstance(image, nibabel.Nifti1Pair)
+    return tuple(image.shape[:3]), np.asarray(image.affine)

@@ -110,12 +110,12 @@ def of_volumes(maps: Sequence[CellMap], slices: Slices, lengths: Sequence[int]) 
         mine = [each for each in maps if start <= each.study < start + len(places)]
         for name in dict.fromkeys(each.image for each in mine):
             stack = [each for each in mine if each.image == name]
-            shape, firsts, steps = (list(part) for part in (stack[0].shape, stack[0].firsts, stack[0].steps))
-            shape.insert(axis, length)
+            firsts, steps = list(stack[0].firsts), list(stack[0].steps)
             firsts.insert(axis, float(places[0]))
             steps.insert(axis, float(slices.every))
             values = np.stack([each.values for each in stack], axis=axis)
-            found.append(CellMap(study, name, tuple(shape), values, tuple(firsts), tuple(steps)))
+            shape = (*stack[0].shape[:axis], length, *stack[0].shape[axis:])
+            found.append(CellMap(study, name, shape, values, tuple(firsts), tuple(steps)))
         start += len(places)
     return found
 
@@ -125,7 +125,5 @@ def averaged(said: Sequence[Sequence[CellMap]]) -> list[CellMap]:
     first = said[0]
     if len(said) == 1:
         return list(first)
-    return [
-        replace(each, values=np.mean([maps[place].values for maps in said], axis=0, dtype=np.float32))
-        for place, each in enumerate(first)
-    ]
+    stacks = [np.stack([maps[place].values for maps in said]) for place in range(len(first))]
+    return [replace(each, values=stack.mean(axis=0)) for each, stack in zip(first, stacks, strict=True)]

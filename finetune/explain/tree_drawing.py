@@ -80,13 +80,13 @@ def as_svg(nodes: Sequence[Node], title: str) -> Markup:
             for child in (2 * place + 1, 2 * place + 2):
                 end = span / 2 * (child + 1 - 2 ** (level + 1) + 0.5)
                 below = (level + 1) * (_HEIGHT + _GAP_Y) + 4.0
-                line = {"x1": middle, "y1": top + _HEIGHT, "x2": end, "y2": below, "stroke": "#59636d"}
-                parts.append(element("line", **line, stroke_width=0.5 + 6 * nodes[child].share))
-        box = {"x": middle - _WIDTH / 2, "y": top, "width": float(_WIDTH), "height": float(_HEIGHT), "rx": 4.0}
-        boxes.append(element("rect", **box, fill="#fff", stroke="#0072b2" if level < depth else "#d55e00"))
+                thick = 0.5 + 6 * nodes[child].share
+                ends = {"x1": middle, "y1": top + _HEIGHT, "x2": end, "y2": below}
+                parts.append(element("line", **ends, stroke="#59636d", stroke_width=thick))
+        corner = {"x": middle - _WIDTH / 2, "y": top, "width": float(_WIDTH), "height": float(_HEIGHT), "rx": 4.0}
+        boxes.append(element("rect", **corner, fill="#fff", stroke="#0072b2" if level < depth else "#d55e00"))
         for number, line in enumerate(node.lines):
             boxes.append(element("text", line, x=middle, y=top + _LINE * (number + 1), text_anchor="middle"))
-    drawing = [*parts, *boxes]
-    style = {"font_family": "system-ui, sans-serif", "font_size": 11.0, "fill": "#1c2126"}
-    box = f"0 0 {width} {height}"
-    return element("svg", element("g", *drawing, **style), xmlns="http://www.w3.org/2000/svg", viewBox=box, role="img")
+    drawing = element("g", *parts, *boxes, font_family="system-ui, sans-serif", font_size=11.0, fill="#1c2126")
+    frame = f"0 0 {width} {height}"
+    return element("svg", drawing, xmlns="http://www.w3.org/2000/svg", viewBox=frame, role="img")

@@ -20,10 +20,11 @@ from finetune.cases import Cases
 from finetune.classifier.member import Member, reads_of_cases
 from finetune.classifier.predictor import Predictor
 from finetune.explain.base import CasesMethod, Drawn, register_method
-from finetune.explain.intervals import mean_interval
 from finetune.explain.soft_tree import fitted
 from finetune.explain.tree_drawing import as_svg, as_text, nodes_of
 from finetune.fit.linear import Standardiser
+from finetune.scores.bootstrap import interval
+from finetune.scores.metrics import accuracy
 
 LEAST = 20
 """Of fewer cases a tree and its fidelity say nothing."""
@@ -75,7 +76,11 @@ class SoftTreeMethod(CasesMethod):
         answers_MC = tree(torch.from_numpy(features_ND[held_N])).numpy()
         said_M, told_M = (predictor.target.decide(each)[:, 0] for each in (probabilities[held_N], answers_MC))
         commonest = np.bincount(predictor.target.decide(probabilities[~held_N])[:, 0]).argmax()
-        agreement = mean_interval(said_M == told_M, subjects[held_N], seed=seed)
+        right_M = (said_M == told_M).astype(np.float64)
+        # The share of equal answers is the accuracy of a task in which being equal is the one class there is.
+        agreement = interval(
+            accuracy, np.ones(len(right_M), np.int64), right_M, Task.binary, seed=seed, subjects=subjects[held_N]
+        )
         figures: dict[str, Any] = {
             "fidelity": agreement.estimate,
             "fidelity_low": agreement.low,

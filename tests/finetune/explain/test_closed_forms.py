@@ -118,8 +118,9 @@ def test_rollout_is_the_product_of_the_layers_of_the_whole_graph() -> None:
 def test_rollout_without_classes_is_that_of_the_weights_of_the_network() -> None:
     model, _ = made("embedding", "planes")
     question = Question(model.predictor_.members[0], blobs(12).studies_of(0), 1)
+    runs = passes(question, outputs(question))
     with explicit(question.member.backbone) as layers, input_tokens(question.member.backbone):
-        list(passes(question, outputs(question)))
+        assert len(list(runs)) == 1
     reading, mixing, answering = (each.mean(dim=1)[0] for each in layers.all)
     expected = 0.5 * answering @ (0.5 * mixing + 0.5 * torch.eye(len(mixing))) @ (0.5 * reading)
     (said,) = Rollout(Rollout.Config(gradients=False)).maps(question)
@@ -162,9 +163,9 @@ def test_gradients_at_the_tokens_that_are_read_are_those_of_small_steps(head: st
     (member,) = model.predictor_.members
     backbone = member.backbone
     question = Question(member, cases.studies_of(0), 1)
+    runs = passes(question, outputs(question))
     with input_tokens(backbone) as kept:
-        for run in passes(question, outputs(question)):
-            grads = run.grad(kept)
+        (grads,) = [run.grad(kept) for run in runs]
     assert [tuple(each.shape) for each in grads] == [(1, 16, 32), (1, 9, 32)]
     step = 1e-2
     for place, grad in enumerate(grads):

@@ -29,10 +29,10 @@ def by_hand(tree: SoftTree, x: torch.Tensor, wanted: torch.Tensor) -> tuple[floa
             path = (right[case, 0] if first else 1 - right[case, 0]) * (
                 right[case, inner] if second else 1 - right[case, inner]
             )
-            loss += float(path * -(wanted[case] * answers[2 * first + second].log()).sum()) / len(x)
+            loss += (path * -(wanted[case] * answers[2 * first + second].log()).sum()).item() / len(x)
     penalty = 0.0
     for node, reach in ((0, torch.ones(len(x))), (1, 1 - right[:, 0]), (2, right[:, 0])):
-        alpha = float((reach * right[:, node]).sum() / reach.sum())
+        alpha = ((reach * right[:, node]).sum() / reach.sum()).item()
         penalty += -(0.5 if node else 1.0) * 0.5 * (np.log(alpha) + np.log(1 - alpha))
     return loss, penalty
 
