@@ -80,7 +80,7 @@ class Predictor:
         Raises:
             DataError: an image cannot be read, or does not fit.
         """
-        cases = self._shown(cases)
+        cases = self.shown(cases)
         said: list[np.ndarray] = []
         for number, member in enumerate(self.members):
             if self.mc_dropout and member.drops:
@@ -135,12 +135,16 @@ class Predictor:
             DataError: an image cannot be read, or does not fit.
         """
         self.check_instances()
-        cases = self._shown(cases)
+        cases = self.shown(cases)
         for said in zip(*(instances_of(member, cases, self.temperature) for member in self.members), strict=True):
             yield averaged(said)
 
-    def _shown(self, cases: Cases) -> Cases:
-        """New cases as those that were fitted on were shown."""
+    def shown(self, cases: Cases) -> Cases:
+        """New cases as the networks see them: as those that were fitted on were shown.
+
+        Raises:
+            DataError: an image does not fit what was fitted on.
+        """
         return windowed(sliced(self.seen.fitting(cases), self.slices), self.window, self.overlap)
 
 

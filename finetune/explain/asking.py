@@ -14,7 +14,6 @@ from finetune.explain.base import CaseMethod
 from finetune.explain.question import Question
 from finetune.explain.space import CellMap, averaged, of_volumes
 from finetune.images import Study
-from finetune.slices import sliced
 from finetune.targets import Target
 
 PREDICTED = "predicted"
@@ -68,15 +67,6 @@ def places_of(target: Target, classes: Sequence[str], probabilities_C: np.ndarra
     return [names.index(name) for name in dict.fromkeys(classes)]
 
 
-def shown(predictor: Predictor, cases: Cases) -> Cases:
-    """The cases as the networks see them.
-
-    Raises:
-        DataError: an image does not fit what the classifier was fitted on.
-    """
-    return sliced(predictor.seen.fitting(cases), predictor.slices)
-
-
 def maps_of(
     predictor: Predictor, method: CaseMethod, cases: Cases, case: int, places: Sequence[int], view: Cases | None = None
 ) -> Iterator[CaseMaps]:
@@ -88,12 +78,12 @@ def maps_of(
         cases: among which it is.
         case: its number.
         places: for which classes, labels or numbers.
-        view: of :func:`shown`, where there is one already.
+        view: the cases as the networks see them, where there is one already.
 
     Raises:
         DataError: an image cannot be read, or does not fit.
     """
-    view = shown(predictor, cases) if view is None else view
+    view = predictor.shown(cases) if view is None else view
     whole = predictor.seen.fitting(cases)
     studies, before = view.studies_of(case), tuple(whole.studies_of(case))
     for place in places:

@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from data_shards.support.errors import ConfigError
 from finetune.explain.question import Question
 from finetune.fit.encoding import StudyFeatures, encode_studies, parts_of
-from finetune.fit.room import studies_at_once
+from finetune.fit.room import size_read, studies_at_once
 from finetune.images import Study
 from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
+from pretrain.tiling.windows import within
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,17 @@ def passes(question: Question, found: Sequence[Outputs]) -> Iterator[Pass]:
     Args:
         question: of the case.
         found: of :func:`outputs`.
+
+    Raises:
+        ConfigError: the network reads an image in windows, whose tokens are not those of the image.
     """
     backbone, dense = question.member.backbone, question.dense
+    for study in question.studies:
+        sizes = [size_read(backbone, image) for image in study.images.values()]
+        if study.window is not None and any(within(study.window, size) != size for size in sizes):
+            raise ConfigError(
+                f"{study.name}: larger than the window in which the classifier reads images; occlusion explains it"
+            )
     planned: list[tuple[list[int], list[Study]]] = []
     for part in parts_of(backbone, question.studies):
         room = studies_at_once(backbone, part.studies[0], dense=dense, train=True)

@@ -16,6 +16,7 @@ from finetune.fit.encoding import StudyFeatures, encode_studies, together
 from finetune.fit.linear import RAW, LinearVote
 from finetune.fit.raw import flat_pixels
 from finetune.images import Study
+from pretrain.backbone import Medformer
 from pretrain.backbone.modes import evaluating
 
 
@@ -41,6 +42,21 @@ def require_network(member: Member, method: str) -> None:
         raise ConfigError(
             f"method {method}: head linear reads raw pixels alone, the network has no part in it; try occlusion"
         )
+
+
+def perceiver_of(member: Member, method: str) -> Medformer:
+    """The network, whose latents read tokens.
+
+    Raises:
+        ConfigError: it is one of others, which has none.
+    """
+    if isinstance(member.backbone, Medformer):
+        return member.backbone
+    name = getattr(member.backbone, "architecture", type(member.backbone).__name__)
+    raise ConfigError(
+        f"method {method} asks the tokens that the latents of a Medformer read, and {name} has none; use occlusion, or "
+        "grad_cam with layer dense and a head that reads tokens"
+    )
 
 
 @dataclass(frozen=True)

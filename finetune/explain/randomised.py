@@ -57,10 +57,15 @@ def layers(backbone: nn.Module) -> Iterator[tuple[str, list[Tensor]]]:
     groups: dict[str, list[Tensor]] = {}
     for name, parameter in backbone.named_parameters():
         first, _, rest = name.partition(".")
-        key = f"{first}.{rest.partition('.')[0]}" if first in ("blocks", "encoders_again") else first
+        numbered = first in ("blocks", "encoders_again", _OTHERS)
+        key = f"{first}.{rest.partition('.')[0]}" if numbered else first
         groups.setdefault(_FIRST.get(key, key), []).append(parameter)
-    yield from sorted(groups.items(), key=lambda group: _height(group[0]), reverse=True)
+    heights = {name: (_height(name), number) for number, name in enumerate(groups)}
+    yield from sorted(groups.items(), key=lambda group: heights[group[0]], reverse=True)
 
+
+_OTHERS = "model"
+"""The part of a backbone that is a network of others, whose layers were made from input to output."""
 
 _FIRST = {"norm": "decoder", "query": "decoder", "latents": "encoder", "tags": "adapter", "head": "decoder"}
 """Small parts go with the layer that they feed, or that feeds them."""

@@ -14,7 +14,7 @@ from data_shards.support.errors import ConfigError, DataError, nearest
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from finetune.cases import Cases
 from finetune.classifier.predictor import Predictor
-from finetune.explain.asking import CaseMaps, check_method, maps_of, places_of, shown
+from finetune.explain.asking import CaseMaps, check_method, maps_of, places_of
 from finetune.explain.base import CaseMethod, CasesMethod, Drawn
 from finetune.explain.document import ExplainConfig
 from finetune.explain.files import write_map
@@ -92,7 +92,7 @@ def explain(config: ExplainConfig, classifier: Path, out: Path, *, overwrite: bo
     fitted_on = predictor.seen.among(cases)
     with new_folder(out, overwrite=overwrite) as partial:
         if isinstance(method, CasesMethod):
-            drawn = method.drawn(predictor, shown(predictor, cases), probabilities, config.seed)
+            drawn = method.drawn(predictor, predictor.shown(cases), probabilities, config.seed)
             method.write(drawn, partial)
             _document(config, partial, method.unit, [], {"figures": drawn.figures})
             return ExplainResult(cases, [], drawn=drawn, fitted_on=fitted_on)
@@ -181,7 +181,7 @@ def _write_maps(
 def _all_maps(
     config: ExplainConfig, method: CaseMethod, predictor: Predictor, cases: Cases, probabilities: np.ndarray
 ) -> Iterator[CaseMaps]:
-    view = shown(predictor, cases)
+    view = predictor.shown(cases)
     with progress(len(cases), "cases", "explaining") as told:
         for case in range(len(cases)):
             places = places_of(predictor.target, config.classes, probabilities[case])

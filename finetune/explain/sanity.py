@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.classifier.predictor import Predictor
-from finetune.explain.asking import maps_of, shown
+from finetune.explain.asking import maps_of
 from finetune.explain.base import CaseMethod
 from finetune.explain.intervals import mean_interval
 from finetune.explain.randomised import cascade
@@ -132,7 +132,7 @@ def check_sanity(
 
 
 def _maps(predictor: Predictor, method: CaseMethod, cases: Cases, places: Sequence[int]) -> list[list[np.ndarray]]:
-    view, found = shown(predictor, cases), []
+    view, found = predictor.shown(cases), []
     with progress(len(cases), "cases", "maps") as told:
         for case, place in enumerate(places):
             (said,) = maps_of(predictor, method, cases, case, [place], view)

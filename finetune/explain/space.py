@@ -14,7 +14,7 @@ from scipy.ndimage import affine_transform
 from data_shards.sample import Image
 from finetune.fit.room import size_read
 from finetune.slices import Slices
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone, Medformer
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,27 @@ class CellMap:
 _ROUNDING = 1e-3
 
 
-def token_grid(backbone: Medformer, image: Image) -> tuple[int, ...]:
+def token_grid(backbone: Backbone, image: Image) -> tuple[int, ...]:
     """How many tokens an image has along each axis."""
-    return tuple(-(-length // backbone.adapter.stem.stride) for length in size_read(backbone, image))
+    return backbone.cells(size_read(backbone, image))
 
 
-def of_tokens(backbone: Medformer, study: int, name: str, image: Image, values_T: np.ndarray) -> CellMap:
-    """A map with a number for each token of an image, in their order."""
-    stem, size, shape = backbone.adapter.stem, size_read(backbone, image), image.pixels.shape[1:]
+def of_tokens(backbone: Backbone, study: int, name: str, image: Image, values_T: np.ndarray) -> CellMap:
+    """A map with a number for each token of an image, in their order.
+
+    The tokens of a network of others are taken to share its image evenly.
+    """
+    size, shape = np.array(size_read(backbone, image)), image.pixels.shape[1:]
     grid = token_grid(backbone, image)
+    if isinstance(backbone, Medformer):
+        stride, offset = np.full(len(grid), backbone.adapter.stem.stride), backbone.adapter.stem.offset
+    else:
+        stride = size / np.array(grid)
+        offset = (stride - 1) / 2
     # Voxels of the image for one that the network reads: the extent is the same.
-    scales = np.array(shape) / np.array(size)
-    firsts = ((stem.offset + 0.5) * scales - 0.5).tolist()
-    steps = (stem.stride * scales).tolist()
+    scales = np.array(shape) / size
+    firsts = ((offset + 0.5) * scales - 0.5).tolist()
+    steps = (stride * scales).tolist()
     return CellMap(study, name, shape, values_T.reshape(grid).astype(np.float32), tuple(firsts), tuple(steps))
 
 

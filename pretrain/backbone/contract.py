@@ -38,6 +38,10 @@ class Backbone(nn.Module, abc.ABC):
         """Voxels along each axis as the network reads an image of so many, at whatever spacing."""
         return tuple(size)
 
+    def cells(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Tokens along each axis of an image of which so many voxels are read, see :meth:`reads`."""
+        return tuple(-(-length // self.stride) for length in size)
+
     @abc.abstractmethod
     def features(
         self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None, *, dense: bool = False

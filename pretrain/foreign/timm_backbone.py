@@ -70,6 +70,10 @@ class TimmBackbone(Backbone):
         """See :meth:`pretrain.backbone.contract.Backbone.reads`; sizes that the model does not take are changed."""
         return self._layout(size).read
 
+    def cells(self, size: Sequence[int]) -> tuple[int, ...]:
+        """See :meth:`pretrain.backbone.contract.Backbone.cells`."""
+        return self._layout(size).grid
+
     def features(
         self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None, *, dense: bool = False
     ) -> Features:

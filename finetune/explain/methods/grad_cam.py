@@ -28,7 +28,7 @@ from data_shards.support.errors import ConfigError
 from finetune.classifier.member import Member
 from finetune.explain.base import CaseMethod, register_method
 from finetune.explain.gradients import input_tokens, outputs, passes
-from finetune.explain.question import Question, reads_tokens, require_network
+from finetune.explain.question import Question, perceiver_of, reads_tokens, require_network
 from finetune.explain.space import CellMap, of_tokens
 
 
@@ -55,6 +55,8 @@ class GradCam(CaseMethod):
         require_network(member, self.name)
         if self.config.layer == "dense" and not reads_tokens(member):
             raise ConfigError("method grad_cam: layer dense, and the head reads no dense tokens; use layer input")
+        if self.config.layer == "input":
+            perceiver_of(member, self.name)
 
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case."""
@@ -69,7 +71,7 @@ class GradCam(CaseMethod):
                     said[number, name] = self.cam(*pair)
         else:
             runs = passes(question, found)
-            with input_tokens(backbone) as kept:
+            with input_tokens(perceiver_of(question.member, self.name)) as kept:
                 for run in runs:
                     names = [name for name, _ in question.studies[run.places[0]].sorted_images]
                     for name, tokens_BTD, grad_BTD in zip(names, kept, run.grad(kept), strict=True):

@@ -27,7 +27,7 @@ from finetune.classifier.member import Member
 from finetune.explain.attention import Layers, explicit
 from finetune.explain.base import CaseMethod, register_method
 from finetune.explain.gradients import Outputs, Pass, input_tokens, outputs, passes
-from finetune.explain.question import Question, require_network
+from finetune.explain.question import Question, perceiver_of, require_network
 from finetune.explain.space import CellMap, of_tokens, token_grid
 
 
@@ -47,10 +47,11 @@ class Rollout(CaseMethod):
     def check(self, member: Member) -> None:
         """There has to be attention in it."""
         require_network(member, self.name)
+        perceiver_of(member, self.name)
 
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case; in all of them one unit is the same."""
-        backbone, found = question.member.backbone, outputs(question)
+        backbone, found = perceiver_of(question.member, self.name), outputs(question)
         shares, said = output_shares(found), dict[int, Tensor]()
         runs = passes(question, found)
         # Tokens are leaves so that everything behind them has a gradient, also where no weight asks for one.

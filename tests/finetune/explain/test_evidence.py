@@ -11,7 +11,6 @@ import torch
 from data_shards.vocabulary import Task
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelModel
-from finetune.explain.asking import shown
 from finetune.explain.gradients import outputs
 from finetune.explain.question import Question
 from finetune.fit.encoding import StudyFeatures
@@ -26,7 +25,7 @@ def wanted(model: FewLabelModel, cases: Cases) -> np.ndarray:
 
 
 def asked(model: FewLabelModel, cases: Cases, place: int) -> list[float]:
-    predictor, view = model.predictor_, shown(model.predictor_, cases)
+    predictor, view = model.predictor_, model.predictor_.shown(cases)
     (member,) = predictor.members
     questions = [Question(member, view.studies_of(case), place, predictor.temperature) for case in range(len(cases))]
     return [question.value for question in questions]

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from data_shards.support.errors import DataError
-from finetune.explain.asking import shown
 from finetune.explain.base import CasesMethod
 from finetune.explain.methods import create_method
 from finetune.explain.soft_tree import SoftTree, fitted
@@ -87,7 +86,7 @@ def test_it_says_on_other_subjects_what_the_classifier_says() -> None:
     model = fits.fitted(cases, **fits.HEADS["mean_spread"])
     method = create_method("soft_tree", {"depth": 2})
     assert isinstance(method, CasesMethod)
-    view, said = shown(model.predictor_, cases), model.predict_proba(cases)
+    view, said = model.predictor_.shown(cases), model.predict_proba(cases)
     drawn = method.drawn(model.predictor_, view, said, 0)
     assert drawn.figures["fitted_to"] == 56 and drawn.figures["compared_on"] == 24
     assert drawn.figures["fidelity"] > drawn.figures["fidelity_of_a_constant"] + 0.2
