@@ -32,7 +32,7 @@ class Document(BaseModel):
 
 
 def _listed(given: Any) -> Any:
-    if given == []:  # min_length would complain of a wrong number too
+    if given in ([], ()):  # min_length would complain of a wrong number too
         raise ValueError("expected a number, or one for each axis")
     return [given] if isinstance(given, int) else given
 
