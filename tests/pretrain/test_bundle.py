@@ -119,7 +119,7 @@ def test_weights_of_another_size_are_named(folder: Path) -> None:
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "medformer_huge", None])
+@pytest.mark.parametrize("architecture", ["resnet81", "medformer_huge", None])
 def test_an_unknown_architecture_is_named(folder: Path, architecture: str | None) -> None:
     change_config(folder, architecture=architecture)
     with pytest.raises(CheckpointError, match=f"unknown architecture {architecture!r}"):
