@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from benchmarks.studies import brains, fusing, objectives
+from benchmarks.studies import brains, explain, fusing, objectives
 from benchmarks.studies.brainfuse import top
 from benchmarks.studies.grounds import Ground, half
 from benchmarks.studies.runs import VIEWS
@@ -100,3 +100,19 @@ def test_all_seeds_of_an_objective_take_the_steps_that_were_measured_once(
     assert steps == round(1.0 / kept["step_cpu_s"]) > 0
     monkeypatch.setattr(objectives, "trained", None)  # Not measured again.
     assert objectives.steps_for(tmp_path, ground, "rotation") == steps
+
+
+def test_findings_of_phantoms_are_where_their_masks_are() -> None:
+    found = explain.phantoms("phantom-brain-mri-2d", 16, 24, 3)
+    subjects = [set(each.cases.subjects.tolist()) for each in found.values()]
+    assert not set.intersection(*subjects) and sum(len(each.cases) for each in found.values()) > 20
+    for each in found.values():
+        shown = each.masks.any(axis=(1, 2))
+        assert (shown == (each.cases.known_labels[:, 0] == explain.FINDING)).all()
+
+
+def test_a_volume_is_cut_or_padded_around_its_middle() -> None:
+    values = np.arange(1, 6 * 3 + 1).reshape(6, 3)
+    found = explain._centred(values, (4, 5))
+    np.testing.assert_array_equal(found[:, 1:4], values[1:5])
+    assert (found[:, [0, 4]] == 0).all()
