@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
@@ -65,6 +66,19 @@ class ResNet3d(ResNet):
         super().init_weights(zero_init_last=zero_init_last)
 
 
+class PaddedConv3d(nn.Conv3d):
+    """A convolution that is handed its zeros around the volume.
+
+    Where a kernel of 7 is longer than a volume of 6 slices, the gradient of its weight by torch 2.15 on a CPU is made of
+    whatever was in memory, unless the volume has its zeros already.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The result of ``nn.Conv3d``."""
+        around = [int(side) for side in reversed(self.padding) for _ in range(2)]
+        return F.conv3d(F.pad(x, around), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 def with_small_stem(model: ResNet) -> ResNet:
     """A stem for small images: one kernel of 3 without stride, no pooling; everything later sees 4 times the side."""
     first = model.conv1
@@ -76,7 +90,7 @@ def with_small_stem(model: ResNet) -> ResNet:
 def _to_three_axes(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            found: nn.Module = nn.Conv3d(
+            found: nn.Module = PaddedConv3d(
                 child.in_channels, child.out_channels, child.kernel_size[0], child.stride[0], int(child.padding[0]),
                 child.dilation[0], child.groups, bias=child.bias is not None,
             )  # fmt: skip

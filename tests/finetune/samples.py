@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import timm
@@ -15,13 +16,18 @@ from finetune.cases import Cases
 from finetune.images import ReadPictures, Study
 from pretrain.backbone import Medformer
 
-TINY = {"embed_dim": 32, "depth": 1, "num_heads": 2, "latents": 4, "latents_per_entry": 1}
+TINY: dict[str, Any] = {"embed_dim": 32, "depth": 1, "num_heads": 2, "latents": 4, "latents_per_entry": 1}
 
 
-def tiny_backbone(seed: int = 0) -> Medformer:
+def tiny_backbone(seed: int = 0, **kwargs: Any) -> Medformer:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return timm.create_model("medformer_nano", **TINY)
+        return timm.create_model("medformer_nano", **{**TINY, **kwargs})
+
+
+def seeing_backbone() -> Medformer:
+    """A network whose tokens, though untrained, tell where a noisy image is bright: its convolutions overlap."""
+    return tiny_backbone(stem="conv")
 
 
 def blobs(count: int, classes: int = 2, *, seed: int = 0, side: int = 16, channels: int = 1) -> Cases:

@@ -23,7 +23,17 @@ from finetune.heads.features import SUMMARIES
 from finetune.images import Study
 from pretrain.backbone import StudyImage, normalise
 from pretrain.metadata import Metadata
-from tests.finetune.samples import TARGETS, Reader, blobs, of_target, plane, solid_blobs, studies_of, tiny_backbone
+from tests.finetune.samples import (
+    TARGETS,
+    Reader,
+    blobs,
+    of_target,
+    plane,
+    seeing_backbone,
+    solid_blobs,
+    studies_of,
+    tiny_backbone,
+)
 
 WAYS = [
     ("linear", "frozen"),
@@ -36,7 +46,7 @@ QUICK = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "backbone_rate
 
 def estimator(name: str, **options: object) -> FewLabelModel:
     kind = FewLabelRegressor if name == "regression" else FewLabelClassifier
-    return kind(tiny_backbone(), **options)
+    return kind(seeing_backbone(), **options)
 
 
 def bagged(cases: Cases, sizes: Sequence[int], seed: int = 0) -> Cases:
@@ -178,7 +188,7 @@ def _sizes(count: int, seed: int = 0) -> Cases:
 
 @pytest.mark.parametrize(("head", "strategy"), WAYS)
 def test_images_of_several_sizes_are_learned_from_and_told_as_each_alone(head: str, strategy: str) -> None:
-    model = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, **QUICK).fit(_sizes(30, seed=1))
+    model = FewLabelClassifier(seeing_backbone(), head=head, strategy=strategy, **QUICK).fit(_sizes(30, seed=1))
     new = _sizes(12, seed=2)
     told = model.predict_proba(new)
     assert model.score(new) > 0.6

@@ -22,7 +22,7 @@ from finetune.strategies import Rates, create_strategy
 from finetune.study.representations import Frozen, RawPixels
 from pretrain.backbone import normalise
 from pretrain.bundle import save_bundle
-from tests.finetune.samples import TINY, Reader, blobs, solid_blobs, studies_of, tiny_backbone
+from tests.finetune.samples import TINY, Reader, blobs, seeing_backbone, solid_blobs, studies_of, tiny_backbone
 
 QUICK = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "backbone_rate": 1e-3}
 WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full")]
@@ -76,7 +76,7 @@ def test_raw_voxels_are_averaged_down_to_cubes() -> None:
 @pytest.mark.parametrize(("head", "strategy"), WAYS)
 def test_volumes_are_told_apart_by_weights_of_planes_and_back(head: str, strategy: str) -> None:
     for given, test in ((solid_blobs(28, seed=1), solid_blobs(40, seed=2)), (blobs(28, seed=1), blobs(40, seed=2))):
-        classifier = FewLabelClassifier(tiny_backbone(), **options_of(head, strategy, **QUICK))
+        classifier = FewLabelClassifier(seeing_backbone(), **options_of(head, strategy, **QUICK))
         axes = given.images.ndim - 2
         classifier.fit(given.images, given.targets, spacing_mm=(2.0,) * axes)
         assert classifier.score(test.images, test.targets, (2.0,) * axes) > 0.8

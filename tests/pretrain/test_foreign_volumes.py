@@ -9,6 +9,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from data_shards.support.allocator import keep_freed_memory
 from pretrain.foreign import create_foreign
 from tests.pretrain.foreign_samples import RESNET
 
@@ -88,3 +89,19 @@ def test_both_are_backbones_of_volumes(name: str, args: dict[str, Any], grid: tu
     assert found.grid == grid and found.voxels == (28, 28, 28)
     assert found.tokens_BTD is not None and found.tokens_BTD.shape[1] == grid[0] ** 3
     assert backbone.features(volume[:, :, :, :, :17], dense=True).embedding_BD.isfinite().all()
+
+
+def test_a_kernel_longer_than_the_volume_has_a_gradient_of_the_volume_alone() -> None:
+    """Memory that is used again held infinities; six slices under a kernel of seven."""
+    keep_freed_memory()
+    layer = create_foreign("resnet18_3d", {}).network.conv1
+    volumes = torch.randn(8, 3, 6, 16, 16)
+    twin = torch.nn.Conv3d(3, 64, 7, 2, 3, bias=False, dtype=torch.float64)
+    twin.weight.data.copy_(layer.weight)
+    twin(volumes.double()).sum().backward()
+    for _ in range(20):
+        used = [torch.full((size,), float("inf")) for size in (10**2, 10**4, 10**5, layer.weight.numel(), 10**6)]
+        del used
+        layer.zero_grad()
+        layer(volumes).sum().backward()
+        torch.testing.assert_close(layer.weight.grad, twin.weight.grad.float(), atol=2e-3, rtol=1e-4)

@@ -80,8 +80,13 @@ def test_tokens_lie_where_the_network_says(size: tuple[int, ...]) -> None:
     said = of_tokens(backbone, 0, "image", image, np.arange(np.prod(grid.cells)))
     assert said.firsts == (grid.offset,) * len(size) and said.steps == (grid.stride,) * len(size)
     assert said.on_voxels.shape == size and said.on_voxels.flat[0] == 0
-    far = said.on_voxels[tuple(int((count - 1) * grid.stride) for count in grid.cells)]
-    assert far == np.prod(grid.cells) - 1
+    reached = [min(int((count - 1) * grid.stride + 2 * grid.offset), length - 1)
+               for count, length in zip(grid.cells, size, strict=True)]  # fmt: skip
+    cells = [
+        min((place - grid.offset) / grid.stride, count - 1) for place, count in zip(reached, grid.cells, strict=True)
+    ]
+    expected = float(np.dot(cells, [np.prod(grid.cells[axis + 1 :]) for axis in range(len(size))]))
+    assert said.on_voxels[tuple(reached)] == pytest.approx(expected)  # the number of a cell is linear in its place
 
 
 def test_slices_become_volumes() -> None:
