@@ -69,8 +69,8 @@ class ResNet3d(ResNet):
 class PaddedConv3d(nn.Conv3d):
     """A convolution that is handed its zeros around the volume.
 
-    Where a kernel of 7 is longer than a volume of 6 slices, the gradient of its weight by torch 2.15 on a CPU is made of
-    whatever was in memory, unless the volume has its zeros already.
+    Where a kernel of 7 is longer than a volume of 6 slices, the gradient of its weight by torch 2.15 on a CPU is made
+    of whatever was in memory, unless the volume has its zeros already.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -43,9 +43,8 @@ class Window:
 
     def of(self, images: Tensor) -> Tensor:
         """What it shows of images ``B,C,H,W`` or ``B,C,D,H,W``."""
-        pairs = zip(self.first, self.size, strict=True)
-        shown: tuple[slice, ...] = tuple(slice(start, start + length) for start, length in pairs)
-        return images[:, :, *shown]
+        box = [slice(start, start + length) for start, length in zip(self.first, self.size, strict=True)]
+        return images[(slice(None), slice(None), *box)]
 
 
 class Tiling:
