@@ -98,7 +98,16 @@ def test_the_manifest_and_the_bundle_say_the_rule(made: Made, capsys: pytest.Cap
 
 
 def test_a_classifier_reads_new_files_as_it_read_the_shards(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--data", "@/shards/chests", "--out", "@/tuned", "--set", "strategy=full", "max_steps=60"]
+    words = [
+        "--data",
+        "@/shards/chests",
+        "--out",
+        "@/tuned",
+        "--set",
+        "strategy=full",
+        "max_steps=15",
+        "calibrate=false",
+    ]
     assert made.main("finetune", "--model", "@/run/bundle", *words) == 0
     assert "the model was trained with" not in capsys.readouterr().out
     record = json.loads((made.folder / "tuned" / "metrics.json").read_text())["fit"]
