@@ -75,7 +75,8 @@ class PaddedConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The result of ``nn.Conv3d``."""
-        around = [int(side) for side in reversed(self.padding) for _ in range(2)]
+        assert not isinstance(self.padding, str)
+        around = [side for side in reversed(self.padding) for _ in range(2)]
         return F.conv3d(F.pad(x, around), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
