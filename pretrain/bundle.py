@@ -85,11 +85,8 @@ def save_bundle(
     Raises:
         MedformerError: the disk refuses; nothing is left behind.
     """
-    stem: Mapping[str, Any] = {}
     if isinstance(backbone, TimmBackbone):
         architecture, model_args = backbone.architecture, backbone.model_args
-    elif isinstance(backbone, Medformer):
-        stem = backbone.stem_args
     # A foreign network has no classifier, and perhaps norms in what it calls its head.
     tensors = {
         name: tensor.detach().cpu().clone().contiguous()
@@ -107,7 +104,7 @@ def save_bundle(
         "architecture": architecture,
         "num_classes": 0,
         "num_features": backbone.embed_dim,
-        "model_args": {**kept, **stem, **read_at},
+        "model_args": kept | backbone.stem_args | read_at,
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
         **({"intensity": ruled} if ruled else {}),
     }

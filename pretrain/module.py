@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.support.errors import ConfigError
-from pretrain.backbone import Backbone, Medformer
+from pretrain.backbone import Backbone
 from pretrain.bundle import bundle_document, load_weights
 from pretrain.config import ModelConfig
 from pretrain.foreign import TimmBackbone, parse_network
@@ -114,9 +114,7 @@ def _go_on_from(folder: Path, config: ModelConfig, backbone: Backbone) -> None:
     found = bundle_document(folder)
     theirs = (found.get("architecture"), found.get("model_args", {}))
     named = {name: value for name, value in config.kwargs.items() if name != "num_classes"}
-    if isinstance(backbone, Medformer):
-        named |= backbone.stem_args
-    ours = (config.name, named)
+    ours = (config.name, named | backbone.stem_args)
     if isinstance(backbone, TimmBackbone):
         ours = (backbone.architecture, backbone.model_args)
     if theirs != ours:

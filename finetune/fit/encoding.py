@@ -176,7 +176,7 @@ def _encode_batch(
     organ_M = torch.tensor([int(study.organ) for study in studies], device=device)
     # The task is the one it met in pretraining: the latents of the others are still as they were drawn.
     task_M = torch.full_like(organ_M, int(Task.self_supervised))
-    reader: Backbone | SlidingWindows = backbone
+    reader: Backbone = backbone
     if (first := studies[0]).window is not None:
         reader = SlidingWindows(backbone, first.window, first.overlap)
     features = reader.study(images, Metadata(organ_M, torch.zeros_like(organ_M), task_M), dense=dense)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,6 +29,11 @@ class Backbone(nn.Module, abc.ABC):
     img_size: tuple[int, ...]
     stride: int
     voxel_mm: float | None
+
+    @property
+    def stem_args(self) -> dict[str, Any]:
+        """Arguments that follow others by default; what is saved names them, lest it changes with the defaults."""
+        return {}
 
     @property
     def network(self) -> nn.Module:

@@ -52,9 +52,6 @@ class Medformer(TimmModel):
         voxel_mm: distance of voxels at which the network reads images: those of known spacing are brought to it along
             every axis before the stem. None reads every image as it is.
 
-    Attributes:
-        stem_args: ``stem`` and ``stride`` as arguments. What is saved names them, lest it changes with the defaults.
-
     Raises:
         ValueError: an argument does not fit the others; it is named.
     """
@@ -87,7 +84,7 @@ class Medformer(TimmModel):
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
-        self.stem_args: dict[str, Any] = {"stem": stem, "stride": stride}
+        self._stem = stem
         self._model_args |= self.stem_args  # what timm saves
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
@@ -108,6 +105,11 @@ class Medformer(TimmModel):
         self.apply(_initialise)
         nn.init.normal_(self.query, std=0.02)
         self.reset_classifier(num_classes, global_pool)
+
+    @property
+    def stem_args(self) -> dict[str, Any]:
+        """``stem`` and ``stride`` as arguments, see :class:`~pretrain.backbone.contract.Backbone`."""
+        return {"stem": self._stem, "stride": self.stride}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         grow_rows(state_dict, f"{prefix}tags", self.tags)

@@ -21,7 +21,7 @@ VOXELS_AT_ONCE = 1 << 20
 """Windows go through the network together as long as they have no more voxels than this."""
 
 
-class SlidingWindows(nn.Module):
+class SlidingWindows(Backbone):
     """Features of images of any size, by a network that is shown windows of them.
 
     An image that one window covers is read as the network reads it. Of a larger one the tokens are those of its windows
@@ -40,12 +40,33 @@ class SlidingWindows(nn.Module):
 
     def __init__(self, network: Backbone, window: int | Sequence[int], overlap: float = 0.5) -> None:
         super().__init__()
-        self.network = network
+        self.inner = network
         self.window = window if isinstance(window, int) else tuple(window)
         self.overlap = overlap
         self.embed_dim, self.in_chans, self.img_size = network.embed_dim, network.in_chans, network.img_size
         self.stride, self.voxel_mm = int(network.stride), network.voxel_mm
         check_window([window] if isinstance(window, int) else window, overlap, self.stride)
+
+    @property
+    def network(self) -> nn.Module:
+        """That of what reads the windows."""
+        return self.inner.network
+
+    def reads(self, size: Sequence[int]) -> tuple[int, ...]:
+        """See :meth:`pretrain.backbone.contract.Backbone.reads`."""
+        return self.inner.reads(size)
+
+    def cells(self, size: Sequence[int]) -> tuple[int, ...]:
+        """See :meth:`pretrain.backbone.contract.Backbone.cells`."""
+        return self.inner.cells(size)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """See :meth:`pretrain.backbone.contract.Backbone.set_grad_checkpointing`."""
+        self.inner.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`pretrain.backbone.contract.Backbone.no_weight_decay`."""
+        return {f"inner.{name}" for name in self.inner.no_weight_decay()}
 
     def features(
         self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None, *, dense: bool = False
@@ -67,7 +88,7 @@ class SlidingWindows(nn.Module):
         metadata = metadata or Metadata.uniform(len(images[0].images), device=images[0].images.device)
         sizes = [tuple(image.images.shape[2:]) for image in images]
         if self.voxel_mm is None and all(within(self.window, size) == size for size in sizes):
-            return self.network.study(images, metadata, dense=dense)
+            return self.inner.study(images, metadata, dense=dense)
         found = [
             self._subject(*study_rows(images, metadata, torch.tensor([row])), dense)
             for row in range(len(images[0].images))
@@ -80,7 +101,7 @@ class SlidingWindows(nn.Module):
         read = [_at(image, self.voxel_mm) for image in images]
         sizes = [tuple(image.images.shape[2:]) for image in read]
         if all(within(self.window, size) == size for size in sizes):
-            return self.network.study(images, metadata, dense=dense)
+            return self.inner.study(images, metadata, dense=dense)
         if len(set(sizes)) > 1:
             raise DataError(
                 f"images of one study with sizes {sizes[0]} and {sizes[1]} cannot be cut into windows alike"
@@ -90,7 +111,7 @@ class SlidingWindows(nn.Module):
 
         def run(windows: Sequence[Window]) -> Tensor:
             """Tokens of all images, one after the other; embeddings are counted meanwhile."""
-            found = self.network.study(
+            found = self.inner.study(
                 [_cut(image, windows) for image in read], _repeated(metadata, len(windows)), dense=dense
             )
             share_B = found.embedding_BD.new_tensor([tiling.share(window) for window in windows])

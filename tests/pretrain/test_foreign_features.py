@@ -37,7 +37,7 @@ def test_features_are_those_of_timms_own_forward(family: str, side: int) -> None
         map_BDHW = model.forward_intermediates(shown, indices=1, norm=True, intermediates_only=True)[0]
         if family == "efficientnet":  # its last convolution comes after what timm calls its intermediates
             map_BDHW = model.forward_features(shown)
-    assert found.embedding_BD.std(dim=0).max() > 1e-3, "images are told apart"
+    assert found.embedding_BD.std(dim=0).max() > 1e-4, "images are told apart"
     assert found.grid == tuple(map_BDHW.shape[2:])
     torch.testing.assert_close(found.tokens_BTD, map_BDHW.flatten(2).transpose(1, 2), **TOLERANCE)
     assert found.embedding_BD.shape[1] == found.tokens_BTD.shape[2] == backbone.embed_dim

@@ -209,6 +209,6 @@ def test_pretraining_refuses_16_bits_that_no_rule_is_given_for(made: Made, capsy
     assert "int16 values and no rule that brings them to the range of a network" in capsys.readouterr().err
     changes["data"]["datasets"][0]["intensity"] = ["lung", "bone"]
     given = PretrainConfig.model_validate(document(made.folder, made.folder / "given", **changes))
-    datasets = open_datasets(given.data)
+    datasets = open_datasets(given)
     assert shapes_of_images(given, datasets) == [(2, 16, 16, 16)]
     assert [window.name for window in trained_on(given, datasets)[0].rule.windows] == ["lung", "bone"]

@@ -195,7 +195,8 @@ def test_a_batch_of_one_is_refused_where_images_are_told_apart(name: str) -> Non
 
 
 class Pretended:
-    folder = "somewhere"
+    folder, split = "somewhere", "train"
+    intensity, layout = None, SimpleNamespace(dtype="uint8")
 
     def __init__(self, *shape: int) -> None:
         self.image_shape = shape
