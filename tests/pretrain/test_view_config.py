@@ -97,6 +97,7 @@ def test_what_cannot_be_is_named_in_one_line(override: str, message: str) -> Non
 
 class Pretended:
     folder = "somewhere"
+    split, intensity, layout = "train", None, SimpleNamespace(dtype="uint8")
 
     def __init__(self, *shape: int) -> None:
         self.image_shape = shape
