@@ -79,10 +79,10 @@ def test_views_are_of_the_images_size_and_in_range(channels: int, size: tuple[in
     assert views.min() >= -1 and views.max() <= 1 and views.isfinite().all()
 
 
-def test_floats_are_refused_so_no_pixel_is_nan() -> None:
-    images = torch.full((2, 1, 8, 8), torch.nan)
-    with pytest.raises(TypeError, match="expected uint8 images, found torch.float32"):
-        augment(images, keys(2), STRONG)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int16, torch.float16])
+def test_images_that_are_neither_stored_bytes_nor_in_the_range_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=f"expected uint8 images, found {dtype}"):
+        augment(torch.ones((2, 1, 8, 8), dtype=dtype), keys(2), STRONG)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (24, 40)])
