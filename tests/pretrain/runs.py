@@ -40,7 +40,7 @@ def document(shards: Path, out: Path, **changes: Any) -> dict[str, Any]:
             "byol": {"hidden": 16, "out": 8},
             "simclr": {"hidden": 16, "out": 8},
         },
-        "optimizer": {"lr": 3e-4, "kwargs": {"eps": 1e-4}},
+        "optimizer": {"lr": 1e-3, "kwargs": {"eps": 1e-4}},
         "schedule": {"epochs": 10, "max_steps": STEPS},
         "checkpoint": {"every_steps": EVERY},
         "log_every_steps": 1,
