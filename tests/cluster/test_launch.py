@@ -203,7 +203,7 @@ def test_what_the_tracking_server_missed_of_a_finished_run_is_sent_by_resume(
     bundle = stopped_run(prepared, bundle=True)
     uri = f"sqlite:///{prepared / 'store.db'}"
     client = Store(uri).client
-    run = client.create_run(client.create_experiment("training"))
+    run = client.create_run(client.create_experiment("training", (prepared / "artifacts").as_uri()))
     client.log_metric(run.info.run_id, "loss", 5.0, step=1)
     (bundle.parent / "mlflow_run_id").write_text(run.info.run_id + "\n")
     lines = [json.dumps({"step": step, "loss": 6.0 - step}) + "\n" for step in range(1, 5)]

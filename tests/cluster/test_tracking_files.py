@@ -129,7 +129,9 @@ def test_samples_of_a_machine_go_on_counting_after_a_restart(sqlite_uri: str, ou
 
 def test_an_experiment_is_one_of_model_training_also_when_it_was_made_before(tracking_uri: str, out: Path) -> None:
     store, experiment = Store(tracking_uri), f"old-{uuid.uuid4().hex[:8]}"
-    identifier = store.client.create_experiment(experiment)
+    identifier = store.client.create_experiment(
+        experiment, (out / "artifacts").as_uri() if tracking_uri.startswith("sqlite") else None
+    )
     with tracked(tracking_uri, out, experiment=experiment) as run:
         pass
     assert run.experiment_id == identifier
