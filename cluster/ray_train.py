@@ -26,6 +26,7 @@ import torch
 from cluster import defaults
 from cluster.errors import ClusterError
 from cluster.interruptions import Interruptions
+from cluster.job_address import address_of_job
 from cluster.ray_runtime import FAILURE_FILE, STOP_FILE, RayRuntime, read_attempt
 from cluster.session import end_session
 from cluster.worker_group import Driver, Ended, News, Placed, Waiting, WorkerGroup
@@ -163,7 +164,8 @@ def settled(group: WorkerGroup) -> WorkerGroup:
         ClusterError: this machine, where no other is named, does not hold the workers.
     """
     defaults.apply()
-    group = replace(group, address=group.address or os.environ.get("RAY_ADDRESS") or _address_in_use())
+    stated = group.address or address_of_job(os.environ) or os.environ.get("RAY_ADDRESS")
+    group = replace(group, address=stated or _address_in_use())
     if group.address is not None:
         return group
     return on_this_machine(group, gpus=torch.cuda.device_count(), cpus=os.cpu_count() or 1)
