@@ -61,6 +61,8 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
                 _tell_late(config)
                 return finished
             group = settled(worker_group(place))
+            for remark in preflight.remarks(config):
+                _warn(remark)
             if resume:
                 print(beginning(config))
             return _launch(config, group, interruptions)

@@ -34,6 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from pretrain.config import PretrainConfig
     from pretrain.engine import run
+    from pretrain.preflight import remarks
     from pretrain.resumption import check_resumption, finished_bundle
     from pretrain.runtime import TorchRuntime
 
@@ -46,6 +47,9 @@ def _run(arguments: argparse.Namespace) -> int:
             return 0
     if threads := config.cluster.threads_per_worker:
         torch.set_num_threads(threads)
+    if os.environ.get("RANK", "0") == "0":
+        for remark in remarks(config):
+            print(f"medformer: {remark}", file=sys.stderr, flush=True)
     runtime = TorchRuntime()
     try:
         bundle = run(config, runtime, resume=arguments.resume)

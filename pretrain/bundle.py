@@ -139,16 +139,20 @@ def load_bundle(folder: Path) -> Bundle:
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
     load_weights(backbone, folder / "model.safetensors")
-    return Bundle(backbone.eval(), config, provenance, metrics, _trained_on(config, folder))
+    return Bundle(backbone.eval(), config, provenance, metrics, bundle_rules(folder, config))
 
 
-def _trained_on(config: Mapping[str, Any], folder: Path) -> tuple[TrainedOn, ...]:
-    """By which rules images came, as ``config.json`` says it.
+def bundle_rules(folder: Path, config: Mapping[str, Any] | None = None) -> tuple[TrainedOn, ...]:
+    """By which rules the images came that the network of a bundle was trained on.
+
+    Args:
+        folder: of the bundle.
+        config: its ``config.json``, where that has been read.
 
     Raises:
         CheckpointError: it is not readable.
     """
-    given = config.get("intensity")
+    given = (bundle_document(folder) if config is None else config).get("intensity")
     if given is None:
         return (TrainedOn(channels=1, rule=BYTES),)
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from data_shards.intensity import BYTES
 from data_shards.support.errors import ConfigError
+from pretrain.bundle import bundle_rules
 from pretrain.config import PretrainConfig
-from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets, stages_of
+from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets, rules_of, stages_of
+from pretrain.intensity import difference, shown_shape
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.optim import create_optimizer
 from pretrain.probes.probe import open_probes
@@ -50,3 +53,23 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool, least: int |
         raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
     check_objectives(config, datasets, module.backbone)
     create_optimizer(module, config.optimizer, stage)
+
+
+def remarks(config: PretrainConfig) -> list[str]:
+    """What does not stop a run and should be known before it: images that come by another rule than the weights know.
+
+    Raises:
+        MedformerError: as for :func:`check`, which comes first.
+    """
+    start = config.model.init_from
+    if start is None or not start.is_dir():
+        return []
+    known, datasets = bundle_rules(start), open_datasets(config)
+    shapes = [shown_shape(dataset, BYTES) for dataset in datasets]  # as they are stored
+    said = [
+        f"model.init_from: {each}"
+        for dataset, shape, rule in zip(datasets, shapes, rules_of(config, datasets), strict=True)
+        for modality in dataset.manifest.vocabulary.get("modality", ())
+        if (each := difference(known, modality, shape[0], rule))
+    ]
+    return list(dict.fromkeys(said))

@@ -53,6 +53,13 @@ class Separable(nn.Module):
         return found
 
 
+def _overlapping(backbone: Medformer) -> None:
+    stem = backbone.adapter.stem
+    width, dim = stem.joined.in_channels, stem.joined.out_channels
+    stem.joined = InflatedConv(width, dim, 3, 2)
+    stem.offset = (stem.stride // 2 - 1) / 2
+
+
 class Neighbours(nn.Module):
     """The stem of the product, and what a depthwise convolution on the grid of tokens adds (Chu et al., ICLR 2023)."""
 
@@ -98,6 +105,7 @@ TRIED = (
     Arm("patch", {"stem": "patch"}),
     Arm("separable", {"stem": "hmlp"}, _separable),
     Arm("hmlp + neighbours", {"stem": "hmlp"}, _neighbours),
+    Arm("hmlp, joined by a kernel of three", {"stem": "hmlp"}, _overlapping),
 )
 
 

@@ -25,6 +25,7 @@ from pretrain.config import PretrainConfig
 from pretrain.data import open_datasets, shapes_of_images, trained_on
 from pretrain.engine import run
 from pretrain.metadata import Metadata
+from pretrain.preflight import remarks
 from tests.pretrain.runs import GroupRuntime, document, write_document
 
 VOLUMES = 40
@@ -175,6 +176,21 @@ def test_a_model_that_is_used_with_another_rule_says_so(made: Made, capsys: pyte
     assert made.main("predict", "@/bones", "--data", "@/shards/chests", "--out", "@/bones.csv") == 0
     told = "the classifier reads it as it learned: window bone -500 to 1300"
     assert told in capsys.readouterr().out
+
+
+def test_going_on_with_images_by_another_rule_is_said_before_anything_is_trained(made: Made) -> None:
+    data = {"path": str(made.shards)}
+    changes = {"data": {"datasets": [data], "batch_size": 8}, "objectives": {"simclr": {"hidden": 16, "out": 8}}}
+    again = document(made.shards, made.folder / "again", **changes)
+    again["model"] = {**again["model"], "init_from": str(made.bundle)}
+    assert remarks(PretrainConfig.model_validate(again)) == []
+    assert remarks(PretrainConfig.model_validate({**again, "model": {}})) == []
+    data["intensity"] = ["lung", "bone"]
+    (said,) = remarks(PretrainConfig.model_validate(again))
+    assert said == (
+        "model.init_from: the model was trained with windows lung -1350 to 150, mediastinum -125 to 225 as 2 channels; "
+        "these images come by windows lung -1350 to 150, bone -500 to 1300 as 2 channels"
+    )
 
 
 @pytest.mark.parametrize(
