@@ -27,7 +27,17 @@ from finetune.classifier.head_first import HeadFirst
 from finetune.fit.schedules import SCHEDULES, Schedule
 from finetune.random_state import seeded
 from pretrain.bundle import save_bundle
-from tests.finetune.samples import TARGETS, TINY, Reader, blobs, of_target, solid_blobs, studies_of, tiny_backbone
+from tests.finetune.samples import (
+    TARGETS,
+    TINY,
+    Reader,
+    blobs,
+    of_target,
+    seeing_backbone,
+    solid_blobs,
+    studies_of,
+    tiny_backbone,
+)
 
 LINEAR = {"head_options": {"reads": "embedding"}}
 WAYS = [("linear", "frozen"), ("attention", "frozen"), ("linear", "full"), ("attention", "full")]
@@ -46,7 +56,7 @@ def test_it_beats_chance_on_unseen_images_and_repeats_itself(head: str, strategy
 
     def fitted() -> FewLabelClassifier:
         options = {} if (head, strategy) == ("linear", "frozen") else QUICK
-        classifier = FewLabelClassifier(tiny_backbone(), head=head, strategy=strategy, backbone_rate=1e-3, **options)
+        classifier = FewLabelClassifier(seeing_backbone(), head=head, strategy=strategy, backbone_rate=1e-3, **options)
         return classifier.fit(given.images, given.targets)
 
     first, second = fitted(), fitted()
@@ -57,7 +67,7 @@ def test_it_beats_chance_on_unseen_images_and_repeats_itself(head: str, strategy
 
 def test_scikit_learn_clones_it_and_cross_validates_it() -> None:
     given = blobs(30, seed=1)
-    classifier = FewLabelClassifier(tiny_backbone(), seed=3, class_weight=None, **LINEAR)
+    classifier = FewLabelClassifier(seeing_backbone(), seed=3, class_weight=None, **LINEAR)
     copy = clone(classifier)
     assert copy is not classifier
     assert copy.get_params()["seed"] == 3
