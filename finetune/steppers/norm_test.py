@@ -17,7 +17,7 @@ from finetune.steppers.recorder import Recorder, inner_products
 
 @register_stepper("norm_test")
 class NormTestStepper(EpochStepper):
-    """Byrd, Chin, Nocedal and Wu, Sample size selection in optimization methods for machine learning, 2012, section 3.
+    """Byrd, Chin, Nocedal and Wu, Sample size selection in optimization methods for machine learning, 2012.
 
     Mathematical Programming 134. A batch ``S`` of ``n`` of the ``N`` given cases is large enough if the expected
     squared error of its mean gradient ``g`` is at most ``theta^2 ||g||^2``. With ``v`` the sum over all weights of the

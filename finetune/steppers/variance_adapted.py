@@ -20,7 +20,7 @@ from finetune.steppers.recorder import Recorder, not_finite
 class VarianceAdaptedStepper(EpochStepper):
     """Balles and Hennig, Dissecting Adam: the sign, magnitude and variance of stochastic gradients, ICML 2018.
 
-    Section 4 multiplies every number of a stochastic gradient by ``1 / (1 + s^2 / d^2)``, with its variance ``s^2`` and
+    Their optimal factors multiply every number of a stochastic gradient by ``1 / (1 + s^2 / d^2)``, with its variance ``s^2`` and
     its expectation ``d``, which brings it nearest to ``d`` in the mean square. DBA chooses, for each layer, cases whose
     gradients vary little; this keeps all cases and chooses, for each weight, how far they are believed.
 
