@@ -20,9 +20,9 @@ from finetune.steppers.recorder import Recorder, not_finite
 class VarianceAdaptedStepper(EpochStepper):
     """Balles and Hennig, Dissecting Adam: the sign, magnitude and variance of stochastic gradients, ICML 2018.
 
-    Their optimal factors multiply every number of a stochastic gradient by ``1 / (1 + s^2 / d^2)``, with its variance ``s^2`` and
-    its expectation ``d``, which brings it nearest to ``d`` in the mean square. DBA chooses, for each layer, cases whose
-    gradients vary little; this keeps all cases and chooses, for each weight, how far they are believed.
+    Their optimal factors multiply every number of a stochastic gradient by ``1 / (1 + s^2 / d^2)``, with its variance
+    ``s^2`` and its expectation ``d``, which brings it nearest to ``d`` in the mean square. DBA chooses, for each layer,
+    cases whose gradients vary little; this keeps all cases and chooses, for each weight, how far they are believed.
 
     The paper estimates from the course of training. Here (our reading) the ``n`` cases of the batch are asked: with the
     mean ``m`` of their gradients and ``s^2 = strength / n`` times their unbiased variance, ``m^2 - s^2`` estimates
