@@ -1,9 +1,9 @@
 """What the views policy and the hiding of metadata are worth: each taken away alone.
 
 ``python -m benchmarks.studies ablations FOLDER``. medformer_nano is pretrained by SimCLR on three sets of planes, for
-as many steps in each arm. All arms of a seed begin with the same weights, see the same images in the same order and have
-the same draws of labels; what differs is in the name of the arm. Frozen features are read with 10 and 50 labels per
-class on the training images that a draw left: no test split is touched, for nothing is claimed of new images, only
+as many steps in each arm. All arms of a seed begin with the same weights, see the same images in the same order and
+have the same draws of labels; what differs is in the name of the arm. Frozen features are read with 10 and 50 labels
+per class on the training images that a draw left: no test split is touched, for nothing is claimed of new images, only
 which arm is ahead. Every network is trained and scored once and kept, so a run that was stopped goes on.
 """
 

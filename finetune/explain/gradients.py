@@ -20,8 +20,9 @@ from finetune.explain.question import Question
 from finetune.fit.encoding import StudyFeatures, encode_studies, parts_of
 from finetune.fit.room import size_read, studies_at_once
 from finetune.images import Study
-from pretrain.backbone import Medformer
+from pretrain.backbone import Backbone, Medformer
 from pretrain.backbone.modes import evaluating
+from pretrain.foreign import TimmBackbone
 from pretrain.tiling.windows import within
 
 
@@ -118,19 +119,23 @@ def _pass(question: Question, found: Sequence[Outputs], places: list[int], studi
 
 
 @contextmanager
-def input_tokens(backbone: Medformer) -> Iterator[list[Tensor]]:
-    """Within the block the tokens of each image of a batch, ``B, T, D``, are leaves of the graph, and are kept.
+def tokens_on_the_way(backbone: Backbone) -> Iterator[list[Tensor]]:
+    """Within the block the tokens that the embedding is made of are leaves of the graph, ``B, T, D``, and are kept.
 
-    They are what the latents attend to, without what is told of the modality.
+    Of a Medformer those of each image that the latents attend to, without what is told of the modality; of a network
+    of timm those of its last feature map.
     """
     kept: list[Tensor] = []
 
-    def as_leaf(module: torch.nn.Module, inputs: object, made: tuple[Tensor, object]) -> tuple[Tensor, object]:
-        del module, inputs
-        kept.append(made[0].detach().requires_grad_())
-        return kept[-1], made[1]
+    def as_leaf(tokens_BTD: Tensor) -> Tensor:
+        kept.append(tokens_BTD.detach().requires_grad_())
+        return kept[-1]
 
-    hook = backbone.adapter.register_forward_hook(as_leaf)
+    if isinstance(backbone, Medformer):
+        hook = backbone.adapter.register_forward_hook(lambda module, given, made: (as_leaf(made[0]), made[1]))
+    else:
+        assert isinstance(backbone, TimmBackbone)
+        hook = backbone.last.register_forward_hook(lambda module, given, made: as_leaf(made))
     try:
         yield kept
     finally:

@@ -54,8 +54,8 @@ def perceiver_of(member: Member, method: str) -> Medformer:
         return member.backbone
     name = getattr(member.backbone, "architecture", type(member.backbone).__name__)
     raise ConfigError(
-        f"method {method} asks the tokens that the latents of a Medformer read, and {name} has none; use occlusion, or "
-        "grad_cam with layer dense and a head that reads tokens"
+        f"method {method} asks the tokens that the latents of a Medformer read, and {name} has none; use occlusion "
+        "or grad_cam"
     )
 
 

@@ -19,7 +19,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "a tree that answers as the classifier does. Images are prepared as predict prepares them.",
     )
     parser.add_argument("classifier", metavar="CLASSIFIER", help="what finetune wrote, or NAME@ALIAS of the registry")
-    parser.add_argument("data", metavar="DATA", type=Path, help="folder of images, MedMNIST npz, or folder of shards")
+    parser.add_argument(
+        "--data", required=True, metavar="DATA", type=Path, help="folder of images, MedMNIST npz, or folder of shards"
+    )
     parser.add_argument(
         "--method", required=True, metavar="NAME", help="grad_cam, rollout, occlusion, instances or soft_tree"
     )

@@ -43,6 +43,12 @@ class Layout:
             return features.movedim(self.channels, -1).flatten(1, -2)
         return None if self.prefix < 0 else features[:, self.prefix :]
 
+    def features(self, tokens_BTD: Tensor, features: Tensor) -> Tensor:
+        """What ``forward_features`` gave, with these in the place of its tokens; views where memory allows them."""
+        if self.channels is not None:
+            return tokens_BTD.unflatten(1, self.grid).movedim(-1, self.channels)
+        return torch.cat([features[:, : self.prefix], tokens_BTD], dim=1) if self.prefix else tokens_BTD
+
 
 class Shapes:
     """Answers for one network, each worked out once.

@@ -55,6 +55,8 @@ class TimmBackbone(Backbone):
         self.embed_dim = int(own.num_features)
         self.stride = shapes.stride
         self._shapes = shapes
+        # Tokens go through it on their way to the embedding: a place for hooks.
+        self.last = nn.Identity()
         mean_C, std_C = (_each(cfg[name], self.in_chans) for name in ("mean", "std"))
         # ((x + 1) / 2 - mean) / std, as one multiplication and one addition.
         self.register_buffer("scale_C", 0.5 / std_C, persistent=False)
@@ -112,6 +114,12 @@ class TimmBackbone(Backbone):
         grids, voxels = tuple(layout.grid for layout in layouts), tuple(layout.read for layout in layouts)
         return StudyFeatures(embedding_BD, tuple(tokens) if dense else (), grids, voxels)
 
+    @property
+    def places_pool(self) -> bool:
+        """Whether the embedding is made of the tokens: there are some, and no class token is read in their place."""
+        layout = self._layout(self.img_size)
+        return layout.prefix >= 0 and (not layout.pools or getattr(self.model, "global_pool", "avg") != "token")
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See :meth:`pretrain.backbone.contract.Backbone.set_grad_checkpointing`.
 
@@ -156,6 +164,9 @@ class TimmBackbone(Backbone):
         self._check_statistics(len(images), layout)
         features = self.model.forward_features(self._prepared(images, layout.read))
         tokens_BTD = layout.tokens(features)
+        if tokens_BTD is not None:
+            tokens_BTD = self.last(tokens_BTD)
+            features = layout.features(tokens_BTD, features)
         if not layout.pools:
             assert tokens_BTD is not None, "Shapes refuses such a network"
             return tokens_BTD.mean(dim=1), tokens_BTD

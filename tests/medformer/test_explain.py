@@ -38,7 +38,7 @@ def planes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def explained(folder: Path, out: Path, method: str, *options: str) -> int:
-    words = ["explain", str(folder / "model"), str(folder / "images"), "--csv", str(folder / "table.csv")]
+    words = ["explain", str(folder / "model"), "--data", str(folder / "images"), "--csv", str(folder / "table.csv")]
     return main([*words, "--method", method, "--out", str(out), *options])
 
 
@@ -166,9 +166,9 @@ def test_a_folder_that_exists_a_missing_image_and_no_data_are_refused(planes: Pa
     assert explained(planes, tmp_path / "maps", "occlusion") == 2
     assert "exists already; choose another place or pass --overwrite" in capsys.readouterr().err
     (tmp_path / "table.csv").write_text("path\nAnna-00.png\nBerta.png\n")
-    words = ["explain", str(planes / "model"), str(planes / "images"), "--csv", str(tmp_path / "table.csv")]
+    words = ["explain", str(planes / "model"), "--data", str(planes / "images"), "--csv", str(tmp_path / "table.csv")]
     assert main([*words, "--method", "occlusion", "--out", str(tmp_path / "new")]) == 2
     assert re.search(r"row 3 of the table: .*", capsys.readouterr().err) and not (tmp_path / "new").exists()
-    words = ["explain", str(planes / "model"), str(tmp_path / "nowhere"), "--method", "occlusion"]
+    words = ["explain", str(planes / "model"), "--data", str(tmp_path / "nowhere"), "--method", "occlusion"]
     assert main([*words, "--out", str(tmp_path / "new")]) == 2
     assert "no such file or folder" in capsys.readouterr().err

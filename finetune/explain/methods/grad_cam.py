@@ -12,6 +12,9 @@ is the attention that is paid to it times what is done with it, and the mean for
 by its own gradient, ``ReLU(sum_k g_k A_k)`` (HiResCAM, Draelos and Carin, arXiv 2011.08891, which is exact where the
 output is linear in the features). Both layers and both weights can be asked for.
 
+A network of timm has a last feature map, of which its embedding is the mean, and that is the one: there both weights
+are the same thing for a linear head of the embedding.
+
 Activations of a ReLU have a natural zero, tokens have not, and all share a large part that says where they are and what
 is the same everywhere. So ``A`` is what sets a token apart from the mean token of its image (our reading).
 """
@@ -27,9 +30,10 @@ from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
 from finetune.classifier.member import Member
 from finetune.explain.base import CaseMethod, register_method
-from finetune.explain.gradients import input_tokens, outputs, passes
-from finetune.explain.question import Question, perceiver_of, reads_tokens, require_network
+from finetune.explain.gradients import outputs, passes, tokens_on_the_way
+from finetune.explain.question import Question, reads_tokens, require_network
 from finetune.explain.space import CellMap, of_tokens
+from pretrain.foreign import TimmBackbone
 
 
 @register_method("grad_cam")
@@ -42,7 +46,9 @@ class GradCam(CaseMethod):
         """At which grid, and how a channel counts."""
 
         layer: Literal["input", "dense"] = Field(
-            "input", description="input: the tokens that the latents read; dense: those that the head reads"
+            "input",
+            description="input: the tokens that the latents read, of a network of timm its last feature map; dense: "
+            "those that the head reads",
         )
         weights: Literal["local", "mean"] = Field(
             "local",
@@ -55,8 +61,12 @@ class GradCam(CaseMethod):
         require_network(member, self.name)
         if self.config.layer == "dense" and not reads_tokens(member):
             raise ConfigError("method grad_cam: layer dense, and the head reads no dense tokens; use layer input")
-        if self.config.layer == "input":
-            perceiver_of(member, self.name)
+        backbone = member.backbone
+        if self.config.layer == "input" and isinstance(backbone, TimmBackbone) and not backbone.places_pool:
+            raise ConfigError(
+                f"method grad_cam: the embedding of {backbone.architecture} is not made of the tokens of its last "
+                "layer, which have no gradient; use occlusion, or layer dense with a head that reads tokens"
+            )
 
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case."""
@@ -71,7 +81,7 @@ class GradCam(CaseMethod):
                     said[number, name] = self.cam(*pair)
         else:
             runs = passes(question, found)
-            with input_tokens(perceiver_of(question.member, self.name)) as kept:
+            with tokens_on_the_way(backbone) as kept:
                 for run in runs:
                     names = [name for name, _ in question.studies[run.places[0]].sorted_images]
                     for name, tokens_BTD, grad_BTD in zip(names, kept, run.grad(kept), strict=True):

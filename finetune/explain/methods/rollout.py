@@ -26,7 +26,7 @@ from data_shards.support.documents import Document
 from finetune.classifier.member import Member
 from finetune.explain.attention import Layers, explicit
 from finetune.explain.base import CaseMethod, register_method
-from finetune.explain.gradients import Outputs, Pass, input_tokens, outputs, passes
+from finetune.explain.gradients import Outputs, Pass, outputs, passes, tokens_on_the_way
 from finetune.explain.question import Question, perceiver_of, require_network
 from finetune.explain.space import CellMap, of_tokens, token_grid
 
@@ -55,7 +55,7 @@ class Rollout(CaseMethod):
         shares, said = output_shares(found), dict[int, Tensor]()
         runs = passes(question, found)
         # Tokens are leaves so that everything behind them has a gradient, also where no weight asks for one.
-        with explicit(backbone) as layers, input_tokens(backbone) as kept:
+        with explicit(backbone) as layers, tokens_on_the_way(backbone) as kept:
             for run in runs:
                 rows_BT = self._rows(layers, run, [shares[place] for place in run.places])
                 for place, row_T in zip(run.places, rows_BT, strict=True):

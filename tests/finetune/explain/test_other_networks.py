@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from data_shards.support.errors import ConfigError
 from finetune.classifier.estimator import FewLabelClassifier
+from finetune.explain.gradients import outputs
+from finetune.explain.question import Question
 from finetune.explain.randomised import cascade
 from finetune.explain.space import of_tokens
 from tests.finetune.explain.test_methods import check_whole, explained
 from tests.finetune.samples import blobs
-from tests.pretrain.foreign_samples import made
+from tests.pretrain.foreign_samples import in_own_range, made, stock
 
 QUICK = {"max_steps": 4, "batch_size": 8, "calibrate": False}
 
@@ -38,11 +42,43 @@ def test_tokens_of_a_network_of_others_are_explained_where_they_lie(model: FewLa
 
 def test_what_asks_for_latents_is_refused(model: FewLabelClassifier) -> None:
     cases = blobs(8, seed=1, side=64)
-    for name in ("rollout", "grad_cam"):
-        with pytest.raises(
-            ConfigError, match=f"method {name} asks the tokens that the latents of a Medformer read, and"
-        ):
-            explained(model, cases, name)
+    with pytest.raises(ConfigError, match="method rollout asks the tokens that the latents of a Medformer read, and"):
+        explained(model, cases, "rollout")
+
+
+def linear(family: str, **kwargs: Any) -> FewLabelClassifier:
+    """A linear head of the embedding."""
+    return FewLabelClassifier(made(family, **kwargs), head_options={"reads": "embedding"}, calibrate=False)
+
+
+@pytest.mark.parametrize("family", ["resnet", "convnext"])
+def test_grad_cam_of_a_convolutional_network_is_that_of_the_paper(family: str) -> None:
+    """By hand: gradients of the last feature map of timm's own model, each channel by their mean over places."""
+    cases = blobs(12, side=64)
+    model = linear(family).fit(cases)
+    (member,) = model.predictor_.members
+    network = stock(member.backbone)
+    said = explained(model, cases, "grad_cam", case=1, weights="mean", positive=False)
+    (image,) = cases.studies_of(1)[0].images.values()
+    features = network.forward_features(in_own_range(torch.from_numpy(image.pixels)[None] / 127.5 - 1, network))
+    features = features.detach().requires_grad_()
+    pooled = network.forward_head(features, pre_logits=True)
+    question = Question(member, cases.studies_of(1), 0, model.predictor_.temperature)
+    (gradient,) = [each.by_embedding_D for each in outputs(question)]
+    torch.testing.assert_close(question.features[0].embedding_D, pooled.detach()[0], rtol=1e-4, atol=1e-5)
+    (by_features,) = torch.autograd.grad((pooled[0] * gradient).sum(), features)
+    alpha = by_features.mean(dim=(2, 3), keepdim=True)
+    expected = (alpha * (features - features.mean(dim=(2, 3), keepdim=True))).sum(dim=1)[0].detach().numpy()
+    np.testing.assert_allclose(said.maps[0].values, expected, rtol=1e-3, atol=1e-6 + 1e-3 * np.abs(expected).max())
+    assert np.ptp(expected) > 0
+
+
+def test_grad_cam_of_a_class_token_is_refused_for_tokens_beside_it_have_no_gradient() -> None:
+    cases = blobs(8, side=28)
+    with pytest.raises(ConfigError, match="the embedding of vit_tiny_patch16_224 is not made of the tokens"):
+        explained(linear("vit").fit(cases), cases, "grad_cam")
+    cases = blobs(8, side=28)
+    check_whole(explained(linear("vit", global_pool="avg").fit(cases), cases, "grad_cam", positive=False), cases)
 
 
 def test_layers_of_others_are_randomised_from_the_output_down(model: FewLabelClassifier) -> None:
