@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.studies.draws import fit, place, stacked
 from benchmarks.studies.grounds import Ground, adrenal, planes
-from benchmarks.studies.quick import batch_of, configured, optimise
+from benchmarks.studies.quick import configured, train_on
 from benchmarks.table import Table
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import read_json, write_json
@@ -36,7 +35,6 @@ from finetune.study.compare import Pretrained
 from pretrain.bundle import load_bundle, save_bundle
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule, create_backbone
-from pretrain.view_factory import ViewFactory
 
 SEEDS = range(3)
 BUDGETS = ("10", "50")
@@ -138,25 +136,8 @@ def _train(
     })  # fmt: skip
     torch.manual_seed(seed)
     module = PretrainModule(create_backbone(config.model), config.objectives)
-    make_views = ViewFactory(config, torch.device("cpu"))
     seen = [splits["train"] for splits in ground.sets.values()]
-    shares = np.sqrt([len(cases) for cases in seen])
-    last_s = time.process_time()
-
-    def loss_at(step: int) -> Tensor:
-        nonlocal last_s
-        if taken is not None and step:
-            taken.append(time.process_time() - last_s)
-        last_s = time.process_time()
-        draw = np.random.default_rng([seed, step])
-        cases = seen[draw.choice(len(seen), p=shares / shares.sum())]
-        rows_B = draw.permutation(len(cases))[: ground.rows]
-        assert isinstance(cases.images, np.ndarray)
-        batch = batch_of(torch.from_numpy(cases.images[rows_B]), rows_B, step, cases.organ, cases.modality)
-        loss: Tensor = module(make_views(batch), step / steps)[0]
-        return loss
-
-    optimise(module, config, steps, loss_at)
+    train_on([module], config, seen, ground.rows, steps, taken)
     return module, config
 
 

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.studies.fusing import MODEL, fresh
 from benchmarks.studies.grounds import GROUNDS, Ground
-from benchmarks.studies.quick import batch_of, configured, optimise
+from benchmarks.studies.quick import configured, train_on
 from benchmarks.table import Table
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import read_json, write_json
@@ -34,7 +33,6 @@ from pretrain.backbone import Medformer
 from pretrain.health import embedding_spread
 from pretrain.module import PretrainModule
 from pretrain.objectives.base import OBJECTIVES
-from pretrain.view_factory import ViewFactory
 
 SEEDS = range(3)
 SECONDS = 30.0
@@ -126,7 +124,7 @@ def trained(ground: Ground, arm: str, seed: int, steps: int, taken: list[float] 
         arm: one of :data:`ARMS`.
         seed: of weights, draws and views.
         steps: how many.
-        taken: receives the CPU time of each step.
+        taken: receives the CPU time of each step but the last.
     """
     config = configured({
         "seed": seed, "model": MODEL, "views": ground.views, "objectives": ARMS[arm],
@@ -134,30 +132,9 @@ def trained(ground: Ground, arm: str, seed: int, steps: int, taken: list[float] 
     })  # fmt: skip
     backbone = fresh(seed)
     module = PretrainModule(backbone, config.objectives)
-    make_views = ViewFactory(config, torch.device("cpu"))
     seen = [splits["train"] for splits in ground.sets.values()]
-    shares = np.sqrt([len(cases) for cases in seen])
-    last_s = time.process_time()
-
-    def loss_at(step: int) -> Tensor:
-        nonlocal last_s
-        if taken is not None and step:
-            taken.append(time.process_time() - last_s)
-        last_s = time.process_time()
-        draw = np.random.default_rng([seed, step])
-        cases = seen[draw.choice(len(seen), p=shares / shares.sum())]
-        rows_B = draw.permutation(len(cases))[: ground.rows]
-        batch = batch_of(torch.from_numpy(_pixels(cases)[rows_B]), rows_B, step, cases.organ, cases.modality)
-        loss: Tensor = module(make_views(batch), step / steps)[0]
-        return loss
-
-    optimise(module, config, steps, loss_at)
+    train_on([module], config, seen, ground.rows, steps, taken)
     return backbone
-
-
-def _pixels(cases: Cases) -> np.ndarray:
-    assert isinstance(cases.images, np.ndarray)
-    return cases.images
 
 
 def _probes(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,63 @@ from torch import Tensor
 from data_shards.stream.batch import Batch
 from data_shards.support.documents import parse
 from data_shards.vocabulary import Modality, Organ, Task
+from finetune.cases import Cases
 from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule
 from pretrain.optim import create_optimizer, create_schedule
+from pretrain.view_factory import ViewFactory
 
 
 def configured(sections: dict[str, Any]) -> PretrainConfig:
     """A document without a folder, whose images are handed in; the sections may name their own data."""
     return parse(PretrainConfig, {"out": Path("none"), "data": {"datasets": [{"path": "none"}]}, **sections}, "study")
+
+
+def train_on(
+    modules: Sequence[PretrainModule],
+    config: PretrainConfig,
+    seen: Sequence[Cases],
+    rows: int,
+    steps: int,
+    taken: list[float] | None = None,
+) -> list[float]:
+    """So many steps on several sets; each step shows one of them, drawn by the root of its size.
+
+    All that is trained with one seed sees the same images and views in the same order, here or in another call.
+
+    Args:
+        modules: are trained beside each other, on views that are made once.
+        config: of the run; its seed is that of the draws and of the views.
+        seen: images in memory.
+        rows: images of a step; all of a set that has fewer.
+        steps: at the last of them the schedule ends.
+        taken: receives the CPU time of each step but the last, in seconds.
+
+    Returns:
+        The CPU time that the steps of each module took without the views, in seconds.
+    """
+    make_views = ViewFactory(config, torch.device("cpu"))
+    shares = np.sqrt([len(cases) for cases in seen])
+    trained = [Steps(module, config, steps) for module in modules]
+    spent_s = [0.0] * len(modules)
+    last_s = time.process_time()
+    for step in range(steps):
+        if taken is not None and step:
+            taken.append(time.process_time() - last_s)
+        last_s = time.process_time()
+        drawing = np.random.default_rng([config.seed, step])
+        cases = seen[drawing.choice(len(seen), p=shares / shares.sum())]
+        rows_B = drawing.permutation(len(cases))[:rows]
+        assert isinstance(cases.images, np.ndarray)
+        batch = batch_of(torch.from_numpy(cases.images[rows_B]), rows_B, step, cases.organ, cases.modality)
+        views = make_views(batch)
+        for number, each in enumerate(trained):
+            started_s = time.process_time()
+            each.take(each.module(views, step / steps)[0])
+            spent_s[number] += time.process_time() - started_s
+    for each in trained:
+        each.module.eval()
+    return spent_s
 
 
 def optimise(module: PretrainModule, config: PretrainConfig, steps: int, loss_at: Callable[[int], Tensor]) -> None:
@@ -32,19 +82,38 @@ def optimise(module: PretrainModule, config: PretrainConfig, steps: int, loss_at
         steps: at the last of them the schedule ends.
         loss_at: makes the loss of step 0, 1, ...
     """
-    optimizer = create_optimizer(module, config.optimizer, 0)
-    schedule = create_schedule(optimizer, config.schedule, steps)
-    module.train()
+    trained = Steps(module, config, steps)
     for step in range(steps):
-        schedule.step_update(step + 1)
-        loss = loss_at(step)
-        optimizer.zero_grad()
-        loss.backward()
-        if config.optimizer.clip_norm:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), config.optimizer.clip_norm)
-        optimizer.step()
-        module.after_step((step + 1) / steps)
+        trained.take(loss_at(step))
     module.eval()
+
+
+class Steps:
+    """The steps of a training by the optimizer and the schedule of the document.
+
+    Args:
+        module: is trained; its mode becomes that of training.
+        config: of the run.
+        steps: at the last of them the schedule ends.
+    """
+
+    def __init__(self, module: PretrainModule, config: PretrainConfig, steps: int) -> None:
+        self.module = module.train()
+        self._clip_norm = config.optimizer.clip_norm
+        self._optimizer = create_optimizer(module, config.optimizer, 0)
+        self._schedule = create_schedule(self._optimizer, config.schedule, steps)
+        self._steps, self._done = steps, 0
+
+    def take(self, loss: Tensor) -> None:
+        """One step down the gradient of a loss of the module."""
+        self._done += 1
+        self._schedule.step_update(self._done)
+        self._optimizer.zero_grad()
+        loss.backward()
+        if self._clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._clip_norm)
+        self._optimizer.step()
+        self.module.after_step(self._done / self._steps)
 
 
 def batch_of(images: Tensor, sample_B: np.ndarray, showing: int, organ: Organ, modality: Modality) -> Batch:

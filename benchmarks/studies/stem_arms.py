@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.studies.nominal import SIMCLR
 from benchmarks.studies.quick import configured
 from pretrain.backbone import Medformer
 from pretrain.backbone.stems import ChannelNorm, InflatedConv, continued
 from pretrain.module import create_backbone
-
-SIMCLR: dict[str, Any] = {"simclr": {"temperature": 0.2}}
 
 
 class Depthwise(InflatedConv):

@@ -13,68 +13,36 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks.studies.nominal import (
+    GROUNDS,
+    MEAN,
+    SIMCLR,
+    Ground,
+    Reading,
+    Splits,
+    collected,
+    few_label_scores,
+    pretrain,
+)
 from benchmarks.studies.paired import interval
-from benchmarks.studies.quick import batch_of, configured, optimise
-from benchmarks.studies.runs import PLANES, SHAPES, VIEWS, VOLUMES, shards, source
-from benchmarks.studies.stem_arms import NEW, OLD, SIMCLR, TRIED, Arm, fresh
+from benchmarks.studies.stem_arms import NEW, OLD, TRIED, Arm, fresh
 from benchmarks.table import Table
 from data_shards.support.allocator import keep_freed_memory
 from data_shards.support.errors import MedformerError
 from data_shards.support.files import read_json, write_json
-from finetune.cases import Cases
-from finetune.fit.features import Summaries, summaries
-from finetune.readers import read_cases
-from finetune.scores.metrics import auc
-from finetune.splits import selection_folds, strata
-from finetune.study.probes import knn_probe, linear_probe
-from finetune.subsets import Budget, draw
-from pretrain.backbone import Medformer
+from finetune.fit.features import summaries
 from pretrain.module import PretrainModule
-from pretrain.view_factory import ViewFactory
 
 SEEDS, TRIAL_SEEDS = range(5), range(2)
-DRAWS = range(3)
-BUDGETS = (10, 50)
-READS = {"linear": "mean_spread", "kNN": "embedding"}
+READS: dict[Literal["linear", "kNN"], str] = {"linear": "mean_spread", "kNN": "embedding"}
 WARM, TIMED = 2, 6
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What a network is pretrained on and read on.
-
-    Attributes:
-        name: of the ground.
-        sets: MedMNIST names.
-        size: of the images.
-        rows: images of a step.
-        steps: of the old default.
-        rate: peak learning rate.
-        views: of the pretraining.
-    """
-
-    name: str
-    sets: tuple[str, ...]
-    size: tuple[int, ...]
-    rows: int
-    steps: int
-    rate: float
-    views: dict[str, Any]
-
-
-GROUNDS = (
-    Ground("planes", PLANES, (28, 28), 32, 120, 0.002, VIEWS),
-    Ground("volumes", VOLUMES, (28, 28, 28), 12, 40, 0.0005, SHAPES),
-)
 AT_STEPS, AT_TIME = "equal steps", "equal time"
 
 
@@ -106,120 +74,54 @@ def score(folder: Path, ground: Ground, arm: Arm, mode: str, seed: int) -> None:
     kept = place(folder, ground, arm, mode, seed)
     if kept.is_file():
         return
-    splits = {name: read_cases(shards(folder / "shards", source(name))) for name in ground.sets}
+    splits = ground.splits(folder)
     steps = ground.steps
     if mode == AT_TIME:
         steps = round(steps * step_s(folder, ground, OLD, splits) / step_s(folder, ground, arm, splits))
     started_s = time.process_time()
-    backbone = trained(ground, arm, seed, steps, [each["train"] for each in splits.values()])
+    module = PretrainModule(fresh(arm, ground.size, seed), SIMCLR)
+    pretrain(ground, [module], seed, steps, splits)
     record: dict[str, Any] = {"steps": steps, "cpu_s": time.process_time() - started_s, "sets": {}}
     tested = arm in (OLD, NEW)
     for name, each in splits.items():
-        found = {split: summaries(backbone, each[split]) for split in ("train", *(["test"] if tested else []))}
-        record["sets"][name] = few_label_scores(each, found)
+        found = {split: summaries(module.backbone, each[split]) for split in ("train", *(["test"] if tested else []))}
+        readings = {
+            probe: Reading(probe, {split: said.read(read) for split, said in found.items()})
+            for probe, read in READS.items()
+        }
+        record["sets"][name] = few_label_scores(each, readings)
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_json(kept, record)
     print(f"{ground.name} {arm.name} {mode} {seed} {json.dumps(record)}", flush=True)
 
 
-def step_s(folder: Path, ground: Ground, arm: Arm, splits: dict[str, dict[str, Cases]]) -> float:
+def step_s(folder: Path, ground: Ground, arm: Arm, splits: Mapping[str, Splits]) -> float:
     """CPU time of a step, the shortest of some: others on the machine make steps longer, never shorter."""
     path = folder / "steps" / ground.name / f"{arm.name}.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         taken: list[float] = []
-        trained(ground, arm, 0, WARM + TIMED + 1, [each["train"] for each in splits.values()], taken)
+        module = PretrainModule(fresh(arm, ground.size, 0), SIMCLR)
+        pretrain(ground, [module], 0, WARM + TIMED + 1, splits, taken)
         write_json(path, {"step_cpu_s": min(taken[WARM:])})
     return float(read_json(path, MedformerError)["step_cpu_s"])
-
-
-def trained(
-    ground: Ground, arm: Arm, seed: int, steps: int, seen: Sequence[Cases], taken: list[float] | None = None
-) -> Medformer:
-    """The network after so many steps.
-
-    Args:
-        ground: what is seen and how.
-        arm: the stem.
-        seed: of weights, draws and views.
-        steps: how many.
-        seen: training images; a step shows one of the sets, by the root of its size.
-        taken: receives the CPU time of each step but the last.
-    """
-    config = configured({
-        "seed": seed, "views": ground.views, "objectives": SIMCLR,
-        "optimizer": {"name": "adamw", "lr": ground.rate, "weight_decay": 0.05},
-    })  # fmt: skip
-    backbone = fresh(arm, ground.size, seed)
-    module = PretrainModule(backbone, config.objectives)
-    make_views = ViewFactory(config, torch.device("cpu"))
-    shares = np.sqrt([len(cases) for cases in seen])
-    last_s = time.process_time()
-
-    def loss_at(step: int) -> Tensor:
-        nonlocal last_s
-        if taken is not None and step:
-            taken.append(time.process_time() - last_s)
-        last_s = time.process_time()
-        drawing = np.random.default_rng([seed, step])
-        cases = seen[drawing.choice(len(seen), p=shares / shares.sum())]
-        rows_B = drawing.permutation(len(cases))[: ground.rows]
-        assert isinstance(cases.images, np.ndarray)
-        batch = batch_of(torch.from_numpy(cases.images[rows_B]), rows_B, step, cases.organ, cases.modality)
-        loss: Tensor = module(make_views(batch), step / steps)[0]
-        return loss
-
-    optimise(module, config, steps, loss_at)
-    return backbone
-
-
-def few_label_scores(splits: dict[str, Cases], found: dict[str, Summaries]) -> dict[str, dict[str, float]]:
-    """AUC by probe and split, ``left`` being what a draw left of the training images; means over budgets and draws."""
-    pool = splits["train"]
-    scores: dict[str, dict[str, list[float]]] = {probe: {"left": [], "test": []} for probe in READS}
-    for budget, number in itertools.product(BUDGETS, DRAWS):
-        rows = draw(pool, Budget(per_class=budget), number).positions
-        left = np.setdiff1d(np.arange(len(pool)), rows)
-        given = pool[rows]
-        folds = selection_folds(strata(given.known_labels, given.task), number)
-        for probe, read in READS.items():
-            train = found["train"].read(read)
-            asked = {"left": (train[left], pool[left])}
-            if "test" in found:
-                asked["test"] = (found["test"].read(read), splits["test"])
-            for split, (features, cases) in asked.items():
-                if probe == "kNN":
-                    said = knn_probe(train[rows], given.known_labels, features, pool.target)
-                else:
-                    said = linear_probe(train[rows], given.known_labels, features, pool.target, folds=folds)
-                scores[probe][split].append(float(auc(cases.known_labels, said.probabilities, cases.task)))
-    return {
-        probe: {split: float(np.mean(values)) for split, values in each.items() if values}
-        for probe, each in scores.items()
-    }
 
 
 def found_scores(
     folder: Path, arm: Arm, mode: str, seeds: Sequence[int], split: str
 ) -> dict[tuple[str, str], list[float]]:
     """Scores by set and probe, one for each seed that is there; and the mean of the sets, by probe."""
-    kept: dict[tuple[str, str], list[float]] = {}
+    records = []
     for seed in seeds:
         paths = [place(folder, ground, arm, mode, seed) for ground in GROUNDS]
-        if not all(path.is_file() for path in paths):
-            continue
-        sets = {}
-        for path in paths:
-            sets |= read_json(path, MedformerError)["sets"]
-        for probe in READS:
-            values = {name: each[probe][split] for name, each in sets.items()}
-            for name, value in values.items():
-                kept.setdefault((name, probe), []).append(value)
-            kept.setdefault((MEAN, probe), []).append(float(np.mean(list(values.values()))))
-    return kept
+        if all(path.is_file() for path in paths):
+            records.append({name: each for path in paths for name, each in _sets(path).items()})
+    return collected(records, split)
 
 
-MEAN = "mean of the four"
+def _sets(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(path, MedformerError)["sets"]
+    return found
 
 
 def trial_table(folder: Path) -> Table:
@@ -230,7 +132,7 @@ def trial_table(folder: Path) -> Table:
         found = found_scores(folder, arm, AT_STEPS, TRIAL_SEEDS, "left")
         if not found:
             continue
-        times = [step_s(folder, ground, arm, _splits(folder, ground)) for ground in GROUNDS]
+        times = [step_s(folder, ground, arm, ground.splits(folder)) for ground in GROUNDS]
         cells = []
         for probe in READS:
             mean = np.mean(found[MEAN, probe])
@@ -244,10 +146,6 @@ def trial_table(folder: Path) -> Table:
         remarks=f"AUC on the training images that the draws of labels left, mean of four sets and of "
         f"{len(TRIAL_SEEDS)} seeds, after as many steps of pretraining; in brackets beside the old default.",
     )
-
-
-def _splits(folder: Path, ground: Ground) -> dict[str, dict[str, Cases]]:
-    return {name: read_cases(shards(folder / "shards", source(name))) for name in ground.sets}
 
 
 def table(folder: Path) -> Table:

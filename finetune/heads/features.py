@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.backbone.pooling import token_mean, token_spread
+
 SUMMARIES = ("embedding", "mean", "mean_spread", "embedding_mean_spread")
 """What can be read of a case as one vector, see :meth:`CaseFeatures.summary`."""
 
@@ -59,25 +61,11 @@ class CaseFeatures:
 
     def mean(self) -> Tensor:
         """The mean of the tokens of each case, ``(B, D)``."""
-        tokens = self.tokens
-        if self.weight_BT is None:
-            return tokens.mean(dim=1)
-        return torch.einsum("bt,btd->bd", self.weight_BT.to(tokens.dtype), tokens)
+        return token_mean(self.tokens, self.weight_BT)
 
     def spread(self) -> Tensor:
-        """The standard deviation of each channel over the tokens of each case, ``(B, D)``.
-
-        Statistics pooling (Snyder et al., X-vectors, ICASSP 2018, section 2): it tells what is everywhere from what is
-        in places.
-        """
-        tokens = self.tokens
-        away = tokens - self.mean()[:, None]
-        if self.weight_BT is None:
-            variance = away.square().mean(dim=1)
-        else:
-            variance = torch.einsum("bt,btd->bd", self.weight_BT.to(tokens.dtype), away.square())
-        # The root has no gradient at 0, where all tokens of a channel are equal.
-        return torch.where(variance > 0, variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt(), 0.0)
+        """The standard deviation of each channel over the tokens of each case, ``(B, D)``."""
+        return token_spread(self.tokens, self.weight_BT)
 
     def summary(self, reads: str) -> Tensor:
         """One of :data:`SUMMARIES`: ``(B, D)``, ``(B, 2 D)`` or ``(B, 3 D)``."""

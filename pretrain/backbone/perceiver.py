@@ -19,6 +19,7 @@ from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.bare import Repeated, Rows
 from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
+from pretrain.backbone.pooling import TokenPool
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
 from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
@@ -51,6 +52,8 @@ class Medformer(TimmModel):
         drop_path_rate: stochastic depth of the last latent layer; earlier layers have proportionally less.
         voxel_mm: distance of voxels at which the network reads images: those of known spacing are brought to it along
             every axis before the stem. None reads every image as it is.
+        embedding: ``query`` (what the latents answer to a query) or ``pooled`` (that, and a linear map of mean and
+            spread of the tokens), see :class:`~pretrain.backbone.pooling.TokenPool`.
 
     Raises:
         ValueError: an argument does not fit the others; it is named.
@@ -75,6 +78,7 @@ class Medformer(TimmModel):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         voxel_mm: float | None = None,
+        embedding: str = "query",
     ) -> None:
         stride = nominal_stride(img_size, stem) if stride is None else stride
         super().__init__(img_size, in_chans, embed_dim, depth, stride)
@@ -82,10 +86,12 @@ class Medformer(TimmModel):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
+        if embedding not in ("query", "pooled"):
+            raise ValueError(f"embedding {embedding!r} is neither 'query' nor 'pooled'")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self._stem = stem
-        self._model_args |= self.stem_args  # what timm saves
+        self._model_args |= {**self.stem_args, "embedding": embedding}  # what timm saves
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
         rates = [drop_path_rate * number / max(depth - 1, 1) for number in range(depth)]
@@ -102,8 +108,10 @@ class Medformer(TimmModel):
             }
         )
         self.repeated, self.rows = Repeated(), Rows()
-        self.apply(_initialise)
+        self.apply(initialise)
         nn.init.normal_(self.query, std=0.02)
+        # After all others, which a seed gives the same weights with it and without.
+        self.pool = TokenPool(embed_dim) if embedding == "pooled" else None
         self.reset_classifier(num_classes, global_pool)
 
     @property
@@ -156,16 +164,13 @@ class Medformer(TimmModel):
             if len(rows := rows_of_one_size(images, self.voxel_mm)) > 1:
                 return self._by_size(images, metadata, rows)
         encoded = self.encode(images, metadata)
-        queries_BQD = self.repeated(self.query, encoded.latents_BND.shape[0]).to(encoded.latents_BND.dtype)
-        if dense:
-            queries_BQD = torch.cat([queries_BQD, *encoded.tokens], dim=1)
-        outputs_BQD = self.decode(encoded.latents_BND, queries_BQD)
+        embedding_BD, answers_BQD = self.answer(encoded, encoded.tokens if dense else ())
         tokens: tuple[Tensor, ...] = ()
         if dense:
-            tokens = outputs_BQD[:, 1:].split([tokens_BTD.shape[1] for tokens_BTD in encoded.tokens], dim=1)
+            tokens = answers_BQD.split([tokens_BTD.shape[1] for tokens_BTD in encoded.tokens], dim=1)
         grids = encoded.grids
         return StudyFeatures(
-            outputs_BQD[:, 0], tokens, tuple(grid.cells for grid in grids), tuple(grid.voxels for grid in grids)
+            embedding_BD, tokens, tuple(grid.cells for grid in grids), tuple(grid.voxels for grid in grids)
         )
 
     def _by_size(self, images: Sequence[StudyImage], metadata: Metadata, groups: Sequence[Tensor]) -> StudyFeatures:
@@ -221,7 +226,44 @@ class Medformer(TimmModel):
                 kept.append(latents_BND)
                 if stop_early and len(kept) == len(stages):
                     break
-        return Encoded(latents_BND, tokens, tuple(grid for _, grid in pairs), tuple(kept))
+        return Encoded(latents_BND, tokens, tuple(grid for _, grid in pairs), tuple(kept), mask_BT)
+
+    def answer(
+        self,
+        encoded: Encoded,
+        queries: Sequence[Tensor] = (),
+        *,
+        latents_BND: Tensor | None = None,
+        norm: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """The embedding ``B, D``, and what the latents answer to further queries, ``B, Q, D``.
+
+        Args:
+            encoded: of :meth:`encode`.
+            queries: ``B, Q, D`` each, see :meth:`decode`; their answers stand side by side.
+            latents_BND: those that answer, such as one of its stages; None for the last ones.
+            norm: apply the last LayerNorm.
+        """
+        latents_BND = encoded.latents_BND if latents_BND is None else latents_BND
+        asked_BQD = self.repeated(self.query, latents_BND.shape[0]).to(latents_BND.dtype)
+        answers_BQD = self.decode(latents_BND, torch.cat([asked_BQD, *queries], dim=1), norm=False)
+        embedding_BD, answers_BQD = self.pooled(answers_BQD[:, 0], encoded, latents_BND), answers_BQD[:, 1:]
+        if not norm:
+            return embedding_BD, answers_BQD
+        return self.norm(embedding_BD), self.norm(answers_BQD) if queries else answers_BQD
+
+    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """The embedding before the last LayerNorm, ``B, D``.
+
+        Args:
+            answer_BD: what the latents answer to the embedding query.
+            encoded: whose tokens may add to it.
+            latents_BND: that answered.
+        """
+        if self.pool is None:
+            return answer_BD
+        added_BD: Tensor = self.pool(torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
+        return answer_BD + added_BD
 
     def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
         """The answer ``B, Q, D`` of the latents to any queries.
@@ -289,7 +331,8 @@ def _mask(images: Sequence[StudyImage], tokens: Sequence[Tensor]) -> Tensor | No
     return torch.cat(parts, dim=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """New weights of a linear layer, for ``apply``."""
     # Xavier, as in the reference ViT: with a standard deviation of 0.02 the first attention adds less to the latents
     # than they hold to begin with, and all images start with nearly the same embedding.
     if isinstance(module, nn.Linear):

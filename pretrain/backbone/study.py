@@ -85,12 +85,14 @@ class Encoded:
         tokens: of each image ``B, T, D``: content and position.
         grids: of each image.
         stages: the latents after the layers that were asked for.
+        mask_BT: over the tokens of all images, true where one is of an image that is there; None when all are.
     """
 
     latents_BND: Tensor
     tokens: tuple[Tensor, ...]
     grids: tuple[Grid, ...]
     stages: tuple[Tensor, ...] = ()
+    mask_BT: Tensor | None = None
 
 
 def check_study(study: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> None:

@@ -65,8 +65,15 @@ class TimmModel(Backbone):
         """See :meth:`pretrain.backbone.perceiver.Medformer.encode`."""
 
     @abc.abstractmethod
-    def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
-        """See :meth:`pretrain.backbone.perceiver.Medformer.decode`."""
+    def answer(
+        self,
+        encoded: Encoded,
+        queries: Sequence[Tensor] = (),
+        *,
+        latents_BND: Tensor | None = None,
+        norm: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`pretrain.backbone.perceiver.Medformer.answer`."""
 
     def forward_features(self, images: Tensor, metadata: Metadata | None = None, spacing_mm: Spacing = None) -> Tensor:
         """The embedding token followed by the dense tokens, ``B, 1 + T, D``."""
@@ -132,20 +139,17 @@ class TimmModel(Backbone):
         modality_B = metadata.modality_B if isinstance(metadata, Metadata) else None
         image = StudyImage(x, modality_B, spacing_mm)
         encoded = self.encode([image], metadata, stages=wanted, stop_early=stop_early)
-        (tokens_BTD,), (grid,) = encoded.tokens, encoded.grids
-        queries_BQD = torch.cat(
-            [self.query.to(tokens_BTD.dtype).expand(tokens_BTD.shape[0], -1, -1), tokens_BTD], dim=1
-        )
+        (grid,) = encoded.grids
         found = []
         for latents_BND in encoded.stages:
-            answers_BQD = self.decode(latents_BND, queries_BQD, norm=norm)
-            prefix, dense = answers_BQD[:, :1], answers_BQD[:, 1:]
+            embedding_BD, dense = self.answer(encoded, encoded.tokens, latents_BND=latents_BND, norm=norm)
             if output_fmt == "NCHW":
                 dense = dense.transpose(1, 2).unflatten(2, grid.cells).contiguous()
-            found.append((dense, prefix) if return_prefix_tokens else dense)
+            found.append((dense, embedding_BD[:, None]) if return_prefix_tokens else dense)
         if intermediates_only:
             return found
-        return self.decode(encoded.latents_BND, queries_BQD), found
+        embedding_BD, tokens_BTD = self.answer(encoded, encoded.tokens)
+        return torch.cat([embedding_BD[:, None], tokens_BTD], dim=1), found
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -246,7 +250,7 @@ class TimmModel(Backbone):
             "blocks": [
                 (r"^blocks\.(\d+)", None),
                 (r"^encoders_again\.(\d+)", None),
-                (r"^query|^decoder|^norm", (99999,)),
+                (r"^query|^decoder|^pool|^norm", (99999,)),
             ],
         }
 

@@ -1,0 +1,116 @@
+"""Networks whose embedding is made in different ways; all other weights that a seed gives are the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.backbone import Medformer
+from pretrain.backbone.attention import CrossAttentionLayer
+from pretrain.backbone.perceiver import initialise
+from pretrain.backbone.pooling import TokenPool
+from pretrain.backbone.study import Encoded
+
+NANO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "stem": "hmlp"}
+"""What ``medformer_nano`` is, with the stem that is the default named."""
+
+
+class PooledAnswers(Medformer):
+    """Mean and spread of what the latents answer to the dense queries: that which ``mean_spread`` reads."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.added = TokenPool(self.embed_dim)
+
+    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        dense_BTD = self.decode(latents_BND, torch.cat(encoded.tokens, dim=1))
+        added_BD: Tensor = self.added(dense_BTD, encoded.mask_BT)
+        return answer_BD + added_BD
+
+
+class Queries(Medformer):
+    """Eight queries; a linear map of the answers to seven of them is added to that of the first."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.queries = nn.Parameter(torch.randn(7, self.embed_dim) * 0.02)
+        self.joined = nn.Linear(7 * self.embed_dim, self.embed_dim).apply(initialise)
+
+    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        answers_BQD = self.decode(latents_BND, self.repeated(self.queries, len(answer_BD)))
+        added_BD: Tensor = self.joined(answers_BQD.flatten(1))
+        return answer_BD + added_BD
+
+
+class Deeper(Medformer):
+    """The answer to the embedding query asks the latents twice more."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.again = nn.ModuleList(_layer(self.embed_dim) for _ in range(2))
+
+    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        asked_B1D = answer_BD[:, None]
+        for layer in self.again:
+            asked_B1D = layer(asked_B1D, latents_BND)
+        return asked_B1D[:, 0]
+
+
+class ReadsTokens(Medformer):
+    """The answer to the embedding query asks the tokens themselves."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reader = _layer(self.embed_dim)
+
+    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        found_B1D: Tensor = self.reader(answer_BD[:, None], torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
+        return found_B1D[:, 0]
+
+
+def _layer(dim: int) -> CrossAttentionLayer:
+    return CrossAttentionLayer(dim, dim, NANO["num_heads"]).apply(initialise)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to make the embedding.
+
+    Attributes:
+        name: in the table.
+        network: its class.
+        kwargs: of the model.
+    """
+
+    name: str
+    network: type[Medformer] = Medformer
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """Its name in those of files."""
+        return self.name.replace(" ", "-")
+
+    def fresh(self, size: tuple[int, ...], seed: int) -> Medformer:
+        """The network with new weights."""
+        torch.manual_seed(seed)
+        return self.network(img_size=size, **NANO, **self.kwargs).eval()
+
+
+QUERY = Arm("query")
+POOLED = Arm("pooled", kwargs={"embedding": "pooled"})
+LOTS = (
+    (QUERY, POOLED, Arm("pooled answers", PooledAnswers)),
+    (Arm("reads tokens", ReadsTokens), Arm("8 queries", Queries), Arm("deeper decoder", Deeper)),
+)
+"""Those of a lot are trained beside each other, on views that are made once."""
+ARMS = tuple(arm for lot in LOTS for arm in lot)
+CHOSEN: Arm | None = None
+"""The arm that predicts the test split beside the default, once that is decided."""
