@@ -84,7 +84,7 @@ def test_what_cannot_be_measured_is_said_in_one_line_and_leaves_nothing(
 
 def tuned(folder: Path, out: Path, *options: str) -> int:
     words = ["finetune", "--model", str(folder / "tiny"), "--data", str(folder / "here")]
-    words += ["--csv", str(folder / "here.csv"), "--folds", "2", "--repeats", "1", "--out", str(out)]
+    words += ["--csv", str(folder / "here.csv"), "--folds", "0", "--out", str(out)]
     return main([*words, *options])
 
 
@@ -92,7 +92,21 @@ def test_rows_of_the_target_table_with_a_label_are_learned_from_and_the_others_a
     planes: Path, tmp_path: Path, capsys
 ) -> None:
     target = ["--target", str(planes / "there"), "--target-csv", str(planes / "there.csv")]
-    assert tuned(planes, tmp_path / "both", *target, "--alignment", "coral", "--set", "alignment.ridge=0.5") == 0
+    assert (
+        tuned(
+            planes,
+            tmp_path / "both",
+            *target,
+            "--alignment",
+            "coral",
+            "--folds",
+            "2",
+            "--set",
+            "alignment.ridge=0.5",
+            "repeats=1",
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "target site: aligned by coral, 18 unlabelled and 6 labelled cases" in said
     assert "how good the classifier is at the target site is shown by labelled images of it" in said
