@@ -158,7 +158,7 @@ def fit(
 def run(folder: Path) -> Table:
     """Fit what is missing, seed by seed, and put it together."""
     sets, model = real_sets(folder), cache(lambda: network(folder))
-    for seed, trained, name, arm in itertools.product(SEEDS, (False, True), sets, arms()):
+    for seed, trained, name, arm in itertools.product(SEEDS, (True, False), sets, arms()):
         if arms()[arm].trained is trained:
             fit(folder, name, sets[name], arm, seed, model)
             for cases in sets[name].values():
