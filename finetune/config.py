@@ -102,6 +102,7 @@ class FitConfig(Document):
     coverage: float = Field(default=0.9, gt=0, lt=1)
     sets_by_class: bool | None = None
     mc_dropout: int = Field(default=0, ge=0)
+    alignment: dict[str, Any] | None = None
     slices: dict[str, Any] | None = None
     window: Sides | None = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
@@ -115,6 +116,7 @@ class FitConfig(Document):
 
     @model_validator(mode="after")
     def _options_are_known(self) -> FitConfig:
+        from finetune.alignment import alignment_config
         from finetune.heads import head_config
         from finetune.steppers import stepper_config, stepper_named
         from finetune.strategies import create_strategy
@@ -123,6 +125,8 @@ class FitConfig(Document):
         create_strategy(self.strategy, self.strategy_options)
         options = stepper_config(self.stepper, self.stepper_options)
         stepper_named(self.stepper).check(options, self.batch_size, self.mixup)
+        if self.alignment is not None:
+            alignment_config(self.alignment)
         if self.slices is not None:
             from finetune.slices import Slices
 
@@ -143,6 +147,8 @@ class FinetuneConfig(ImagesConfig, FitConfig):
         data: MedMNIST npz, folder of shards, or folder of images.
         unlabelled: further images without labels: folder, npz or shards, read as ``data`` was; for steppers that learn
             from them.
+        target_data: images of the site where the classifier shall be used: folder, npz or shards, read as ``data`` was.
+        target_csv: table of a folder of such images; rows of it that have a label are learned from, too.
         per_class: labels per class to use; None for all of the train split, unless ``fraction`` is given.
         fraction: share of each class to use.
         folds: of the cross-validation that estimates how good the classifier is, where no test split is given; 0 for no
@@ -155,6 +161,8 @@ class FinetuneConfig(ImagesConfig, FitConfig):
     model: str
     data: Path
     unlabelled: Path | None = None
+    target_data: Path | None = None
+    target_csv: Path | None = None
     per_class: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
     folds: int = Field(default=5, ge=0)
@@ -166,6 +174,8 @@ class FinetuneConfig(ImagesConfig, FitConfig):
     def _one_budget(self) -> FinetuneConfig:
         if self.per_class is not None and self.fraction is not None:
             raise ValueError("give per_class or fraction, not both")
+        if self.target_csv is not None and self.target_data is None:
+            raise ValueError("target_csv is the table of target_data, which is not given")
         if self.folds == 1:
             raise ValueError("folds: 1; a cross-validation has two or more, 0 leaves the estimate out")
         return self

@@ -19,13 +19,14 @@ from finetune.census import describe
 from finetune.classifier.estimate import REPEATS, Estimate, cross_validated, scored_on
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
 from finetune.classifier.record import FitRecord
+from finetune.classifier.site import Site, check_site
 from finetune.classifier.unlabelled import apart, check_unlabelled
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
 from finetune.heads import check_head
 from finetune.intensity import differences, with_rules
 from finetune.predictions import rows_of
 from finetune.progress import counted
-from finetune.readers import read_cases, read_new
+from finetune.readers import read_cases, read_new, read_partly
 from finetune.scoring import Scores
 from finetune.strategies import create_strategy
 from finetune.study.arms import arms_of
@@ -88,8 +89,10 @@ def finetune(
     refuse_existing(out, overwrite=overwrite)
     check_head(config.head, config.head_options, Task[config.task])
     check_unlabelled(config.stepper, given=config.unlabelled is not None)
-    if config.unlabelled is not None and not config.unlabelled.exists():
-        raise DataError(f"{config.unlabelled}: no such file or folder")  # labelled images may take long to read
+    check_site(config.params, given=config.target_data is not None, labelled=config.target_csv is not None)
+    for further in (config.unlabelled, config.target_data, config.target_csv):
+        if further is not None and not further.exists():
+            raise DataError(f"{further}: no such file or folder")  # labelled images may take long to read
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     opened = open_backbone(source, config.seed)  # refused before images are read, which may take long
     for line in told_of(opened):
@@ -115,10 +118,15 @@ def finetune(
             require_all_classes(given)
         model = _model(config, source, given)
         unlabelled, left_out = _unlabelled(config, train, splits)
-        model.fit(given, index_sha256=index_sha256, unlabelled=unlabelled)
-        estimates, notes = _estimates(config, model, given, splits, unlabelled)
+        site, moved = _site(config, train, splits)
+        model.fit(given, index_sha256=index_sha256, unlabelled=unlabelled, target_data=site)
+        estimates, notes = _estimates(config, model, given, splits, unlabelled, site)
         if left_out:
             notes.append(f"{left_out} unlabelled cases are among those of a held-out split and are left out.")
+        if moved:
+            notes.append(f"{moved} cases of the target site are among those of a held-out split and are left out.")
+        if site is not None:
+            notes.append(ELSEWHERE)
         kept = {name: estimate.as_json() for name, estimate in estimates.items()}
         model.save(partial / "classifier", estimate=finite(kept))
         rows = []
@@ -156,12 +164,39 @@ def _unlabelled(config: FinetuneConfig, train: Cases, splits: Mapping[str, Cases
     return apart(replace(found, labels=None), held)
 
 
+def _site(config: FinetuneConfig, train: Cases, splits: Mapping[str, Cases]) -> tuple[Site | None, int]:
+    """The cases of the target site, without those of a split that is scored, and how many these are."""
+    if config.target_data is None:
+        return None, 0
+    if train.recipe is None:
+        raise DataError(f"{config.data}: how its images were prepared is not known, so none can be read like them")
+    with counted("studies", "reading target site") as told:
+        labelled, unlabelled = read_partly(
+            config.target_data,
+            train.recipe,
+            csv=config.target_csv,
+            missing=config.missing,
+            show_paths=config.show_paths,
+            on_error=config.on_error,
+            progress=told,
+        )
+    return Site(unlabelled, labelled).apart([cases for name, cases in splits.items() if name != "train"])
+
+
+ELSEWHERE = (
+    "Images of a target site were used. The scores are of images of the source site; how good the classifier is at the "
+    "target site is shown by labelled images of it that it has not seen, by predict or robustness."
+)
+"""What has to be said of a classifier that was made for another site than that of the labels."""
+
+
 def _estimates(
     config: FinetuneConfig,
     model: FewLabelModel,
     given: Cases,
     splits: Mapping[str, Cases],
     unlabelled: Cases | None,
+    site: Site | None,
 ) -> tuple[dict[str, Estimate], list[str]]:
     """On each split that was set aside; by cross-validation where there is none; and what has to be said."""
     held = [split for split in ("val", "test") if split in splits]
@@ -173,7 +208,13 @@ def _estimates(
     repeats = config.repeats or (1 if trains else REPEATS)
     try:
         found = cross_validated(
-            model, given, folds=config.folds, repeats=repeats, seed=config.seed, unlabelled=unlabelled
+            model,
+            given,
+            folds=config.folds,
+            repeats=repeats,
+            seed=config.seed,
+            unlabelled=unlabelled,
+            target_data=site,
         )
     except DataError as error:
         return {}, [f"No estimate: {error}."]

@@ -31,6 +31,7 @@ COMMANDS = {
     "models": "list, show, promote and pull models of the registry",
     "finetune": "adapt a model to a few labelled images",
     "predict": "apply a fitted classifier to new images",
+    "robustness": "how a fitted classifier does when acquisition changes the images",
     "explain": "why a fitted classifier says what it says of images",
     "embed": "features of images by a frozen model",
     "evaluate": "kNN, linear probe and few-label comparison of models",

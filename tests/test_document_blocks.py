@@ -31,9 +31,12 @@ from data_shards.prepare import Preparation, Storing
 from data_shards.sources import base as sources_base
 from data_shards.sources.base import source_named
 from data_shards.support.documents import apply_overrides, load, parse, read_mapping
+from finetune.alignment import base as alignment_base
 from finetune.config import EmbedConfig, EvaluateConfig, FinetuneConfig, PredictConfig
 from finetune.explain.document import ExplainConfig
 from finetune.readers import read_cases
+from finetune.shift import base as shift_base
+from finetune.shift.document import RobustnessConfig
 from medformer.cli import main, parse_words
 from pretrain.brainfuse.training import GeneratorRun
 from pretrain.config import PretrainConfig
@@ -129,6 +132,11 @@ def an_explanation(arguments: argparse.Namespace, path: Path) -> None:
     parse(ExplainConfig, content, path.name, arguments.overrides)
 
 
+def a_robustness(arguments: argparse.Namespace, path: Path) -> None:
+    content = {name: value for name, value in vars(arguments).items() if name in RobustnessConfig.model_fields}
+    parse(RobustnessConfig, content, path.name)
+
+
 def an_embedding(arguments: argparse.Namespace, path: Path) -> None:
     content = {name: value for name, value in vars(arguments).items() if name in EmbedConfig.model_fields}
     parse(EmbedConfig, content, path.name, arguments.overrides)
@@ -145,6 +153,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "predict": a_prediction,
     "explain": an_explanation,
     "embed": an_embedding,
+    "robustness": a_robustness,
     "evaluate": an_evaluation,
 }
 
@@ -285,7 +294,8 @@ def test_every_yaml_block_is_the_file_of_a_command_or_a_part_of_a_pretraining(bl
 @pytest.mark.parametrize("block", of("toml"), ids=str)
 def test_every_entry_point_group_that_is_shown_is_one_that_is_read(block: Block) -> None:
     groups = tomllib.loads(block.code)["project"]["entry-points"]
-    assert groups and set(groups) <= {sources_base.PLUGINS, objectives_base.PLUGINS}
+    read = {each.PLUGINS for each in (sources_base, objectives_base, alignment_base, shift_base)}
+    assert groups and set(groups) <= read
 
 
 @pytest.mark.parametrize("block", of("csv"), ids=str)

@@ -29,11 +29,13 @@ from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import Document, load, parse, read_mapping
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.writing.writer import write_dataset
+from finetune.alignment import base as alignment_base
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
 from finetune.heads import CaseFeatures, create_head
 from finetune.heads import base as heads_base
 from finetune.per_sample import Tape
 from finetune.per_sample.rules import base as rules_base
+from finetune.shift import base as shift_base
 from finetune.steppers import base as steppers_base
 from finetune.steppers.dba.selection import base as selection_base
 from finetune.strategies import base as strategies_base
@@ -232,6 +234,8 @@ def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]
         steppers_base._steppers,
         rules_base._rules,
         selection_base._selections,
+        alignment_base._alignments,
+        shift_base._corruptions,
     )
     before = [dict(registry) for registry in registries]
     modules = set(sys.modules)

@@ -25,6 +25,8 @@ NAMES = (
     "dba_medical",
     "explain",
     "embedding",
+    "shift",
+    "ablations",
 )
 
 

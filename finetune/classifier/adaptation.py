@@ -15,6 +15,8 @@ from finetune.classifier.given import Given, Plan, scattered
 from finetune.classifier.head_first import HeadFirst
 from finetune.classifier.member import Member, reads_of_cases
 from finetune.classifier.seen import Seen
+from finetune.classifier.site import FROZEN_ALIGNED
+from finetune.fit.aligned import AlignedLearner, width_read
 from finetune.fit.features import features_of
 from finetune.fit.learners import CachedLearner, ImageLearner
 from finetune.fit.linear import RAW, TANGENT, VOTE, select_linear
@@ -68,7 +70,7 @@ def adapt_linear(backbone: Backbone, given: Given, folds: Folds, plan: Plan) -> 
     backbone.eval()
     options = head_config(plan.head, plan.head_options)
     wanted = "vote" if options.reads == "auto" else options.reads
-    features, sides = _read(backbone, given, wanted, folds)
+    features, sides = _read(backbone, given, wanted, folds, plan)
 
     selected = select_linear(
         features,
@@ -101,14 +103,18 @@ def adapt_linear(backbone: Backbone, given: Given, folds: Folds, plan: Plan) -> 
 
 
 def _read(
-    backbone: Backbone, given: Given, wanted: str, folds: Folds
+    backbone: Backbone, given: Given, wanted: str, folds: Folds, plan: Plan
 ) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[int, ...]] | None]:
     """Features by read, and the sides of raw pixels; of a vote, those that can vote.
+
+    With an alignment, those of the source site as those of the target site would be.
 
     Raises:
         DataError: cases do not have what is wanted.
     """
     cases = given.cases
+    if plan.aligns:
+        return _transported(backbone, given, wanted, plan), None
     sides = raw_sides(cases) if wanted in ("vote", RAW) else None
     if wanted == RAW and sides is None:
         raise DataError(f"{cases.name}: not every case has the same images; they have no raw pixels in common")
@@ -122,6 +128,23 @@ def _read(
     if TANGENT in features and not all(varies(features[TANGENT][rows]) for rows in fitted_to):
         del features[TANGENT]
     return features, sides
+
+
+def _transported(backbone: Backbone, given: Given, wanted: str, plan: Plan) -> dict[str, np.ndarray]:
+    """Features by read, those of the source site brought to the target site by all cases of both, without labels.
+
+    Raises:
+        DataError: there are fewer than two cases of the target site.
+    """
+    rows = given.target_rows(np.arange(len(given.labels)))
+    if len(rows) < 2:
+        raise DataError(f"{len(rows)} images of the target site; an alignment needs two, better a hundred")
+    reads = tuple(read for read in VOTE if read in FROZEN_ALIGNED) if wanted == "vote" else (wanted,)
+    found = {}
+    for read, all_ND in reads_of_cases(backbone, given.shown, reads, None).items():
+        here_ND = plan.aligning(all_ND.shape[1], plan.seed).transported(all_ND[: given.at_home], all_ND[rows])
+        found[read] = np.concatenate([here_ND, all_ND[given.at_home : len(given.labels)]])
+    return found
 
 
 def adapt_head(
@@ -181,7 +204,20 @@ def adapt_network(
         strategy.prepare(network.backbone)
         reseed(seed, device)  # dropout and stochastic depth draw from here on
         rates = plan.rates(schedule.rate)
-        return ImageLearner(network, given.shown, strategy, rates, augmented=plan.augmented, seed=seed)
+        if not plan.aligns:
+            return ImageLearner(network, given.shown, strategy, rates, augmented=plan.augmented, seed=seed)
+        return AlignedLearner(
+            network,
+            given.shown,
+            strategy,
+            rates,
+            augmented=plan.augmented,
+            seed=seed,
+            alignment=plan.aligning(width_read(network), seed).to(device),
+            target_rows=given.target_rows(rows),
+            batch_size=min(plan.batch_size, len(rows)),
+            steps=schedule.steps,
+        )
 
     with seeded(plan.seed, device):
         found = _trained(build, given, folds, plan, schedules, stop=stop)
@@ -280,7 +316,7 @@ def _ensemble(
     def fit(rows: np.ndarray, seed: int) -> tuple[Any, dict[str, Any]]:
         learner = build(schedule, rows, seed)
         report = fit_steps(learner, objective, rows, plan.recipe(schedule, seed), steps)
-        return learner.module, report
+        return learner.module, {**report, **_of_sites(learner)}
 
     if plan.ensemble == "snapshots":
         learner, recipe = build(schedule, everything, plan.seed), plan.recipe(schedule)
@@ -291,13 +327,18 @@ def _ensemble(
                 kept.append(copy.deepcopy(learner.module))
 
         report = fit_steps(learner, objective, everything, recipe, schedule.steps, keep)
-        return kept, report
+        return kept, {**report, **_of_sites(learner)}
     if plan.ensemble == "folds":
         found = [fit(train, plan.seed) for train, _ in required(folds)]
     else:
         count = plan.members if plan.ensemble == "seeds" else 1
         found = [fit(everything, plan.seed + _APART * number) for number in range(count)]
     return [module for module, _ in found], found[0][1]
+
+
+def _of_sites(learner: Staged) -> dict[str, float]:
+    """The distance of the sites in the last step, where they are aligned."""
+    return {"distance_of_sites": learner.distance} if isinstance(learner, AlignedLearner) else {}
 
 
 def required(folds: Folds) -> Folds:

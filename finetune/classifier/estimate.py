@@ -20,6 +20,7 @@ from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelModel
 from finetune.classifier.seen import Seen
+from finetune.classifier.site import Site
 from finetune.classifier.threshold import OperatingPoint, operating_point, sensitivity_specificity
 from finetune.classifier.unlabelled import apart
 from finetune.progress import progress, unwatched
@@ -127,6 +128,7 @@ def cross_validated(
     repeats: int = REPEATS,
     seed: int = 0,
     unlabelled: Cases | None = None,
+    target_data: Site | None = None,
 ) -> Estimate:
     """Repeated, stratified cross-validation by subjects; every choice is made anew within each fold.
 
@@ -139,6 +141,7 @@ def cross_validated(
         seed: of the cuts.
         unlabelled: learned from in every fold, without those that are among ``cases`` or of their subjects: each of
             these is held out once.
+        target_data: cases of the target site, in every fold likewise; those with labels are learned from, not scored.
 
     Raises:
         DataError: a class has a single subject, so that no model can be fitted without it.
@@ -151,6 +154,8 @@ def cross_validated(
         )
     if unlabelled is not None:
         unlabelled, _ = apart(unlabelled, [cases])
+    if target_data is not None:
+        target_data, _ = target_data.apart([cases])
     said = np.full((repeats, len(cases), len(target.classes)), np.nan)
     points = _Points(np.zeros(len(cases)))
     with progress(repeats * folds, "fits", "cross-validation") as shown:
@@ -159,7 +164,8 @@ def cross_validated(
             for fold in range(int(fold_N.max()) + 1):
                 train, held = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
                 with unwatched():
-                    fitted = clone(model).set_params(seed=model.seed + repeat).fit(cases[train], unlabelled=unlabelled)
+                    fitted = clone(model).set_params(seed=model.seed + repeat)
+                    fitted.fit(cases[train], unlabelled=unlabelled, target_data=target_data)
                     said[repeat, held] = _columns(fitted, cases, held, len(target.classes), model.predictor_.seen)
                 point = chosen_point(fitted) if repeat == 0 else None
                 if point is not None:

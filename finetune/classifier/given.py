@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from finetune.alignment import Alignment, alignment_config, create_alignment
 from finetune.cases import Cases
 from finetune.classifier.unlabelled import together
 from finetune.fit.loop import Recipe
 from finetune.fit.schedules import Schedule
 from finetune.objective import Loss, Objective
+from finetune.random_state import seeded
 from finetune.splits import Folds
 from finetune.steppers import Drawing, stepper_config
 from finetune.strategies import Rates
@@ -33,6 +35,8 @@ class Given:
         target: what they are labels of, fitted to them.
         subjects: number of the subject of each case; None where each is its own.
         unlabelled: further cases, for steppers that learn from them; none of them is labelled or held out.
+        elsewhere: how many of the labelled cases, the last ones, are of the target site.
+        site: cases of the target site without labels, for alignments; none of them is labelled or held out.
     """
 
     cases: Cases
@@ -40,11 +44,24 @@ class Given:
     target: Target
     subjects: np.ndarray | None
     unlabelled: Cases | None = None
+    elsewhere: int = 0
+    site: Cases | None = None
 
     @cached_property
     def shown(self) -> Cases:
-        """What learners see: the labelled cases, then the unlabelled ones."""
-        return self.cases if self.unlabelled is None else together(self.cases, self.unlabelled)
+        """What learners see: the labelled cases, then the unlabelled ones, then those of the target site."""
+        found = self.cases if self.unlabelled is None else together(self.cases, self.unlabelled)
+        return found if self.site is None else together(found, self.site, "target")
+
+    @property
+    def at_home(self) -> int:
+        """How many of the labelled cases, the first ones, are of the source site."""
+        return len(self.labels) - self.elsewhere
+
+    def target_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The cases of the target site that a fit to the labelled cases at ``rows`` may see."""
+        there = 0 if self.site is None else len(self.site)
+        return np.concatenate([rows[rows >= self.at_home], np.arange(len(self.shown) - there, len(self.shown))])
 
     @property
     def strata(self) -> np.ndarray:
@@ -76,6 +93,7 @@ class Plan:
         members: of the ensemble.
         scored: whether held-out log scores are wanted, for calibration.
         seed: of initial weights, splits, batches and augmentation.
+        alignment: of the two sites, by name with its options; None, or a weight of 0, for none.
     """
 
     head: str = "linear"
@@ -97,6 +115,18 @@ class Plan:
     members: int = 5
     scored: bool = True
     seed: int = 0
+    alignment: Mapping[str, Any] | None = None
+
+    @property
+    def aligns(self) -> bool:
+        """Whether the sites are aligned; a weight of 0 is no alignment."""
+        return self.alignment is not None and bool(alignment_config(self.alignment)[1].weight)
+
+    def aligning(self, dim: int, seed: int) -> Alignment:
+        """A new alignment of so many numbers per case, its own weights drawn from the seed; where the plan aligns."""
+        assert self.alignment is not None
+        with seeded(seed):
+            return create_alignment(self.alignment, dim)
 
     def objective(self, given: Given) -> Objective:
         """Of all given labels."""

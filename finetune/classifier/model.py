@@ -26,6 +26,7 @@ from finetune.classifier.predictor import Prediction, Predictor
 from finetune.classifier.record import FitRecord
 from finetune.classifier.seen import Seen
 from finetune.classifier.settings import Settings, check_parameters
+from finetune.classifier.site import Site, check_site, joined
 from finetune.classifier.unlabelled import apart, check_mixable, check_unlabelled
 from finetune.heads import check_head
 from finetune.intensity import differences
@@ -101,6 +102,9 @@ class FewLabelModel(BaseEstimator):
         sets_by_class: whether each class shall have that coverage by itself, or only all together, where a rare class
             may hardly ever be covered; None for each by itself where every class has ten held-out subjects or more.
         mc_dropout: draws of the head's dropout that are averaged in prediction; 0 for none.
+        alignment: makes features of the source site, which has the labels, and of the target site alike:
+            ``{"name": "coral"}`` or another name of :func:`finetune.alignment.alignment_names`, with its options. None
+            for none.
         slices: shows volumes as bags of their slices: options of :class:`~finetune.slices.Slices`, such as
             ``{"axis": 0, "every": 2}``; None shows them whole.
         window: voxels of windows in which a frozen network reads images that are larger, one number for every axis or
@@ -152,6 +156,7 @@ class FewLabelModel(BaseEstimator):
         coverage: float = 0.9,
         sets_by_class: bool | None = None,
         mc_dropout: int = 0,
+        alignment: Mapping[str, Any] | None = None,
         slices: Mapping[str, int] | None = None,
         window: int | Sequence[int] | None = None,
         overlap: float = 0.5,
@@ -185,6 +190,7 @@ class FewLabelModel(BaseEstimator):
         self.coverage = coverage
         self.sets_by_class = sets_by_class
         self.mc_dropout = mc_dropout
+        self.alignment = alignment
         self.slices = slices
         self.window = window
         self.overlap = overlap
@@ -199,6 +205,7 @@ class FewLabelModel(BaseEstimator):
         groups: np.ndarray | None = None,
         *,
         unlabelled: np.ndarray | Cases | None = None,
+        target_data: np.ndarray | Cases | Site | None = None,
         spacing_mm: Sequence[float] | np.ndarray | None = None,
         index_sha256: str = "",
     ) -> Self:
@@ -212,9 +219,12 @@ class FewLabelModel(BaseEstimator):
             groups: the subject of each case; a subject is never on both sides of a split. Left out, those of the cases.
             unlabelled: further images like ``X`` without labels, for a stepper that learns from them. Those among
                 ``X``, by their pixels or their subject, are left out and counted. Labels they have are not looked at.
+            target_data: images of the site where the model shall be used, for the alignment, without labels; or a
+                :class:`~finetune.classifier.site.Site` of some with labels, which are learned from too, and others
+                without. Those among ``X`` are left out and counted, as unlabelled ones are.
             spacing_mm: distance of voxels along each spatial axis of images in an array, one for all or ``(N, A)`` with
                 NaN where it is not known; None when nothing is known. Give it when predicting, too. Of unlabelled
-                images in an array the one for all is taken.
+                images, and those of a target site, in an array the one for all is taken.
             index_sha256: of the index file that chose the cases, for the record.
 
         Raises:
@@ -223,10 +233,16 @@ class FewLabelModel(BaseEstimator):
         """
         check_parameters(self.get_params(deep=False))
         whole = self._cases(X, spacing_mm)
+        site, moved = self._site(target_data, whole, spacing_mm)
+        check_site(self.get_params(deep=False), given=len(site), labelled=len(site.labelled or ()))
+        if site.labelled is not None:
+            if y is not None or groups is not None or not isinstance(X, Cases):
+                raise ConfigError("labelled cases of a target site join Cases that bring their own labels and subjects")
+            whole = joined(whole, site.labelled)
         cases = self._shown(whole)
         classes, labels, target = self._labels(cases, y)
         if groups is None and isinstance(X, Cases):
-            groups = X.subjects
+            groups = whole.subjects
         if len(labels) != len(cases) or (groups is not None and len(groups) != len(cases)):
             counted = "no" if groups is None else len(groups)
             raise DataError(f"{len(cases)} images, {len(labels)} labels, {counted} groups")
@@ -238,7 +254,8 @@ class FewLabelModel(BaseEstimator):
         further, left_out = None, 0
         if unlabelled is not None:
             further, left_out = self._unlabelled(unlabelled, replace(cases, subjects=groups), seen, spacing_mm)
-        given = Given(cases, labels, target, subjects_N, further)
+        elsewhere = None if site.unlabelled is None else self._shown(site.unlabelled)
+        given = Given(cases, labels, target, subjects_N, further, len(site.labelled or ()), elsewhere)
         if further is not None and stepper_named(self.stepper).mixes:
             check_mixable(self.stepper, given.shown)
         opened = open_backbone(self.backbone, self.seed)
@@ -291,6 +308,10 @@ class FewLabelModel(BaseEstimator):
             recipe=None if cases.recipe is None else dict(cases.recipe),
             unlabelled_images=0 if further is None else len(further),
             unlabelled_left_out=left_out,
+            target_images=len(site.unlabelled or ()),
+            target_labelled=len(site.labelled or ()),
+            target_left_out=moved,
+            alignment=None if self.alignment is None else dict(self.alignment),
             other_rules=other_rules,
         )
         return self
@@ -438,6 +459,22 @@ class FewLabelModel(BaseEstimator):
         one = spacing_mm is not None and np.ndim(spacing_mm) == 1 and not isinstance(given, Cases)
         cases = replace(self._cases(given, spacing_mm if one else None), name="unlabelled", labels=None)
         return apart(self._shown(seen.fitting(cases)), [labelled])
+
+    def _site(
+        self,
+        given: np.ndarray | Cases | Site | None,
+        source: Cases,
+        spacing_mm: Sequence[float] | np.ndarray | None,
+    ) -> tuple[Site, int]:
+        """Cases of the target site, checked as new ones are, and how many are left out."""
+        if given is None:
+            return Site(), 0
+        if not isinstance(given, Site):
+            one = spacing_mm is not None and np.ndim(spacing_mm) == 1 and not isinstance(given, Cases)
+            given = Site(replace(self._cases(given, spacing_mm if one else None), name="target site", labels=None))
+        seen = Seen.of(source)
+        found = Site(*(None if cases is None else seen.fitting(cases) for cases in (given.unlabelled, given.labelled)))
+        return found.apart([source])
 
     def _labels(self, cases: Cases, y: Any) -> tuple[np.ndarray | None, np.ndarray, Target]:
         """The classes, if there are any, the labels ``(N, L)``, and the target."""

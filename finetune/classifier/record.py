@@ -28,6 +28,11 @@ class FitRecord:
         recipe: how images were read and prepared; None for arrays.
         unlabelled_images: cases without labels that were learned from.
         unlabelled_left_out: cases that were given without labels and are among the labelled ones, or of their subjects.
+        target_images: cases of the target site without labels that were given, see :mod:`finetune.classifier.site`.
+        target_labelled: labelled cases of the target site; they are among ``labelled_images``.
+        target_left_out: cases of the target site that are among the labelled ones of the source site, or of their
+            subjects.
+        alignment: of the two sites, by name with its options; None for none.
         other_rules: where images came by another rule of intensity than the backbone was trained with, in words.
     """
 
@@ -48,6 +53,10 @@ class FitRecord:
     recipe: dict[str, Any] | None = None
     unlabelled_images: int = 0
     unlabelled_left_out: int = 0
+    target_images: int = 0
+    target_labelled: int = 0
+    target_left_out: int = 0
+    alignment: dict[str, Any] | None = None
     other_rules: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:

@@ -199,6 +199,11 @@ def looks_at(cases: Cases) -> list[Mapping[str, SeenImage]]:
     return found
 
 
+def looked_at(pictures: Pictures, rows: np.ndarray) -> dict[int, Mapping[str, SeenImage]]:
+    """What the images of the studies at ``rows`` are like, by row; to be kept under ``looks`` with what they become."""
+    return {row: _look(pictures, row) for row in np.unique(rows).tolist()}
+
+
 class _Fitting(Pictures):
     """Studies as the network expects them."""
 

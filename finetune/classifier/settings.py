@@ -14,6 +14,7 @@ from finetune.classifier.adaptation import Adapted, adapt_head, adapt_linear, ad
 from finetune.classifier.calibration import fit_temperature
 from finetune.classifier.conformal import Conformal
 from finetune.classifier.given import Given, Plan
+from finetune.classifier.site import check_alignment
 from finetune.fit.schedules import SCHEDULES, Schedule, candidates
 from finetune.heads import head_config
 from finetune.heads.linear import FROZEN_READS
@@ -72,6 +73,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"stepper {params['stepper']} is for strategies that train the backbone, and {params['strategy']} does not"
         )
+    reads = str(head.reads) if params["head"] == "linear" else ""
+    check_alignment(params, trains_backbone=strategy.trains_backbone, reads=reads)
     # A stepper that does more than follow the gradient of the labels gives another head than their optimum.
     solved = params["head"] == "linear" and not strategy.trains_backbone and params["stepper"] == "plain"
     for name, least in (("loss", "nll"), ("mixup", 0), ("mc_dropout", 0)):
@@ -122,6 +125,7 @@ class Settings:
             members=params["members"],
             scored=params["calibrate"],
             seed=params["seed"],
+            alignment=None if params["alignment"] is None else dict(params["alignment"]),
         )
 
     def adapt(self, backbone: Backbone, given: Given) -> tuple[Adapted, str]:

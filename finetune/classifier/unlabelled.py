@@ -106,8 +106,8 @@ def _told(signature: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
     return ", ".join(f"{name} {' x '.join(map(str, shape[1:]))}" for name, shape in signature)
 
 
-def together(labelled: Cases, unlabelled: Cases) -> Cases:
-    """All cases in one row space without labels: the labelled ones come first."""
+def together(labelled: Cases, unlabelled: Cases, called: str = "unlabelled") -> Cases:
+    """All cases in one row space without labels: the labelled ones come first; keys of the others are ``called`` so."""
     assert labelled.rows is not None and unlabelled.rows is not None
     bags = None
     if labelled.bagged or unlabelled.bagged:
@@ -117,7 +117,7 @@ def together(labelled: Cases, unlabelled: Cases) -> Cases:
         labelled,
         images=JoinedPictures([labelled.pictures, unlabelled.pictures]),
         labels=None,
-        keys=np.concatenate([labelled.keys.astype(str), [f"unlabelled {key}" for key in unlabelled.keys]]),
+        keys=np.concatenate([labelled.keys.astype(str), [f"{called} {key}" for key in unlabelled.keys]]),
         subjects=None,
         spacing_mm=None,
         rows=np.concatenate([labelled.rows, len(labelled.pictures) + unlabelled.rows]),

@@ -16,7 +16,7 @@ from finetune.cases import Cases
 from finetune.readers.archive import read_archive
 from finetune.readers.arrays import array_recipe
 from finetune.readers.files import read_files
-from finetune.readers.new import read_new
+from finetune.readers.new import read_new, read_partly
 from finetune.readers.reading import Reading
 from finetune.readers.recipe import Recipe
 from finetune.readers.shards import read_shards
@@ -130,5 +130,6 @@ __all__ = [
     "read_cases",
     "read_files",
     "read_new",
+    "read_partly",
     "read_shards",
 ]

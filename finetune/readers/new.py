@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,11 +70,73 @@ def read_new(
     if csv is not None or (path.is_dir() and not (path / "manifest.json").is_file()):
         if split is not None:
             raise DataError(f"{path}: a split is for shards and archives; the table or folder names the images")
-        return _of_files(path, csv, recipe, missing, progress, show_paths=show_paths, on_error=on_error)
+        found = _of_files(path, csv, recipe, missing, progress, show_paths=show_paths, on_error=on_error)
+        return found.scored
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     read = _of_archive if path.is_file() else _of_shards
     return read(path, split, recipe, progress, show_paths=show_paths)
+
+
+def read_partly(
+    path: Path,
+    recipe: Recipe | Mapping[str, Any],
+    *,
+    csv: Path | None = None,
+    missing: Spellings | None = None,
+    show_paths: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
+    progress: Progress | None = None,
+) -> tuple[Cases | None, Cases | None]:
+    """Read new images of which the table may give some labels.
+
+    Without a table no label is read, whatever folders, shards and archives say.
+
+    Args: as of :func:`read_new`, which says what is brought to the images that were learned from, and what is refused.
+
+    Returns:
+        The cases that have a label, and those that have none; None where there are none.
+
+    Raises:
+        DataError: as of :func:`read_new`.
+        ConfigError: the recipe is none.
+    """
+    if csv is None:
+        found = read_new(path, recipe, show_paths=show_paths, on_error=on_error, progress=progress)
+        return None, replace(found, labels=None)
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.of(recipe)
+    return _of_files(path, csv, recipe, missing, progress, show_paths=show_paths, on_error=on_error).parted
+
+
+@dataclass(frozen=True)
+class _Partly:
+    """Cases of which some have labels.
+
+    Attributes:
+        cases: all of them, without labels.
+        labels: of those that have one, in their order.
+        known: which these are, bool ``(N,)``.
+        read: whether labels were looked for.
+    """
+
+    cases: Cases
+    labels: np.ndarray | None
+    known: np.ndarray
+    read: bool
+
+    @property
+    def scored(self) -> Cases:
+        """With labels where every case has one; else it is said how many have none."""
+        if self.known.all():
+            return replace(self.cases, labels=self.labels)
+        warning = f"{int((~self.known).sum())} of {len(self.known)} cases have no label: none is scored"
+        return replace(self.cases, warnings=(*self.cases.warnings, warning)) if self.read else self.cases
+
+    @property
+    def parted(self) -> tuple[Cases | None, Cases | None]:
+        """Those with a label, and those without."""
+        labelled = replace(self.cases[self.known], labels=self.labels) if self.known.any() else None
+        return labelled, None if self.known.all() else self.cases[~self.known]
 
 
 def _of_files(
@@ -86,7 +148,7 @@ def _of_files(
     *,
     show_paths: bool,
     on_error: Literal["stop", "skip"],
-) -> Cases:
+) -> _Partly:
     if not path.is_dir():
         raise DataError(f"{path}: no such folder of images")
     with told_of(csv or path):
@@ -119,17 +181,11 @@ def _of_files(
             return _brought(recipe, study, source.name_of(position), source.has_8_bits(position))
 
         taken = take(listed, ReadPictures(len(listed.positions), read), skip=on_error == "skip", progress=progress)
-        labels = None
-        if has_labels:
-            unknown = [at for at in taken.listed.case_positions if source.label_of(at) is None]
-            if unknown:
-                warnings.append(f"{len(unknown)} of {len(taken.listed.firsts)} cases have no label: none is scored")
-            else:
-                labels = taken.listed.labels()[0]
+        known = np.array([has_labels and source.label_of(at) is not None for at in taken.listed.case_positions])
         whole = Cases(
             name=csv.stem if csv is not None else config.name,
             images=taken.pictures,
-            labels=labels,
+            labels=None,
             task=Task[recipe.task],
             classes=recipe.classes,
             keys=taken.listed.keys(paths=show_paths),
@@ -143,7 +199,8 @@ def _of_files(
             bags=taken.listed.bags,
             recipe=recipe.model_dump(mode="json"),
         )
-        return together(whole, None, csv)
+        labels = taken.listed.labels()[0] if known.any() else None
+        return _Partly(together(whole, None, csv), labels, known, has_labels)
 
 
 def _paths(source: Images, root: Path, position: int) -> dict[str, Path]:

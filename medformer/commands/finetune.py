@@ -41,6 +41,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         metavar="DATA",
         help="further images without labels, folder, npz or shards, for a stepper that learns from them",
     )
+    add_site_options(parser)
     add_data_options(parser)
     group = parser.add_argument_group("the fit")
     group.add_argument(
@@ -76,6 +77,33 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_finetune)
 
 
+def add_site_options(parser: argparse.ArgumentParser) -> None:
+    """Images of another site, where the classifier shall be used."""
+    given, group = argparse.SUPPRESS, parser.add_argument_group("another site")
+    group.add_argument(
+        "--target",
+        dest="target_data",
+        default=given,
+        type=Path,
+        metavar="DATA",
+        help="images of the site where it shall be used, folder, npz or shards",
+    )
+    group.add_argument(
+        "--target-csv",
+        default=given,
+        type=Path,
+        metavar="CSV",
+        help="table of such a folder; rows of it that have a label are learned from, too",
+    )
+    group.add_argument(
+        "--alignment",
+        default=given,
+        type=lambda name: {"name": name},
+        metavar="NAME",
+        help="makes features of both sites alike: coral or adversarial (default: none)",
+    )
+
+
 def run_finetune(arguments: argparse.Namespace) -> int:
     """Fine-tune, write the results, say what came out."""
     from finetune.config import FinetuneConfig
@@ -103,6 +131,12 @@ def told(result: FinetuneResult) -> list[str]:
     if record.unlabelled_images:
         left = f", {record.unlabelled_left_out} left out, which are labelled" if record.unlabelled_left_out else ""
         lines.append(f"learned from {record.unlabelled_images} unlabelled cases, too{left}")
+    if record.target_images or record.target_labelled:
+        how = "not aligned" if record.alignment is None else f"aligned by {record.alignment['name']}"
+        left = f", {record.target_left_out} left out, which are of the source site" if record.target_left_out else ""
+        lines.append(
+            f"target site: {how}, {record.target_images} unlabelled and {record.target_labelled} labelled cases{left}"
+        )
     if "distinct_seen" in record.chosen:
         lines.append(
             f"{record.chosen['distinct_seen']} different cases were drawn in training, "

@@ -1,0 +1,35 @@
+"""A measurement of robustness in words."""
+
+from __future__ import annotations
+
+import math
+
+from finetune.shift.robustness import Robustness
+
+
+def told(found: Robustness) -> list[str]:
+    """What was found, and how sure, a sentence each."""
+    kind, overall = found.metrics[0], found.overall
+    clean, after = found.rows[0].scores[kind.name], overall.scores[kind.name]
+    change = overall.changes[kind.name]
+    lines = [
+        f"{kind.words} {clean.estimate:.3f} on images as they are, {after.estimate:.3f} in the mean over corruptions "
+        f"and severities: {change.estimate:+.3f} ({change.low:+.3f} to {change.high:+.3f})."
+    ]
+    sign = 1 if kind.rises else -1
+    single = [summary for summary in found.summaries[:-1] if summary.changes]
+    if len(single) > 1:
+        worst = min(single, key=lambda summary: sign * summary.changes[kind.name].estimate)
+        least = max(single, key=lambda summary: sign * summary.changes[kind.name].estimate)
+        lines.append(
+            f"Most is lost to {worst.corruption} ({worst.changes[kind.name].estimate:+.3f}), least to "
+            f"{least.corruption} ({least.changes[kind.name].estimate:+.3f})."
+        )
+    if "error" in overall.scores:
+        error = overall.scores["error"]
+        times = "" if math.isnan(overall.relative) else f", {overall.relative:.2f} times that of images as they are"
+        lines.append(
+            f"Mean corruption error {error.estimate:.3f} ({error.low:.3f} to {error.high:.3f}){times}: one less the "
+            "balanced accuracy."
+        )
+    return lines
