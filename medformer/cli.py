@@ -32,6 +32,7 @@ COMMANDS = {
     "finetune": "adapt a model to a few labelled images",
     "predict": "apply a fitted classifier to new images",
     "explain": "why a fitted classifier says what it says of images",
+    "report": "the page of a finished run: what was found, how sure, every case",
     "embed": "features of images by a frozen model",
     "evaluate": "kNN, linear probe and few-label comparison of models",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from finetune.report import wording
 from finetune.report.document import Confusion, Curve, DataSet, Difference, Estimate, FewLabelResult, ReportData
@@ -121,20 +121,24 @@ def probes(data: ReportData) -> Markup:
     return table(f"Test scores with {data.probe_interval}", head, rows, numeric=range(4, 7))
 
 
-def confusion(matrix: Confusion, dataset: DataSet) -> Markup:
+def confusion(found: Confusion, dataset: DataSet) -> Markup:
+    """A confusion matrix of a data set."""
+    caption = join([name_of(dataset), f": {found.caption}"])
+    return matrix(caption, dataset.classes[: len(found.counts)], found.counts)
+
+
+def matrix(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix whose cells are shaded by their share of the true class."""
-    names = dataset.classes
     rows = []
-    for name, counts in zip(names, matrix.counts, strict=False):
-        total = sum(counts)
+    for name, row in zip(names, counts, strict=True):
+        total = sum(row)
         cells = [element("th", name, scope="row")]
-        for count in counts:
+        for count in row:
             share = count / total if total else 0.0
             text = (str(count), element("small", f" {share:.0%}"))
             cells.append(element("td", *text, class_="share", style=f"--share:{share:.3f}"))
         rows.append(element("tr", *cells, element("td", str(total), class_="number")))
-    head = [element("th", text, scope="col") for text in ("true \\ predicted", *names[: len(matrix.counts)])]
-    caption = join([name_of(dataset), f": {matrix.caption}"])
+    head = [element("th", text, scope="col") for text in ("true \\ predicted", *names)]
     whole = element(
         "table",
         element("caption", element("span", caption)),
@@ -143,6 +147,12 @@ def confusion(matrix: Confusion, dataset: DataSet) -> Markup:
         class_="confusion",
     )
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="confusion matrix")
+
+
+def facts(told: Mapping[str, str]) -> Markup:
+    """Names and what they stand for."""
+    items = (element("div", element("dt", name), element("dd", text)) for name, text in told.items())
+    return element("dl", *items)
 
 
 def curves(logged: Sequence[Curve]) -> Markup:

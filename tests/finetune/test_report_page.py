@@ -14,7 +14,7 @@ from finetune.report.page import render_page, write_page
 from tests.finetune.report_sample import CHEST, sample_report
 
 HOSTILE = "<script>alert('x')</script>&\"</style>"
-VOID = {"meta", "br", "hr"}
+VOID = {"meta", "br", "hr", "img", "input"}
 
 
 class Reader(HTMLParser):
@@ -49,7 +49,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.text.append(data)
         if self.open and {"td", "th"} & set(self.open):
