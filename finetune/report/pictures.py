@@ -71,12 +71,18 @@ def picture_from(content: bytes, told: str) -> Picture:
     return Picture(content, "png", width, height, 1, told)
 
 
-def frame(picture: Picture) -> Markup:
-    """The picture in a window of one slice; of a volume the one in the middle, which the script of the page moves."""
+def frame(picture: Picture, *, later: bool = False) -> Markup:
+    """The picture in a window of one slice; of a volume the one in the middle, which the script of the page moves.
+
+    Args:
+        picture: what is shown.
+        later: the script of the page draws it when it comes near the screen: hundreds at once would take seconds.
+    """
     source = f"data:image/{picture.kind};base64,{base64.b64encode(picture.content).decode()}"
     middle = picture.slices // 2
     moved = f"transform:translateY(-{100 * middle / picture.slices:.4f}%)" if picture.slices > 1 else None
-    image = element("img", src=source, alt=picture.told, style=moved, decoding="async")
+    where = {"data_src" if later else "src": source}
+    image = element("img", **where, alt=picture.told, style=moved, decoding="async")
     return element(
         "span", image, class_="frame", style=f"aspect-ratio:{picture.width}/{picture.height}",
         data_slices=str(picture.slices),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
+from html import unescape
 
 from finetune.report import wording
 from finetune.report.document import Confusion, Curve, DataSet, Difference, Estimate, FewLabelResult, ReportData
@@ -39,13 +41,14 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], nume
         for index, text in enumerate(head)
     ]
     body = [element("tr", *(cell(index, text) for index, text in enumerate(row))) for row in rows]
-    whole = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", element("tr", *heads)),
-        element("tbody", *body),
-    )
-    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=str(caption))
+    return boxed(caption, element("table", element("thead", element("tr", *heads)), element("tbody", *body)))
+
+
+def boxed(caption: str, whole: Markup) -> Markup:
+    """A table in a box in which it scrolls sideways where it is wider than the screen; its caption stays in view."""
+    spoken = unescape(re.sub(r"<[^>]*>", "", caption)) if isinstance(caption, Markup) else caption
+    box = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=spoken)
+    return element("figure", element("figcaption", caption), box, class_="table")
 
 
 def datasets(data: ReportData) -> Markup:
@@ -139,20 +142,14 @@ def matrix(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]) 
             cells.append(element("td", *text, class_="share", style=f"--share:{share:.3f}"))
         rows.append(element("tr", *cells, element("td", str(total), class_="number")))
     head = [element("th", text, scope="col") for text in ("true \\ predicted", *names)]
-    whole = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", element("tr", *head, element("th", "images", scope="col", class_="number"))),
-        element("tbody", *rows),
-        class_="confusion",
-    )
-    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="confusion matrix")
+    heads = element("thead", element("tr", *head, element("th", "images", scope="col", class_="number")))
+    return boxed(caption, element("table", heads, element("tbody", *rows), class_="confusion"))
 
 
-def facts(told: Mapping[str, str]) -> Markup:
+def facts(told: Mapping[str, str], class_: str | None = None) -> Markup:
     """Names and what they stand for."""
     items = (element("div", element("dt", name), element("dd", text)) for name, text in told.items())
-    return element("dl", *items)
+    return element("dl", *items, class_=class_)
 
 
 def curves(logged: Sequence[Curve]) -> Markup:

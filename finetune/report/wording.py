@@ -125,7 +125,7 @@ def _confusion_findings(data: ReportData, name: str) -> Iterator[str]:
             found, total = matrix.counts[place][place], sum(matrix.counts[place])
             yield (
                 f"Mind that {matrix.caption}, recognises only {found} of {total} images of '{classes[place]}' "
-                f"({recall:.0%}): an AUC speaks of the order of the probabilities, not of decisions."
+                f"({100 * recall:.0f} %): an AUC speaks of the order of the probabilities, not of decisions."
             )
 
 

@@ -20,7 +20,7 @@ from tests.finetune.run_folder import write_run
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt-get install chromium")
 
-MOST_MS = 1000
+MOST_S = 1.0
 MOST_BYTES = 20 * 10**6
 CASES = 500
 
@@ -49,7 +49,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_500_cases_with_images_open_in_a_second_and_are_small(window: Browser, page: Path) -> None:
     assert page.stat().st_size < MOST_BYTES
-    assert min(window.open(page) for _ in range(5)) < MOST_MS
+    assert min(window.open(page) for _ in range(3)) < MOST_S
     assert window.run("document.querySelectorAll('table.cases tbody tr').length") == CASES
 
 

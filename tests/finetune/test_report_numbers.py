@@ -58,7 +58,7 @@ def test_a_binary_page_says_what_scikit_learn_says(tmp_path: Path) -> None:
     assert recall is not None and recall.estimate == metrics.recall_score(truth, at)
     assert (recall.low, recall.high) == pytest.approx((beta.ppf(0.025, k, n - k + 1), beta.ppf(0.975, k + 1, n - k)))
     text = " ".join(words.findings(results))
-    assert f"{k} of {n} “malignant” are recognised (sensitivity {words.percent(k / n)} " in text
+    assert f"{k} of {n} “malignant” are recognised (sensitivity {words.percent(k / n)}, " in text
     share = max(truth.mean(), 1 - truth.mean())
     assert f"Always answering “benign” would be right for {words.percent(share)}" in text
     cases = shown(folder, "case")

@@ -12,6 +12,7 @@ from finetune.report.markup import Markup, element, join
 from finetune.report.pictures import Picture, frame
 from finetune.report.run.results import Results
 from finetune.report.run.words import number
+from finetune.report.tables import boxed
 
 MOST_ROWS = 2000
 PRINTED = 40
@@ -60,12 +61,11 @@ def table(results: Results, pictures: Mapping[str, Picture], maps: Mapping[str, 
     ]
     whole = element(
         "table",
-        element("caption", element("span", _caption(results, len(shown)))),
         element("thead", element("tr", *heads)),
         element("tbody", *rows),
         class_="cases",
     )
-    box = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="Table of cases")
+    box = boxed(_caption(results, len(shown)), whole)
     return join([_controls(results), box, _viewer() if pictures or maps else ""])
 
 
@@ -106,7 +106,9 @@ def _viewer() -> Markup:
 def _look(picture: Picture | None, key: str, what: str) -> Markup:
     if picture is None:
         return element("td", "–")
-    button = element("button", frame(picture), type="button", class_="look", aria_label=f"look at the {what} of {key}")
+    button = element(
+        "button", frame(picture, later=True), type="button", class_="look", aria_label=f"look at the {what} of {key}"
+    )
     return element("td", button)
 
 

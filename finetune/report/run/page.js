@@ -38,6 +38,22 @@ function filter() {
   document.getElementById("case-count").textContent = `${shown} case${shown === 1 ? "" : "s"}`;
 }
 
+function draw(image) {
+  if (!image.dataset.src) return;
+  image.src = image.dataset.src;
+  delete image.dataset.src;
+}
+
+const near = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    near.unobserve(entry.target);
+    entry.target.querySelectorAll("img").forEach(draw);
+  }
+}, { rootMargin: "400px" });
+for (const row of rows) near.observe(row);
+addEventListener("beforeprint", () => document.querySelectorAll("img").forEach(draw));
+
 function show(frame, slice) {
   const count = Number(frame.dataset.slices);
   frame.querySelector("img").style.transform = `translateY(${(-100 * slice) / count}%)`;
@@ -63,6 +79,7 @@ if (viewer) {
 
   function look(row) {
     current = row;
+    row.querySelectorAll("img").forEach(draw);
     large.replaceChildren(...[...row.querySelectorAll(".frame")].map((frame) => frame.cloneNode(true)));
     const first = large.querySelector(".frame");
     const count = first ? Number(first.dataset.slices) : 1;

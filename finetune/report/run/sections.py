@@ -24,6 +24,9 @@ _MOST_CLASSES = 12
 def result(results: Results, pictures: Mapping[str, Picture]) -> Iterator[Markup]:
     """What was found and how sure, the one figure that shows it, and images where they were asked for."""
     yield element("p", words.headline(results), class_="headline")
+    yield tables.facts(
+        {name: join([value, element("small", ends)]) for name, (value, ends) in words.tiles(results).items()}, "tiles"
+    )
     items = [element("li", sentence) for sentence in words.findings(results)]
     yield element("div", element("ul", *items, class_="findings"), figure(results), class_="beside")
     if pictures:
@@ -87,8 +90,8 @@ def _class_table(results: Results) -> Markup:
             [
                 each.name,
                 str(each.count),
-                f"{recall} {words.of(each.recall, '')}",
-                "–" if spared is None else f"{words.percent(spared.estimate)} {words.of(spared, '')}",
+                f"{recall} ({words.ends(each.recall)})",
+                "–" if spared is None else f"{words.percent(spared.estimate)} ({words.ends(spared)})",
                 right,
             ]
         )

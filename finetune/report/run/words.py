@@ -22,18 +22,20 @@ def quoted(name: str) -> str:
     return f"“{name}”"
 
 
+PERCENT = "\N{NO-BREAK SPACE}%"
+INTERVAL = f"95{PERCENT} interval "
+
+
 def percent(share: float) -> str:
-    """Whole per cent; 100 % and 0 % only where nothing is missing."""
-    if 0.995 <= share < 1:
-        return f"{100 * share:.1f} %" if share < 0.9995 else "99.9 %"
-    return f"{100 * share:.0f} %"
+    """Whole per cent; 100 % only where nothing is missing."""
+    return f"{min(100 * share, 99.9):.1f}{PERCENT}" if 0.995 <= share < 1 else f"{100 * share:.0f}{PERCENT}"
 
 
-def of(found: Interval | None, words: str = "95 % interval ") -> str:
-    """The interval of a share, in brackets; what is not known is said."""
+def ends(found: Interval | None, words: str = "") -> str:
+    """The interval of a share; what is not known is said."""
     if found is None or math.isnan(found.low):
-        return "(no interval)"
-    return f"({words}{percent(found.low).removesuffix(' %')} to {percent(found.high)})"
+        return "no interval"
+    return f"{words}{percent(found.low).removesuffix(PERCENT)} to {percent(found.high)}"
 
 
 def number(value: float, *, bounded: bool = True) -> str:
@@ -45,7 +47,7 @@ def number(value: float, *, bounded: bool = True) -> str:
     return f"{value:.4g}"
 
 
-def scored(found: Interval, *, bounded: bool = True, words: str = "95 % interval ") -> str:
+def scored(found: Interval, *, bounded: bool = True, words: str = INTERVAL) -> str:
     """A score with its interval."""
     if math.isnan(found.estimate):
         return "undefined"
@@ -101,10 +103,11 @@ def findings(results: Results) -> Iterator[str]:
         answer, share = numbers.constant(results)
         right = numbers.right_share(results)
         what = "all labels of" if results.task is Task.multilabel else ""
-        less = ", which the model does not beat" if right.low <= share else ""
+        less = ", which is not shown to be more" if right.low <= share else ""
+        less = ", which is less" if right.high < share else less
         yield (
             f"Always answering {quoted(answer)} would be right for {' '.join(filter(None, (what, percent(share))))} of "
-            f"these images; the model is right for {percent(right.estimate)} {of(right)}{less}."
+            f"these images; the model is right for {percent(right.estimate)} ({ends(right, INTERVAL)}){less}."
         )
     yield from tension(results)
     width = _width(results)
@@ -130,6 +133,33 @@ def tension(results: Results) -> Iterator[str]:
     )
 
 
+def tiles(results: Results) -> dict[str, tuple[str, str]]:
+    """The few numbers that matter: what each is, its value, and its interval."""
+    kind = results.target.metrics[0]
+    first = results.scores.metrics[kind.name]
+    found = {kind.words: (number(first.estimate, bounded=kind.bounded), _ends(first, bounded=kind.bounded))}
+    if results.binary:
+        shares = numbers.class_shares(results)
+        for place, word in ((results.positive, "sensitivity"), (1 - results.positive, "specificity")):
+            recall = shares[place].recall
+            if recall is not None:
+                found[f"{word}: {quoted(shares[place].name)} recognised"] = (percent(recall.estimate), ends(recall))
+    elif results.target.classifies:
+        right = numbers.right_share(results)
+        what = "all labels right" if results.task is Task.multilabel else "right answers"
+        found[what] = (percent(right.estimate), ends(right))
+    if not results.target.classifies:
+        error = results.scores.metrics["mae"]
+        found["off by, in the mean"] = (number(error.estimate, bounded=False), _ends(error, bounded=False))
+    return found
+
+
+def _ends(found: Interval, *, bounded: bool) -> str:
+    if math.isnan(found.low):
+        return "no interval"
+    return f"{number(found.low, bounded=bounded)} to {number(found.high, bounded=bounded)}"
+
+
 def threshold_rule(results: Results) -> str:
     """Above what a case counts as the class that is looked for, and where that comes from."""
     name = quoted(results.classes[results.positive])
@@ -143,8 +173,8 @@ def _at_threshold(results: Results) -> str:
     shares = numbers.class_shares(results)
     positive, negative = shares[results.positive], shares[1 - results.positive]
     parts = [
-        f"{each.recognised} of {each.count} {quoted(each.name)} are recognised ({word} {percent(each.recall.estimate)} "
-        f"{of(each.recall)})"
+        f"{each.recognised} of {each.count} {quoted(each.name)} are recognised ({word} "
+        f"{percent(each.recall.estimate)}, {ends(each.recall)})"
         for each, word in ((positive, "sensitivity"), (negative, "specificity"))
         if each.recall is not None
     ]
@@ -179,7 +209,7 @@ def _labels(results: Results) -> str:
 def _errors(results: Results) -> str:
     error = results.scores.metrics["mae"]
     _, constant = numbers.constant(results)
-    less = ", which the model does not beat" if error.high >= constant else ""
+    less = ": it is not shown that the model does better" if error.high >= constant else ""
     return (
         f"Its numbers are off by {scored(error, bounded=False)} in the mean, in units of the label; saying the mean of "
         f"these cases every time would be off by {number(constant, bounded=False)}{less}."
