@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from finetune.classifier.record import FitRecord
 from finetune.classifier.site import Site, check_site
 from finetune.classifier.unlabelled import apart, check_unlabelled
 from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
+from finetune.estimated import data_summary, estimated_rows
 from finetune.heads import check_head
 from finetune.intensity import differences, with_rules
-from finetune.predictions import rows_of
 from finetune.progress import counted
 from finetune.readers import read_cases, read_new, read_partly
+from finetune.report.run.page import PAGE, write_run_page
+from finetune.report.run.results import read_run
 from finetune.scoring import Scores
 from finetune.strategies import create_strategy
 from finetune.study.arms import arms_of
@@ -78,8 +81,8 @@ def finetune(
     Args:
         config: what to do.
         backbone: ``config.model`` as a local folder, or the name of a fresh network.
-        out: the folder that appears with ``classifier/``, ``predictions.csv``, ``metrics.json``, ``config.yaml`` and,
-            with a label budget, ``subset.json``.
+        out: the folder that appears with ``classifier/``, ``predictions.csv``, ``metrics.json``, ``report.html``,
+            ``config.yaml`` and, with a label budget, ``subset.json``.
         overwrite: replace ``out``.
         say: is told of the classes, and of what is to be known of the data, before anything is trained.
 
@@ -132,11 +135,13 @@ def finetune(
         rows = []
         for name, estimate in estimates.items():
             scored = splits.get(name, given)
-            rows += rows_of(scored, estimate.probabilities.mean(axis=0), split=name)
+            rows += estimated_rows(scored, estimate, name)
         result = FinetuneResult(train, model.record_, estimates, shortage, tuple(notes))
         write_atomic(partial / "predictions.csv", as_csv(rows))
-        write_json(partial / "metrics.json", finite(_metrics(config, result)))
+        data = data_summary(splits, given)
+        write_json(partial / "metrics.json", finite(_metrics(config, result) | {"data": data}))
         write_resolved(config, partial)
+        write_run_page(read_run(partial), partial / PAGE)
     return result
 
 
@@ -363,7 +368,11 @@ def _metrics(config: FinetuneConfig, result: FinetuneResult) -> dict[str, Any]:
     train = result.train
     return {
         "config_sha256": digest(config),
+        "code_version": version("medformer"),
         "dataset": train.name,
+        "task": train.task.name,
+        "organ": train.organ.name,
+        "modality": train.modality.name,
         "official": train.official,
         "note": train.note,
         "source": dict(train.source),

@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": "apply a fitted classifier to new images",
     "robustness": "how a fitted classifier does when acquisition changes the images",
     "explain": "why a fitted classifier says what it says of images",
+    "report": "the page of a finished run: what was found, how sure, every case",
     "embed": "features of images by a frozen model",
     "evaluate": "kNN, linear probe and few-label comparison of models",
 }

@@ -50,6 +50,7 @@ MOST_NOT_RUN = 2
 SOURCES = ROOT / "docs" / "sources.md"
 SHARDS = ROOT / "docs" / "shards.md"
 FINETUNING = ROOT / "docs" / "finetuning.md"
+REPORT = ROOT / "docs" / "report.md"
 
 
 def of(language: str) -> list[Block]:
@@ -443,3 +444,24 @@ def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_
         found = [words for words in lines if shlex.join(words).startswith(command)]
         assert len(found) == 1 and main(found[0]) == 0
         assert (tmp_path / result).is_file()
+
+
+def test_the_pages_of_the_document_are_made(tmp_path: Path) -> None:
+    """Every command of report.md in its order, on phantoms in the place of images."""
+    import timm
+
+    from data_shards.sources.phantoms import Phantoms
+    from data_shards.writing.writer import write_dataset
+    from pretrain.bundle import save_bundle
+
+    torch.manual_seed(0)
+    backbone = timm.create_model("medformer_nano", num_classes=0, depth=1)
+    save_bundle(tmp_path / "runs/models/medmnist-nano", backbone, "medformer_nano", {"depth": 1}, {}, {})
+    phantoms = Phantoms("phantom-knee-mri-2d", subjects=80, images_per_subject=1)
+    write_dataset(phantoms, tmp_path / "runs/shards/breastmnist")
+    for words in command_lines(REPORT, "medformer"):
+        assert main(words[1:]) == 0, shlex.join(words)
+    plain, sensitive = (Path("runs") / name for name in ("few/report.html", "sensitive.html"))
+    assert "data:image" in plain.read_text() and "data:image" not in sensitive.read_text()
+    assert "above 0.3;" in sensitive.read_text()
+    assert "data:image/png" in Path("runs/few-with-maps.html").read_text()

@@ -301,6 +301,7 @@ def _trained(
         "epochs": math.ceil(choice.steps * min(plan.batch_size, cases) / cases),
         "schedule": str(choice.schedule),
         "held_out_loss": choice.held_out_loss,
+        "held_out_curve": {"steps": list(choice.curve), "loss": list(choice.curve.values())},
         **report,
     }
     offset = None if objective.offset is None else objective.offset.numpy()

@@ -19,6 +19,7 @@ from sklearn.base import clone
 from data_shards.support.errors import DataError
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelModel
+from finetune.classifier.predictor import Prediction
 from finetune.classifier.seen import Seen
 from finetune.classifier.site import Site
 from finetune.classifier.threshold import OperatingPoint, operating_point, sensitivity_specificity
@@ -45,6 +46,9 @@ class Estimate:
         sensitivity: of the second class at thresholds that were chosen within the labels of each fit; None elsewhere.
         specificity: likewise.
         positive: name of the second class, of a binary target.
+        decided: whether each case is above the threshold, bool ``(N,)``: that of the final model on a split that was
+            set aside, those of the fits of the first repeat in a cross-validation; None where there is none.
+        prediction: everything that the final model says of a split that was set aside; None for a cross-validation.
     """
 
     how: str
@@ -55,6 +59,8 @@ class Estimate:
     sensitivity: Interval | None = None
     specificity: Interval | None = None
     positive: str = ""
+    decided: np.ndarray | None = None
+    prediction: Prediction | None = None
 
     @property
     def told(self) -> list[str]:
@@ -111,13 +117,18 @@ def scored_on(model: FewLabelModel, test: Cases, *, seed: int, name: str = "test
         seed: of the bootstrap.
         name: of the split.
     """
-    said = model.predictor_.predict_proba(test)
+    prediction = model.predictor_.predict(test)
+    said = prediction.probabilities
     scores = Scores.of(test, said, seed=seed)
     point = chosen_point(model)
-    if point is None or len(test.absent):
-        return Estimate(f"{name} split", scores, said[None], point=point)
+    estimate = Estimate(f"{name} split", scores, said[None], point=point, prediction=prediction)
+    if point is None:
+        return estimate
+    estimate = replace(estimate, decided=said[:, 1] > point.threshold)
+    if len(test.absent):
+        return estimate
     found = sensitivity_specificity(test.known_labels, said, point.threshold, seed=seed, subjects=test.subjects)
-    return Estimate(f"{name} split", scores, said[None], (), point, *found, test.target.classes[1])
+    return replace(estimate, sensitivity=found[0], specificity=found[1], positive=test.target.classes[1])
 
 
 def cross_validated(
@@ -184,7 +195,7 @@ def cross_validated(
         return Estimate(how, scores, said, by_repeat, point)
     decisions = np.stack([1 - points.decided, points.decided], axis=1)
     found = sensitivity_specificity(labels, decisions, 0.5, seed=seed, subjects=cases.subjects)
-    return Estimate(how, scores, said, by_repeat, point, *found, target.classes[1])
+    return Estimate(how, scores, said, by_repeat, point, *found, target.classes[1], points.decided > 0)
 
 
 def chosen_point(model: FewLabelModel) -> OperatingPoint | None:

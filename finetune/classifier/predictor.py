@@ -95,7 +95,10 @@ class Predictor:
 
     def predict(self, cases: Cases) -> Prediction:
         """Everything that is said of the cases."""
-        each_SNC = self.each(cases)
+        return self.said(self.each(cases))
+
+    def said(self, each_SNC: np.ndarray) -> Prediction:
+        """The same from what :meth:`each` gave."""
         probabilities, task = _mean(each_SNC), self.target.task
         several = len(each_SNC) > 1
         if not self.target.classifies:

@@ -141,20 +141,37 @@ def sensitivity_specificity(
     for of_N, name in ((truth_N, "second"), (~truth_N, "first")):
         if not of_N.any():
             raise DataError(f"no case of the {name} class")
-        right_M, subject_M = right_N[of_N], None if subjects is None else np.asarray(subjects)[of_N]
-        if subject_M is None or len(np.unique(subject_M)) == len(subject_M):
-            test = binomtest(int(right_M.sum()), len(right_M))
-            low, high = test.proportion_ci(level, method="exact")
-            shares.append(Interval(float(right_M.mean()), float(low), float(high), level, 0, seed))
-        else:
-            # The share that is right is the accuracy of a task in which being right is the one class there is.
-            ones_M = np.ones(len(right_M), np.int64)
-            found = interval(
-                accuracy, ones_M, right_M.astype(np.float64), Task.binary,
-                seed=seed, subjects=subject_M, replicates=replicates, level=level,
-            )  # fmt: skip
-            shares.append(found)
+        subject_M = None if subjects is None else np.asarray(subjects)[of_N]
+        shares.append(share(right_N[of_N], seed=seed, subjects=subject_M, replicates=replicates, level=level))
     return shares[0], shares[1]
+
+
+def share(
+    right_N: np.ndarray,
+    *,
+    seed: int,
+    subjects: np.ndarray | None = None,
+    replicates: int = REPLICATES,
+    level: float = LEVEL,
+) -> Interval:
+    """A share of cases with its interval, exact or by subject as those of :func:`sensitivity_specificity`.
+
+    Args:
+        right_N: bool, at least one.
+        seed: fixes the resampled subjects.
+        subjects: the subject of each case; each case is its own when left out.
+        replicates: number of bootstrap replicates.
+        level: coverage aimed at.
+    """
+    if subjects is None or len(np.unique(subjects)) == len(right_N):
+        low, high = binomtest(int(right_N.sum()), len(right_N)).proportion_ci(level, method="exact")
+        return Interval(float(right_N.mean()), float(low), float(high), level, 0, seed)
+    # The share that is right is the accuracy of a task in which being right is the one class there is.
+    ones_N = np.ones(len(right_N), np.int64)
+    return interval(
+        accuracy, ones_N, right_N.astype(np.float64), Task.binary,
+        seed=seed, subjects=subjects, replicates=replicates, level=level,
+    )  # fmt: skip
 
 
 def _columns(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

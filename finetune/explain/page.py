@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from finetune.report.markup import Markup, element
+from finetune.report.shell import document
 from finetune.report.wording import NOT_FOR_CLINICAL_USE
 
 MOST_BYTES = 16 << 20
 """Of pictures that stand on the page; further ones are in the folder."""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
 .maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1.2rem; }
 .maps img { max-width: 100%; height: auto; image-rendering: pixelated; border-radius: 3px; }
@@ -39,16 +38,6 @@ def render(
         rows: of the table of maps, those with a picture first.
         pictures: PNG of the first rows.
     """
-    style = resources.files("finetune.report").joinpath("style.css").read_text()
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Markup(style + _STYLE)),
-    )
     items = [element("li", f"{name} ", element("b", value)) for name, value in facts.items()]
     parts: list[str] = [element("h1", title), element("ul", *items, class_="facts")]
     parts += [element("p", note, class_="notice") for note in (NOT_FOR_CLINICAL_USE, *notes)]
@@ -57,7 +46,7 @@ def render(
         parts += [element("p", _HOW), element("div", *figures, class_="maps")]
         if left := len(rows) - len(pictures):
             parts.append(element("p", f"{left} further maps are in the folder beside this page."))
-    return f"<!doctype html>\n{element('html', head, element('body', element('main', *parts)), lang='en')}\n"
+    return document(title, element("body", element("main", *parts)), style=_STYLE, images=True)
 
 
 def _figure(row: Mapping[str, Any], content: bytes) -> Markup:

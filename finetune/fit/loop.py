@@ -77,12 +77,15 @@ def train(
         objective: of all given cases.
         rows: the cases to train on.
         recipe: the schedule.
-        report: takes up what the steppers say they did.
+        report: takes up what the steppers say they did, and ``training``: the mean loss of the steps up to each
+            evaluation point.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     done = 0
+    losses: list[float] = []
+    logged: dict[str, list[float]] = {"steps": [], "loss": []}
     ends = cycle_ends(learner, recipe)
     for stage, lengths in zip(learner.stages(), _cycles(learner, recipe), strict=True):
         before = [(parameter, parameter.requires_grad) for parameter in learner.module.parameters()]
@@ -100,13 +103,16 @@ def train(
                     group["lr"] = peak * share
                 learner.module.train()
                 hold_statistics(learner.module)
-                stepper.step(done)
+                losses.append(stepper.step(done))
                 done += 1
                 if done % recipe.evaluate_every == 0 or done in ends:
+                    logged["steps"].append(done)
+                    logged["loss"].append(float(np.mean(losses)))
+                    losses.clear()
                     yield done
         finally:
             if report is not None:
-                report |= stepper.report
+                report |= stepper.report | {"training": logged}
             for parameter, needed in before:
                 parameter.requires_grad_(needed)
 

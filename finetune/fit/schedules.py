@@ -8,7 +8,7 @@ rule, on a held-out part of its own labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,12 +51,14 @@ class Choice:
         steps: how many of its steps to run.
         held_out_loss: log loss of each candidate, where it was stopped; empty when nothing was held out.
         held_out: log scores of the held-out cases of each fold by the chosen candidate.
+        curve: held-out log loss of the chosen candidate at every step looked at.
     """
 
     schedule: Schedule
     steps: int
     held_out_loss: dict[str, float]
     held_out: list[np.ndarray] = field(default_factory=list)
+    curve: Mapping[int, float] = field(default_factory=dict)
 
 
 def candidates(steps: int | None, rate: float | None) -> list[Schedule]:
@@ -103,7 +105,7 @@ def choose_schedule(
     if not math.isfinite(losses[best]):
         raise last
     said = {str(schedule): loss for schedule, loss in losses.items()}
-    return Choice(best, found[best].steps, said, found[best].held_out)
+    return Choice(best, found[best].steps, said, found[best].held_out, found[best].curve)
 
 
 def _tried(

@@ -58,14 +58,14 @@ def axis_left(scale: Scale, ticks: list[float], title: str) -> Markup:
     return join(parts)
 
 
-def axis_bottom(scale: Scale, ticks: list[float], title: str) -> Markup:
+def axis_bottom(scale: Scale, ticks: list[float], title: str, bottom: float = BOTTOM) -> Markup:
     """Tick marks with numbers below, and the title under them."""
-    parts: list[str] = [element("line", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM, class_="axis")]
+    parts: list[str] = [element("line", x1=LEFT, x2=RIGHT, y1=bottom, y2=bottom, class_="axis")]
     for tick in ticks:
         x = scale(tick)
-        parts.append(element("line", x1=x, x2=x, y1=BOTTOM, y2=BOTTOM + 4, class_="axis"))
-        parts.append(element("text", tick_text(tick), x=x, y=BOTTOM + 17, text_anchor="middle"))
-    parts.append(element("text", title, x=(LEFT + RIGHT) / 2, y=BOTTOM + 35, text_anchor="middle", class_="axis-title"))
+        parts.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, class_="axis"))
+        parts.append(element("text", tick_text(tick), x=x, y=bottom + 17, text_anchor="middle"))
+    parts.append(element("text", title, x=(LEFT + RIGHT) / 2, y=bottom + 35, text_anchor="middle", class_="axis-title"))
     return join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +19,9 @@ from finetune.report.document import (
     FewLabelResult,
     FitCurves,
     ProbeResult,
+    Sample,
 )
+from finetune.report.pictures import picture_of
 from finetune.report.projection import principal_plane
 from finetune.scores.bootstrap import Interval
 from finetune.study.arms import FINETUNED, PRETRAINED, RANDOM, RAW, SCRATCH
@@ -167,6 +170,30 @@ def embedding_of(images: Cases, embeddings_ND: np.ndarray, caption: str) -> Embe
         labels=tuple(int(label) for label in images.known_labels[:, 0]),
         explained=explained,
     )
+
+
+def samples_of(cases: Cases, most: int = 4) -> tuple[Sample, ...]:
+    """The first image of each class; for images that anyone may see.
+
+    Args:
+        cases: with one label each.
+        most: how many classes.
+    """
+    found = []
+    for index in sorted(cases.classes)[:most]:
+        mine = np.flatnonzero(cases.target.carried(cases.known_labels)[:, index])
+        if not len(mine):
+            continue
+        told = cases.classes[index]
+        picture = picture_of(cases.studies_of(int(mine[0]))[0], told)
+        content = base64.b64encode(picture.content).decode()
+        found.append(
+            Sample(
+                dataset=cases.name, told=told, image=content,
+                width=picture.width, height=picture.height, slices=picture.slices,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _labels_given(rows: Sequence[ComparisonRow], dataset: str, budget: str) -> int:

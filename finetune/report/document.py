@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from data_shards.support.documents import Document
+from finetune.report.pictures import Picture
 
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Undefined = Score | None
@@ -236,6 +238,32 @@ class Embedding(Document):
         return self
 
 
+class Sample(Document):
+    """An image that stands on the page.
+
+    Attributes:
+        dataset: name of the data set.
+        told: what it is, such as its class.
+        image: in base64: WebP, of a volume its slices under each other.
+        width: of a slice, in pixels.
+        height: likewise.
+        slices: how many.
+    """
+
+    dataset: str
+    told: str
+    image: str
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    slices: int = Field(default=1, gt=0)
+
+    @property
+    def picture(self) -> Picture:
+        """As pages show it."""
+        content = base64.b64decode(self.image)
+        return Picture(content, "webp", self.width, self.height, self.slices, f"{self.dataset}: {self.told}")
+
+
 class ReportData(Document):
     """A whole report.
 
@@ -258,6 +286,7 @@ class ReportData(Document):
         probes: probe results.
         confusions: confusion matrices.
         embeddings: embedding plots.
+        samples: images that stand on the page; none of patients unless asked for.
         hashes: further names and hashes for provenance: index files, bundle, manifests.
     """
 
@@ -279,6 +308,7 @@ class ReportData(Document):
     probes: tuple[ProbeResult, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
+    samples: tuple[Sample, ...] = ()
     hashes: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -286,8 +316,10 @@ class ReportData(Document):
         names = [dataset.name for dataset in self.datasets]
         if len(set(names)) != len(names):
             raise ValueError(f"two data sets have the same name: {', '.join(names)}")
-        for parts in (self.few_label, self.differences, self.fits, self.probes, self.confusions, self.embeddings):
+        for parts in (self.few_label, self.differences, self.fits, self.probes):
             _known("data set", names, (part.dataset for part in parts))
+        for further in (self.confusions, self.embeddings, self.samples):
+            _known("data set", names, (part.dataset for part in further))
         _known("arm", self.arms, (result.arm for result in self.few_label))
         _known("arm", self.arms, (arm for each in self.differences for arm in (each.arm, each.baseline)))
         for confusion in self.confusions:

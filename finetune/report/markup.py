@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-_VOID = frozenset({"meta", "br", "hr", "img", "line", "circle", "path", "rect", "polyline"})
+_VOID = frozenset({"meta", "br", "hr", "img", "input"})
+_SHAPES = frozenset({"line", "circle", "path", "rect", "polyline"})
 
 
 class Markup(str):
@@ -28,8 +29,8 @@ def element(name: str, /, *children: str, **attributes: str | float | None) -> M
         for key, value in attributes.items()
         if value is not None
     )
-    if name in _VOID:
-        return Markup(f"<{name}{written}>") if name in ("meta", "br", "hr", "img") else Markup(f"<{name}{written}/>")
+    if name in _VOID or name in _SHAPES:
+        return Markup(f"<{name}{written}{'/' * (name in _SHAPES)}>")
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 

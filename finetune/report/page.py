@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 
 from data_shards.support.files import write_atomic
-from finetune.report import charts, tables, wording
-from finetune.report.document import Curve, Pretraining, ReportData
+from finetune.report import charts, shell, tables, wording
+from finetune.report.document import Curve, DataSet, Pretraining, ReportData
 from finetune.report.markup import Markup, element, join
-
-# The browser itself then refuses any request to the outside, and any script.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+from finetune.report.pictures import scroller
 
 
 def write_page(data: ReportData, path: Path) -> Path:
@@ -27,18 +24,11 @@ def write_page(data: ReportData, path: Path) -> Path:
 
 def render_page(data: ReportData) -> str:
     """The page as text."""
-    style = resources.files("finetune.report").joinpath("style.css").read_text()
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", data.title),
-        element("style", Markup(style)),
-    )
-    body = element("body", _header(data), element("main", *_sections(data)), _footer())
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    found = list(_sections(data))
+    navigation = shell.navigation([title for title, _ in found])
+    parts = [shell.section(title, *children) for title, children in found]
+    body = element("body", _header(data), navigation, element("main", *parts), _footer())
+    return shell.document(data.title, body, images=bool(data.samples))
 
 
 def _header(data: ReportData) -> Markup:
@@ -52,54 +42,92 @@ def _header(data: ReportData) -> Markup:
     return element("header", *parts)
 
 
-def _sections(data: ReportData) -> Iterator[Markup]:
-    found = wording.findings(data)
-    if found:
-        items = [
-            element(
-                "li", tables.name_of(data.dataset(name)), element("ul", *(element("li", text) for text in sentences))
-            )
-            for name, sentences in found.items()
-        ]
-        intro = [element("p", f"Few labels: {wording.basis(data)}")] if data.differences else []
-        yield _section("What came out", *intro, element("ul", *items, class_="findings"))
+def _sections(data: ReportData) -> Iterator[tuple[str, list[Markup]]]:
+    """Titles and contents; what there is nothing of is left out."""
+    note = "Frozen features; raw pixels and the untrained network are the rows that pretraining has to beat."
+    parts: dict[str, Iterator[Markup]] = {"What came out": _found(data)}
     if data.few_label:
-        yield _section("Few labels", *_few_label(data))
+        parts["Few labels"] = _few_label(data)
     if data.fits:
-        yield _section("Batches that fits chose", *_fits(data))
+        parts["Batches that fits chose"] = _fits(data)
     if data.probes:
-        note = "Frozen features; raw pixels and the untrained network are the rows that pretraining has to beat."
-        yield _section("Probes", element("p", note), tables.probes(data))
+        parts["Probes"] = iter([element("p", note), tables.probes(data)])
     if data.confusions:
-        matrices = (tables.confusion(each, data.dataset(each.dataset)) for each in data.confusions)
-        note = "Test images; shading is the share of each true class."
-        yield _section("Confusion", element("p", note), element("div", *matrices, class_="grid-wide"))
+        parts["Confusion"] = _confusions(data)
     if data.embeddings:
-        yield _section("Embeddings", *_embeddings(data))
+        parts["Embeddings"] = _embeddings(data)
     if data.pretraining:
-        yield _section("Pretraining", *_pretraining(data.pretraining))
-    yield _section("Data", tables.datasets(data))
-    yield _section("Provenance", *_provenance(data))
+        parts["Pretraining"] = _pretraining(data.pretraining)
+    parts["Data"] = iter([tables.datasets(data)])
+    parts["Provenance"] = _provenance(data)
+    for title, part in parts.items():
+        content = list(part)
+        if content:
+            yield title, content
+
+
+def _found(data: ReportData) -> Iterator[Markup]:
+    """What the comparison shows, the figure of the first data set, and images of each."""
+    found = wording.findings(data)
+    if not found:
+        return
+    items = [
+        element("li", tables.name_of(data.dataset(name)), element("ul", *(element("li", text) for text in sentences)))
+        for name, sentences in found.items()
+    ]
+    told = element("ul", *items, class_="findings")
+    first = _first_drawn(data)
+    figure = None if first is None else _few_label_figure(data, first)
+    yield told if figure is None else element("div", told, figure, class_="beside")
+    if figure is not None:
+        yield charts.legend(list(data.arms))
+        yield element("p", wording.basis(data), class_="quiet")
+    if data.samples:
+        shown = [
+            element("figure", scroller(each.picture), element("figcaption", tables.name_of(data.dataset(each.dataset)),
+                    f" {each.told}"))
+            for each in data.samples
+        ]  # fmt: skip
+        yield element("div", *shown, class_="samples")
+
+
+def _confusions(data: ReportData) -> Iterator[Markup]:
+    matrices = (tables.confusion(each, data.dataset(each.dataset)) for each in data.confusions)
+    yield element("p", "Test images; shading is the share of each true class.")
+    yield element("div", *matrices, class_="grid-wide")
+
+
+def _first_drawn(data: ReportData) -> DataSet | None:
+    """The data set whose chart stands above all others."""
+    return next((dataset for dataset in data.datasets if _few_label_figure(data, dataset) is not None), None)
+
+
+def _few_label_figure(data: ReportData, dataset: DataSet) -> Markup | None:
+    """The chart of one data set; None where its AUC is nowhere defined."""
+    results = [result for result in data.few_label if result.dataset == dataset.name]
+    if all(value is None for result in results for value in result.auc):
+        return None
+    caption = element("figcaption", tables.name_of(dataset), f" {dataset.title}")
+    return element("figure", caption, charts.few_label(results, list(data.arms), _plain_name(data, dataset.name)))
 
 
 def _few_label(data: ReportData) -> Iterator[Markup]:
-    arms = list(data.arms)
+    first = _first_drawn(data)
     if any(data.arms.values()):
-        yield element("dl", *(element("div", element("dt", a), element("dd", t)) for a, t in data.arms.items()))
-    yield charts.legend(arms)
+        yield tables.facts(data.arms)
+    yield charts.legend(list(data.arms))
     yield element("p", "Large markers are means over seeds, pale ones single seeds, moved sideways to be told apart.")
     for dataset in data.datasets:
         results = [result for result in data.few_label if result.dataset == dataset.name]
         if not results:
             continue
         scores = tables.few_label(data, results, dataset)
-        if all(value is None for result in results for value in result.auc):
-            yield scores
-            continue
-        caption = element("figcaption", tables.name_of(dataset), f" {dataset.title}")
-        figure = element("figure", caption, charts.few_label(results, arms, _plain_name(data, dataset.name)))
+        figure = _few_label_figure(data, dataset)
         rows = [row for row in data.differences if row.dataset == dataset.name]
-        if rows:
+        if figure is None or dataset is first:
+            yield from [tables.differences(data, rows, dataset)] * bool(rows)
+            yield scores
+        elif rows:
             yield element("div", figure, tables.differences(data, rows, dataset), class_="beside")
             yield scores
         else:
@@ -133,8 +161,7 @@ def _embeddings(data: ReportData) -> Iterator[Markup]:
 
 def _pretraining(run: Pretraining) -> Iterator[Markup]:
     if run.facts:
-        items = (element("div", element("dt", name), element("dd", value)) for name, value in run.facts.items())
-        yield element("dl", *items)
+        yield tables.facts(run.facts)
     yield from _curves(run.curves)
 
 
@@ -164,10 +191,6 @@ def _provenance(data: ReportData) -> Iterator[Markup]:
         head = ["data set", "labels", "seed", "distinct labelled images", "index file (sha256, first 16)", "seen by"]
         caption = "Which labelled images each arm saw"
         yield element("details", element("summary", caption), tables.table(caption, head, rows, numeric=range(1, 4)))
-
-
-def _section(title: str, *children: str) -> Markup:
-    return element("section", element("h2", title), *children)
 
 
 def _footer() -> Markup:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
+from html import unescape
 
 from finetune.report import wording
 from finetune.report.document import Confusion, Curve, DataSet, Difference, Estimate, FewLabelResult, ReportData
@@ -39,13 +41,14 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], nume
         for index, text in enumerate(head)
     ]
     body = [element("tr", *(cell(index, text) for index, text in enumerate(row))) for row in rows]
-    whole = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", element("tr", *heads)),
-        element("tbody", *body),
-    )
-    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=str(caption))
+    return boxed(caption, element("table", element("thead", element("tr", *heads)), element("tbody", *body)))
+
+
+def boxed(caption: str, whole: Markup) -> Markup:
+    """A table in a box in which it scrolls sideways where it is wider than the screen; its caption stays in view."""
+    spoken = unescape(re.sub(r"<[^>]*>", "", caption)) if isinstance(caption, Markup) else caption
+    box = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=spoken)
+    return element("figure", element("figcaption", caption), box, class_="table")
 
 
 def datasets(data: ReportData) -> Markup:
@@ -121,28 +124,32 @@ def probes(data: ReportData) -> Markup:
     return table(f"Test scores with {data.probe_interval}", head, rows, numeric=range(4, 7))
 
 
-def confusion(matrix: Confusion, dataset: DataSet) -> Markup:
+def confusion(found: Confusion, dataset: DataSet) -> Markup:
+    """A confusion matrix of a data set."""
+    caption = join([name_of(dataset), f": {found.caption}"])
+    return matrix(caption, dataset.classes[: len(found.counts)], found.counts)
+
+
+def matrix(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix whose cells are shaded by their share of the true class."""
-    names = dataset.classes
     rows = []
-    for name, counts in zip(names, matrix.counts, strict=False):
-        total = sum(counts)
+    for name, row in zip(names, counts, strict=True):
+        total = sum(row)
         cells = [element("th", name, scope="row")]
-        for count in counts:
+        for count in row:
             share = count / total if total else 0.0
             text = (str(count), element("small", f" {share:.0%}"))
             cells.append(element("td", *text, class_="share", style=f"--share:{share:.3f}"))
         rows.append(element("tr", *cells, element("td", str(total), class_="number")))
-    head = [element("th", text, scope="col") for text in ("true \\ predicted", *names[: len(matrix.counts)])]
-    caption = join([name_of(dataset), f": {matrix.caption}"])
-    whole = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", element("tr", *head, element("th", "images", scope="col", class_="number"))),
-        element("tbody", *rows),
-        class_="confusion",
-    )
-    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="confusion matrix")
+    head = [element("th", text, scope="col") for text in ("true \\ predicted", *names)]
+    heads = element("thead", element("tr", *head, element("th", "images", scope="col", class_="number")))
+    return boxed(caption, element("table", heads, element("tbody", *rows), class_="confusion"))
+
+
+def facts(told: Mapping[str, str], class_: str | None = None) -> Markup:
+    """Names and what they stand for."""
+    items = (element("div", element("dt", name), element("dd", text)) for name, text in told.items())
+    return element("dl", *items, class_=class_)
 
 
 def curves(logged: Sequence[Curve]) -> Markup:

@@ -11,6 +11,9 @@ NOT_FOR_CLINICAL_USE = "Research software. Not a medical device and not for clin
 UNOFFICIAL = "unofficial"
 UNDEFINED = "undefined"
 NO_SPREAD = "no spread over seeds"
+HIGHER, LOWER, UNCLEAR = "higher", "lower", "no clear difference"
+POOR_RECALL = 0.7
+"""Below it a share of a class that is recognised is worth a sentence."""
 
 
 def score(value: float | None) -> str:
@@ -49,12 +52,12 @@ def quantity(value: float, unit: str = "") -> str:
 def verdict(difference: Difference) -> str:
     """``higher``, ``lower`` or ``no clear difference``: the interval decides, not the mean."""
     if difference.low is None or difference.high is None:
-        return "no clear difference"
+        return UNCLEAR
     if difference.low > 0:
-        return "higher"
+        return HIGHER
     if difference.high < 0:
-        return "lower"
-    return "no clear difference"
+        return LOWER
+    return UNCLEAR
 
 
 def basis(data: ReportData) -> str:
@@ -69,25 +72,61 @@ def findings(data: ReportData) -> dict[str, list[str]]:
     """What the few-label comparison and the probes show: sentences by data set, in the order of the data sets."""
     found = {}
     for dataset in data.datasets:
-        sentences = [*_few_label_findings(data, dataset.name), *_probe_findings(data, dataset.name)]
+        of = (_few_label_findings, _confusion_findings, _probe_findings)
+        sentences = [sentence for each in of for sentence in each(data, dataset.name)]
         if sentences:
             found[dataset.name] = sentences
     return found
 
 
 def _few_label_findings(data: ReportData, name: str) -> Iterator[str]:
-    own = [difference for difference in data.differences if difference.dataset == name]
-    for arm, baseline, metric in dict.fromkeys((d.arm, d.baseline, d.metric) for d in own):
-        rows = [d for d in own if (d.arm, d.baseline, d.metric) == (arm, baseline, metric)]
-        parts = []
-        for word in ("higher", "lower", "no clear difference"):
-            alike = sorted((d for d in rows if verdict(d) == word), key=lambda d: d.budget)
-            if alike:
-                parts.append(f"{word} with {', '.join(f'{d.budget} ({signed(d.mean)})' for d in alike)} labels")
-        sentence = f"'{arm}' against '{baseline}': test {metric} {'; '.join(parts)}."
-        if not any(verdict(d) == "higher" for d in rows):
-            sentence += f" '{arm}' did not help here."
-        yield sentence
+    """What does best with the most labels, and in how many paired differences pretraining shows anything."""
+    own = [result for result in data.few_label if result.dataset == name and None not in result.auc]
+    if own:
+        budget = max(result.budget for result in own)
+        most = [result for result in own if result.budget == budget]
+        best = max(most, key=lambda result: _mean(result.auc))
+        yield f"With {budget} labels '{best.arm}' does best: test AUC {spread(best.auc)}."
+    gaps = [difference for difference in data.differences if difference.dataset == name]
+    if not gaps:
+        return
+    counts = {word: sum(verdict(gap) == word for gap in gaps) for word in (HIGHER, LOWER, UNCLEAR)}
+    if len(gaps) == 1:
+        yield f"'{gaps[0].arm}' against '{gaps[0].baseline}': {_gap(gaps[0])}."
+    else:
+        told = [f"{count} {word}" for word, count in counts.items() if count]
+        clear = max(gaps, key=lambda gap: abs(gap.mean) if verdict(gap) != UNCLEAR else -1.0)
+        largest = f"; the largest clear one: '{clear.arm}' against '{clear.baseline}', {_gap(clear)}"
+        yield (
+            f"Of {len(gaps)} paired differences to a baseline: {', '.join(told)}"
+            f"{largest if counts[HIGHER] + counts[LOWER] else ''}."
+        )
+    if not counts[HIGHER]:
+        yield "It is not shown that pretraining helps here."
+
+
+def _gap(gap: Difference) -> str:
+    return f"{signed(gap.mean)} in {gap.metric} with {gap.budget} labels, {verdict(gap)}"
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return fmean(value for value in values if value is not None)
+
+
+def _confusion_findings(data: ReportData, name: str) -> Iterator[str]:
+    """A word where a class is mostly missed, whatever the AUC beside it says."""
+    for matrix in data.confusions:
+        if matrix.dataset != name:
+            continue
+        classes = data.dataset(name).classes
+        recalls = [(row[place] / sum(row), place) for place, row in enumerate(matrix.counts) if sum(row)]
+        recall, place = min(recalls, default=(1.0, 0))
+        if recall < POOR_RECALL:
+            found, total = matrix.counts[place][place], sum(matrix.counts[place])
+            yield (
+                f"Mind that {matrix.caption}, recognises only {found} of {total} images of '{classes[place]}' "
+                f"({100 * recall:.0f} %): an AUC speaks of the order of the probabilities, not of decisions."
+            )
 
 
 def _probe_findings(data: ReportData, name: str) -> Iterator[str]:

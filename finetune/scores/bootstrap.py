@@ -28,7 +28,7 @@ The interval speaks of the test subjects only; it does not hold the spread over 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,18 +207,23 @@ class Resampling:
             seed: fixes the subjects drawn.
             replicates: how many.
         """
+        draws_R = np.concatenate([evaluate(counts_RN) for counts_RN in self.counts(seed, replicates)])
+        defined: np.ndarray = draws_R[np.isfinite(draws_R)]
+        return defined
+
+    def counts(self, seed: int, replicates: int) -> Iterator[np.ndarray]:
+        """How often each image counts in each replicate, ``(R, N)``, over chunks of replicates.
+
+        Args: as for :meth:`draws`.
+        """
         generator = np.random.default_rng(seed)
         chunk = max(1, _CHUNK_BYTES // (8 * len(self._subject_N)))
-        parts = []
         for start in range(0, replicates, chunk):
             counts_RS = np.ones((min(chunk, replicates - start), self.subjects))
             for member_M in self._members:
                 if len(member_M) > 1:
                     counts_RS[:, member_M] = _counts(generator, len(counts_RS), len(member_M))
-            parts.append(evaluate(counts_RS[:, self._subject_N]))
-        draws_R = np.concatenate(parts)
-        defined: np.ndarray = draws_R[np.isfinite(draws_R)]
-        return defined
+            yield counts_RS[:, self._subject_N]
 
 
 def _counts(generator: np.random.Generator, replicates: int, members: int) -> np.ndarray:

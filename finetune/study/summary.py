@@ -17,6 +17,9 @@ from finetune.study.arms import pairs_of
 from finetune.study.compare import ComparisonRow
 from finetune.tables import as_csv
 
+_LOGGED = ("held_out_loss", "held_out_curve", "training")
+"""Of what a fit chose, what is too long for a cell."""
+
 _ALIKE = 1e-12
 """A standard deviation below it is rounding."""
 
@@ -131,5 +134,5 @@ def write_comparison(rows: Sequence[ComparisonRow], folder: Path) -> Summary:
 
 def _columns(row: ComparisonRow) -> dict[str, Any]:
     plain = {name: value for name, value in vars(row).items() if name not in ("scores", "chosen")}
-    chosen = {name: value for name, value in row.chosen.items() if name != "held_out_loss"}
+    chosen = {name: value for name, value in row.chosen.items() if name not in _LOGGED}
     return {**plain, "chosen": json.dumps(finite(chosen), sort_keys=True), **row.scores.as_columns()}

@@ -20,8 +20,9 @@ from finetune.report.collect import (
     few_label_results,
     fit_curves,
     probe_results,
+    samples_of,
 )
-from finetune.report.document import Curve, Pretraining, ReportData
+from finetune.report.document import Curve, Pretraining, ReportData, Sample
 from finetune.study.arms import FINETUNED
 from finetune.study.compare import ComparisonRow
 from finetune.study.probing import EvaluationRow
@@ -70,9 +71,11 @@ def report(findings: Findings, pretraining_s: float) -> ReportData:
     bundle = load_bundle(findings.bundle)
     network = Frozen("pretrained", bundle.backbone)
     datasets, embeddings = [], []
+    samples: list[Sample] = []
     for folder, manifest in findings.shards.items():
         splits = read_cases(folder)
         datasets.append(data_set(splits, manifest.card.title, manifest.card.licence))
+        samples += samples_of(splits["test"])  # published images, or phantoms: nobody's secret
         val = splits["val"]
         embeddings.append(embedding_of(val, network(val), "validation images, pretrained network, no labels used"))
     shown = {
@@ -97,6 +100,7 @@ def report(findings: Findings, pretraining_s: float) -> ReportData:
         probes=probe_results(findings.probes),
         confusions=tuple(confusion_of(row) for row in shown.values()),
         embeddings=tuple(embeddings),
+        samples=tuple(samples),
         hashes={
             "model.safetensors sha256": sha256_of(findings.bundle / "model.safetensors"),
             **{f"manifest of {entry['name']}": entry["manifest_sha256"] for entry in bundle.provenance["datasets"]},

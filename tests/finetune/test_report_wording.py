@@ -9,7 +9,7 @@ from finetune.report.document import Difference, ReportData
 from finetune.report.markup import element, join
 from finetune.report.projection import principal_plane
 from finetune.report.terminal import COLUMNS, render_terminal
-from tests.finetune.report_sample import ARMS, BREAST, CHEST, sample_report
+from tests.finetune.report_sample import ARMS, BREAST, CHEST, RETINA, sample_report
 
 
 def difference(low: float, high: float, dataset: str = BREAST) -> Difference:
@@ -32,12 +32,27 @@ def test_the_interval_and_not_the_mean_decides_the_verdict(low: float, high: flo
     assert wording.verdict(difference(low, high)) == word
 
 
-def test_it_says_when_pretraining_did_not_help() -> None:
+def test_it_says_when_pretraining_did_not_help_and_takes_few_sentences() -> None:
     report = sample_report().model_copy(update={"differences": (difference(-0.1, 0.2), difference(0.1, 0.2, CHEST))})
     said = wording.findings(report)
-    assert "did not help here" in said[BREAST][0]
+    assert "It is not shown that pretraining helps here." in said[BREAST]
     assert wording.basis(report).startswith("5 seeds; 95 % t interval over paired seeds; ")
-    assert "did not help" not in said[CHEST][0]
+    assert not any("not shown" in sentence for sentence in said[CHEST])
+    assert all(len(sentences) <= 4 for sentences in wording.findings(sample_report()).values())
+
+
+def test_many_differences_are_counted_in_one_sentence_with_the_largest_clear_one() -> None:
+    gaps = (difference(-0.1, 0.2), difference(0.1, 0.3), difference(0.05, 0.1), difference(-0.3, -0.2))
+    said = wording.findings(sample_report().model_copy(update={"differences": gaps}))[BREAST]
+    assert said[1] == (
+        "Of 4 paired differences to a baseline: 2 higher, 1 lower, 1 no clear difference; the largest clear one: "
+        "'pretrained' against 'from scratch', −0.250 in AUC with 16 labels, lower."
+    )
+
+
+def test_a_class_that_is_mostly_missed_is_told_beside_the_auc() -> None:
+    (said,) = [sentence for sentence in wording.findings(sample_report())[RETINA] if "recognises only" in sentence]
+    assert "recognises only 12 of 46 images of '1' (26 %)" in said
 
 
 def test_it_says_when_raw_pixels_beat_the_pretrained_network() -> None:

@@ -1,0 +1,91 @@
+"""What stands on the page of a run, and what must not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_shards.sample import Image
+from data_shards.vocabulary import Task
+from finetune.images import Study
+from finetune.report.pictures import MOST_SIDE, MOST_SLICES, picture_of, within
+from finetune.report.run import words
+from finetune.report.run.cases import examples, order_of_interest
+from finetune.report.run.page import NO_IMAGES, WITH_IMAGES, render_run
+from finetune.report.run.results import read_run
+from tests.finetune.run_folder import NAMES, write_run
+from tests.finetune.test_report_page import read
+
+TASKS = (Task.binary, Task.multiclass, Task.ordinal, Task.multilabel, Task.regression)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_a_page_that_nests_asks_for_nothing_and_names_nobody(tmp_path: Path, task: Task) -> None:
+    page = render_run(read_run(write_run(tmp_path / "run", task, subjects=True)), {}, {})
+    reader = read(page)
+    assert "://" not in page and "Anna" not in page and not re.search(r"\b(nan|inf)\b", "".join(reader.text))
+    assert "<img" not in page and NO_IMAGES in "".join(reader.text)
+    assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
+    (policy,) = [value for _, name, value in reader.attributes if name == "content" and "default-src" in value]
+    script = page.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    links = [value for tag, name, value in reader.attributes if (tag, name) == ("a", "href")]
+    anchors = ["#" + value for tag, name, value in reader.attributes if (tag, name) == ("section", "id")]
+    assert links == anchors and {"#result", "#data", "#cases", "#provenance"} <= set(links)
+    text = "".join(reader.text)
+    for name in NAMES[task]:
+        assert name in text
+    assert "not for clinical use" in text and "CC0" in text and "made up for a test" in text
+
+
+def test_hostile_names_of_classes_stay_text(tmp_path: Path) -> None:
+    page = render_run(read_run(write_run(tmp_path / "run", Task.multiclass)), {}, {})
+    assert "<b>other</b>" not in page and "<b>other</b>" in "".join(read(page).text)
+
+
+def test_a_good_order_beside_poor_decisions_gets_a_word(tmp_path: Path) -> None:
+    results = read_run(write_run(tmp_path / "run", Task.binary, skill=2.0)).results[0]
+    assert not list(words.tension(results))
+    (said,) = words.tension(results.at(0.9))
+    missed = int(((results.mean[:, 1] <= 0.9) & (results.labels[:, 0] == 1)).sum())
+    share = 1 - missed / (results.labels[:, 0] == 1).sum()
+    assert f"of “malignant” only {words.percent(share)} are recognised" in said and "the AUC of 0.9" in said
+
+
+def test_predictions_that_show_nothing_say_so_first(tmp_path: Path) -> None:
+    results = read_run(write_run(tmp_path / "run", Task.binary, 40, skill=0.0)).results[0]
+    assert words.headline(results).startswith("The interval of the AUC includes 0.5: it is not shown that anything was")
+    assert any(re.search("which is (less|not shown to be more)", sentence) for sentence in words.findings(results))
+
+
+def test_wrong_cases_come_first_and_examples_show_a_right_and_a_wrong_one_of_each_class(tmp_path: Path) -> None:
+    results = read_run(write_run(tmp_path / "run", Task.binary)).results[0]
+    order = order_of_interest(results)
+    wrong = int((~results.right).sum())
+    assert not results.right[order[:wrong]].any() and results.right[order[wrong:]].all()
+    assert (np.diff(results.uncertainty[order[wrong:]]) <= 1e-12).all()
+    shown = examples(results, results.keys)
+    assert [text for _, text in shown] == [
+        "benign, recognised", "benign, taken for malignant", "malignant, recognised", "malignant, taken for benign",
+    ]  # fmt: skip
+
+
+def test_pictures_are_small_hold_the_slices_of_volumes_and_are_left_out_beyond_the_room(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = Image(rng.normal(0, 1000, (1, 70, 200, 100)).astype(np.float32))
+    found = picture_of(Study({"image": volume}), "row 2")
+    assert (found.width, found.height, found.slices) == (MOST_SIDE // 2, MOST_SIDE, MOST_SLICES)
+    plane = picture_of(Study({"image": Image(rng.integers(0, 256, (3, 20, 30), dtype=np.uint8))}), "row 3")
+    assert (plane.width, plane.height, plane.slices) == (30, 20, 1)
+    kept = within([("a", plane), ("b", plane), ("c", plane)], 2 * len(plane.content) + 1)
+    assert list(kept) == ["a", "b"]
+    run = read_run(write_run(tmp_path / "run", Task.binary, 20))
+    page = render_run(run, {"row 2": found, "row 3": plane}, {})
+    assert page.count("data:image/webp;base64,") >= 2 and WITH_IMAGES in page and NO_IMAGES not in page
+    assert "img-src data:" in page and 'aria-label="look at the image of row 2"' in page
