@@ -24,6 +24,7 @@ NAMES = (
     "stems",
     "dba_medical",
     "explain",
+    "recipe",
 )
 
 
