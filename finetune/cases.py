@@ -48,6 +48,8 @@ class Cases:
         bags: the case of each study, ``(M,)`` ascending; None where each case has one.
         recipe: how images were read and prepared, so that new ones can be brought to the same.
         licence: of the images, as their owner writes it.
+        groups: what the cases are scored by group of, such as site or sex: the value of each case, text ``(N,)``, by
+            name.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Cases:
     bags: np.ndarray | None = None
     recipe: Mapping[str, Any] | None = None
     licence: str = ""
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Pictures):
@@ -93,6 +96,9 @@ class Cases:
             raise DataError(f"{self.name}: {cases} cases, {len(self.keys)} keys, labels of shape {shape}")
         if self.subjects is not None and len(self.subjects) != cases:
             raise DataError(f"{self.name}: {cases} cases but {len(self.subjects)} subjects")
+        for name, values in self.groups.items():
+            if len(values) != cases:
+                raise DataError(f"{self.name}: {cases} cases but {len(values)} groups of {name}")
         if self.labels is None:
             return
         if sorted(self.classes) != list(range(len(self.classes))):
@@ -201,6 +207,7 @@ class Cases:
             "labels": None if self.labels is None else self.labels[indices],
             "keys": self.keys[indices],
             "subjects": None if self.subjects is None else self.subjects[indices],
+            "groups": {name: values[indices] for name, values in self.groups.items()},
         }
         if not isinstance(self.images, Pictures) and self.bags is None and len(self.images) == len(self):
             spacing = None if self.spacing_mm is None else self.spacing_mm[indices]

@@ -242,6 +242,11 @@ class EvaluateConfig(ImagesConfig):
         fraction: further budgets, as shares of each class, or of all cases with numbers.
         heads: of the comparison.
         strategies: of the comparison.
+        full: whether networks are trained whole on all labels, too, by the reference recipe.
+        epochs: of that recipe.
+        baselines: further arms: ``resnet18``, the baseline of MedMNIST by its recipe; ``tangent``, logistic regression
+            on covariances of the tokens of each model.
+        groups: columns of the table by which scores are told apart, too, such as site and sex.
         seeds: of the comparison; the first is that of the probes.
         max_steps: length of the schedules that whole networks are trained by; None lets every fit choose among those
             of :mod:`finetune.fit.schedules`, which takes twice as long.
@@ -255,6 +260,10 @@ class EvaluateConfig(ImagesConfig):
     fraction: tuple[float, ...] = ()
     heads: tuple[str, ...] = ("linear",)
     strategies: tuple[str, ...] = ("frozen", "full")
+    full: bool = False
+    epochs: int = Field(default=100, ge=1)
+    baselines: tuple[Literal["resnet18", "tangent"], ...] = ()
+    groups: tuple[str, ...] = ()
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     max_steps: int | None = Field(default=None, ge=1)
     device: str = "cpu"
@@ -270,6 +279,10 @@ class EvaluateConfig(ImagesConfig):
             create_strategy(strategy)
         if len(set(self.models)) < len(self.models):
             raise ValueError("a model is named twice")
+        if self.groups and self.csv is None:
+            raise ValueError("groups are columns of a table of images, and no csv is given")
+        if self.baselines and not (self.per_class or self.fraction or self.full):
+            raise ValueError("baselines are arms of a comparison; give per_class, fraction or full")
         return self
 
     @property

@@ -1,9 +1,8 @@
-"""A whole fine-tuning and a whole evaluation: from a document to a folder of results."""
+"""A whole fine-tuning: from a document to a folder of results."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
-from data_shards.support.progress import clock
 from data_shards.vocabulary import Modality, Organ, Task, word
-from finetune.backbones import BundleReference, fresh_twin, load_pretrained, open_backbone, opened_twin, told_of
+from finetune.backbones import BundleReference, open_backbone, told_of
 from finetune.cases import Cases
 from finetune.census import describe
 from finetune.classifier.estimate import REPEATS, Estimate, cross_validated, scored_on
@@ -22,7 +20,7 @@ from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, Few
 from finetune.classifier.record import FitRecord
 from finetune.classifier.site import Site, check_site
 from finetune.classifier.unlabelled import apart, check_unlabelled
-from finetune.config import EvaluateConfig, FinetuneConfig, ImagesConfig
+from finetune.config import FinetuneConfig, ImagesConfig
 from finetune.estimated import data_summary, estimated_rows
 from finetune.heads import check_head
 from finetune.intensity import differences, with_rules
@@ -32,15 +30,9 @@ from finetune.report.run.page import PAGE, write_run_page
 from finetune.report.run.results import read_run
 from finetune.scoring import Scores
 from finetune.strategies import create_strategy
-from finetune.study.arms import arms_of
-from finetune.study.compare import ComparisonRow, Pretrained, check_seeds, compare
-from finetune.study.probing import EvaluationRow, evaluate, require_all_classes, required_splits
-from finetune.study.representations import Frozen, RawPixels
-from finetune.study.summary import write_comparison
+from finetune.study.probing import require_all_classes
 from finetune.subsets import Budget, draw, save
 from finetune.tables import as_csv
-from pretrain.foreign import is_network
-from pretrain.intensity import TrainedOn
 
 Say = Callable[[str], None]
 
@@ -226,107 +218,6 @@ def _estimates(
     return {CROSS_VALIDATION: found}, []
 
 
-def evaluate_bundle(
-    config: EvaluateConfig,
-    bundles: Mapping[str, str | Path],
-    out: Path,
-    *,
-    overwrite: bool = False,
-    say: Say = lambda line: None,
-) -> tuple[list[EvaluationRow], list[ComparisonRow]]:
-    """Probe bundles on datasets, and compare them on few labels when budgets are given.
-
-    Args:
-        config: what to do.
-        bundles: each of ``config.models`` as a local folder, or the name of a network; one without weights has no
-            arm that is pretrained.
-        out: the folder that appears with ``evaluation.json``, ``config.yaml`` and, with budgets, ``comparison.json``,
-            ``comparison.csv`` and ``subsets/``.
-        overwrite: replace ``out``.
-        say: is told of every row as it is there.
-
-    Raises:
-        MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
-    """
-    refuse_existing(out, overwrite=overwrite)
-    if config.budgets:
-        check_seeds(config.seeds)
-    models, trained = {}, {}
-    for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
-        models[name], trained[name] = _pretrained(folder, called, config.device)
-    config = with_rules(config, trained)
-    arms = [
-        arm
-        for arm in arms_of(list(models), config.heads, config.strategies, {"max_steps": config.max_steps})
-        if arm.weights == "random" or models[arm.model].backbone is not None
-    ]
-    rows: list[EvaluationRow] = []
-    few: list[ComparisonRow] = []
-    fits, started = len(config.data) * len(config.budgets) * len(config.seeds) * len(arms), 0.0
-    with new_folder(out, overwrite=overwrite) as partial:
-        for path in config.data:
-            splits = read(path, config)
-            for line in describe(splits):
-                say(line)
-            for name, told in trained.items():
-                for said in differences(next(iter(splits.values())), told):
-                    say(f"{path.name}: warning: {name}: {said}")
-            if config.per_class and not required_splits(splits)[0].target.classifies:
-                raise DataError(
-                    f"{path}: numbers have no classes to draw so many of each; give fraction, not per_class"
-                )
-            represent: list[Any] = [RawPixels()]
-            for name, model in models.items():
-                whose = "" if len(models) == 1 else f"{name}: "
-                twin = model.fresh(config.seeds[0]).to(config.device)
-                represent.append(Frozen(f"{whose}random network", twin))
-                if model.backbone is not None:
-                    represent.append(Frozen(f"{whose}pretrained", model.backbone))
-            for row in evaluate(splits, represent, seed=config.seeds[0], k=config.k):
-                rows.append(row)
-                say(f"{row.dataset}: {row.representation}, {row.probe}: {_area(row.scores)}")
-            if not config.budgets:
-                continue
-            started = started or time.monotonic()
-            for few_row in compare(
-                splits,
-                models,
-                arms,
-                budgets=config.budgets,
-                seeds=config.seeds,
-                folder=partial / "subsets",
-                device=config.device,
-            ):
-                few.append(few_row)
-                left = clock((time.monotonic() - started) / len(few) * (fits - len(few)))
-                done = f"{len(few)}/{fits}, {left} left"
-                say(f"{few_row.dataset}, {few_row.budget}: {few_row.arm}: {_area(few_row.scores)}, {done}")
-        document = {"config_sha256": digest(config), "rows": [row.as_json() for row in rows]}
-        write_json(partial / "evaluation.json", finite(document))
-        if few:
-            write_comparison(few, partial)
-        write_resolved(config, partial)
-    return rows, few
-
-
-def _pretrained(model: str | Path, called: str, device: str) -> tuple[Pretrained, Sequence[TrainedOn]]:
-    if Path(model).is_dir():
-        bundle = load_pretrained(Path(model), called)
-        return Pretrained(bundle.backbone.to(device), fresh_twin(bundle)), bundle.intensity
-    opened = open_backbone(str(model), 0)
-    pretrained = Pretrained(opened.module.to(device) if opened.pretrained else None, opened_twin(str(model)))
-    return pretrained, opened.intensity
-
-
-def short_names(references: Sequence[str]) -> list[str]:
-    """The last part of each path, and networks without their files, where these differ: tables have no room."""
-    short = [
-        reference.partition("@")[0] if is_network(reference) else Path(reference).name or reference
-        for reference in references
-    ]
-    return short if len(set(short)) == len(short) else list(references)
-
-
 def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
     """The cases at a path, by split, as the options say."""
     options = dict(config.options)
@@ -355,13 +246,6 @@ def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
             on_error=config.on_error,
             progress=told,
         )
-
-
-def _area(scores: Scores) -> str:
-    kind = scores.kinds[0]
-    if scores.lacking:
-        return f"{kind.words} undefined, {', '.join(scores.lacking)}"
-    return f"{kind.words} {scores.metric(kind.name).estimate:.3f}"
 
 
 def _metrics(config: FinetuneConfig, result: FinetuneResult) -> dict[str, Any]:

@@ -27,6 +27,7 @@ NAMES = (
     "embedding",
     "shift",
     "ablations",
+    "recipe",
 )
 
 

@@ -117,6 +117,7 @@ def together(labelled: Cases, unlabelled: Cases, called: str = "unlabelled") -> 
         labelled,
         images=JoinedPictures([labelled.pictures, unlabelled.pictures]),
         labels=None,
+        groups={},
         keys=np.concatenate([labelled.keys.astype(str), [f"{called} {key}" for key in unlabelled.keys]]),
         subjects=None,
         spacing_mm=None,

@@ -70,6 +70,7 @@ def read_files(
         has_labels = bool(source.label_names) and reading.label != "none"
         positions, left_out = labelled(source) if has_labels else (list(range(len(source))), [])
         listed = Listed.of(source, positions)
+        listed.groups()  # refused before any pixel is read
         if has_labels:
             _check_labels(listed, of_folders=csv is None and reading.label == "auto")
         depths = _depths(listed, reading)
@@ -115,6 +116,7 @@ def read_files(
             bags=taken.listed.bags,
             recipe=recipe.model_dump(mode="json"),
             licence=config.licence if "licence" in reading.options else "",
+            groups=taken.listed.groups(),
         )
         splits = taken.listed.splits()
         whole = together(whole, splits, csv)

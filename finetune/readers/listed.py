@@ -18,6 +18,8 @@ _WHOLE = re.compile(r"(\d+)\.0*", re.ASCII)
 _FRAME = re.compile(r", (?:from )?frame \d+$")
 NAMED = 5
 """So many items are named in a warning."""
+MOST_GROUPS = 20
+"""A column that has more values than this groups nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,22 @@ class Listed:
             return None  # nothing is known of the studies of a bag but that they are of one case
         return np.unique(np.array([_composed(subject) for subject in raw]), return_inverse=True)[1]
 
+    def groups(self) -> dict[str, np.ndarray]:
+        """What the cases are grouped by, text by the name of the column.
+
+        Raises:
+            DataError: a column has so many values that they are rather names or numbers than groups.
+        """
+        told = [self.source.groups_of(position) for position in self.case_positions]
+        found = {name: np.array([each[name] for each in told]) for name in told[0]}
+        for name, values in found.items():
+            if (count := len(np.unique(values))) > MOST_GROUPS:
+                raise DataError(
+                    f"column {name!r} has {count} different values in {len(values)} cases; scores are grouped by at "
+                    f"most {MOST_GROUPS}, more look like names or measurements"
+                )
+        return found
+
     def splits(self) -> list[str | None]:
         """The split of each case that the table or the folders say."""
         return [self.source.split_of(position) for position in self.case_positions]
@@ -133,6 +151,7 @@ def _check_agree(source: Images, members: Sequence[int]) -> None:
             "label": _vector(source, first) == _vector(source, other),
             "subject": _subject(source, first) == _subject(source, other),
             "split": source.split_of(first) == source.split_of(other),
+            "group": source.groups_of(first) == source.groups_of(other),
         }
         differ = [what for what, same in said.items() if not same]
         if differ:

@@ -240,6 +240,7 @@ def _options(path: Path, csv: Path | None, recipe: Recipe) -> dict[str, Any]:
             options.pop("subject")
         return options
     named: dict[str, Any] = dict(columns) if isinstance(columns, dict) else {}
+    named.pop("groups", None)  # new cases are not scored by group
     for role in ("subject", "split", "organ", "modality"):
         if named.get(role) is not None and not has_columns(csv, [named[role]]):
             named.pop(role)

@@ -47,12 +47,7 @@ def auc(labels: np.ndarray, scores: np.ndarray, task: Task, counts: np.ndarray |
     """
     labels_NL, scores_NK = aligned(labels, scores, task)
     counts_RN, scalar = replicates(counts, len(labels_NL))
-    if task is Task.binary:
-        columns = [(labels_NL[:, 0] == 1, scores_NK[:, -1])]
-    elif task is Task.multilabel:
-        columns = [(labels_NL[:, k] == 1, scores_NK[:, k]) for k in range(scores_NK.shape[1])]
-    else:
-        columns = [(labels_NL[:, 0] == k, scores_NK[:, k]) for k in range(scores_NK.shape[1])]
+    columns = one_against_rest(labels_NL, scores_NK, task)
     areas_KR = np.stack([_area(positive_N, scores_N, counts_RN) for positive_N, scores_N in columns])
     areas_R: np.ndarray = areas_KR.mean(axis=0)
     return areas_R[0] if scalar else areas_R
@@ -120,6 +115,23 @@ def decide(scores: np.ndarray, task: Task) -> np.ndarray:
         return (scores_NK > THRESHOLD).astype(np.int64)
     highest_N1: np.ndarray = scores_NK.argmax(axis=1, keepdims=True)
     return highest_N1
+
+
+def one_against_rest(labels_NL: np.ndarray, scores_NK: np.ndarray, task: Task) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Who is positive, bool ``(N,)``, and with what score, of each question that a mean over classes is made of.
+
+    Binary: the second class alone. Multi-class: each class against the rest. Multi-label: each label.
+
+    Args:
+        labels_NL: of :func:`aligned`.
+        scores_NK: of :func:`aligned`.
+        task: how the labels are to be read.
+    """
+    if task is Task.binary:
+        return [(labels_NL[:, 0] == 1, scores_NK[:, -1])]
+    if task is Task.multilabel:
+        return [(labels_NL[:, k] == 1, scores_NK[:, k]) for k in range(scores_NK.shape[1])]
+    return [(labels_NL[:, 0] == k, scores_NK[:, k]) for k in range(scores_NK.shape[1])]
 
 
 def _area(positive_N: np.ndarray, scores_N: np.ndarray, counts_RN: np.ndarray) -> np.ndarray:

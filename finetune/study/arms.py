@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 RAW = "raw pixels, linear"
+BASELINE = "ResNet-18, reference recipe"
+"""The baseline of MedMNIST, see :mod:`finetune.reference`."""
+RECIPE = "recipe"
+"""What a network that is trained whole by that recipe is called in place of a strategy."""
+TANGENT = "frozen, tangent"
 RANDOM = "random network, frozen"
 PRETRAINED = "pretrained, frozen"
 SCRATCH = "from scratch, full"
@@ -22,12 +27,14 @@ class Arm:
         weights: ``pretrained``, or ``random``: the same network with new weights from each seed.
         params: of :class:`~finetune.classifier.estimator.FewLabelClassifier`, beside what the data say.
         model: which of several pretrained networks.
+        epochs: of the reference recipe, by which the network is trained whole in place of the estimator; 0: not by it.
     """
 
     name: str
     weights: Literal["pretrained", "random"]
     params: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    epochs: int = 0
 
 
 def raw_arm() -> Arm:
@@ -67,11 +74,37 @@ def arms_of(
     return found
 
 
+def tangent_arms(models: Sequence[str]) -> list[Arm]:
+    """Logistic regression on covariances of tokens in their tangent space, of each network and of a fresh one."""
+    params = {"head_options": {"reads": "tangent"}}
+    found = []
+    for model in models:
+        whose = "" if len(models) == 1 else f"{model}: "
+        found.append(Arm(f"{whose}random network, {TANGENT}", "random", params, model))
+        found.append(Arm(f"{whose}pretrained, {TANGENT}", "pretrained", params, model))
+    return found
+
+
+def recipe_arms(models: Sequence[str], epochs: int) -> list[Arm]:
+    """Each network and a fresh one, trained whole by the reference recipe."""
+    found = []
+    for model in models:
+        whose = "" if len(models) == 1 else f"{model}: "
+        found.append(Arm(f"{whose}from scratch, {RECIPE}", "random", {}, model, epochs))
+        found.append(Arm(f"{whose}pretrained, {RECIPE}", "pretrained", {}, model, epochs))
+    return found
+
+
+def baseline_arm(epochs: int) -> Arm:
+    """The ResNet-18 of MedMNIST by its own recipe, from random weights."""
+    return Arm(BASELINE, "random", {}, BASELINE, epochs)
+
+
 def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
     """Which arms are set against which.
 
-    A pretrained one against its fresh twin, raw pixels, and linear-frozen; and, of several models, those of the first
-    against the same of each other one, or against its fresh ones where it has no weights.
+    A pretrained one against its fresh twin, raw pixels, the baseline of MedMNIST, and linear-frozen; and, of several
+    models, those of the first against the same of each other one, or against its fresh ones where it has no weights.
     """
     known = dict.fromkeys(names)
     wanted: list[tuple[str, str]] = []
@@ -87,7 +120,7 @@ def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
         if strategy not in ("frozen", "full"):
             wanted.append((name, f"{prefix}{SCRATCH}"))
         wanted.append((name, f"{prefix}{PRETRAINED}"))
-        wanted.append((name, RAW))
+        wanted += [(name, RAW), (name, BASELINE)]
         for other in dict.fromkeys(each.rpartition(": ")[0] for each in known):
             if whose and other and other != whose and name.startswith(f"{_first(known)}: "):
                 same = f"{other}: pretrained, {what}"

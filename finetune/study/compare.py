@@ -1,21 +1,27 @@
 """The few-label comparison: what pretraining is worth, against the same network from scratch and against raw pixels.
 
 Every arm gets the same labelled images, read from the same index file, and is scored once on the whole test split.
-The val split is not touched: model selection happens within the given labels, for each arm by itself.
+The val split is not touched: model selection happens within the given labels, for each arm by itself. The exception is
+the reference recipe where all labels of the training split are given: it chooses its epoch on the val split.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data_shards.support.errors import ConfigError
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
+from finetune.reference.fit import fit_reference
+from finetune.reference.recipe import axes_of, recipe_for
 from finetune.scoring import Scores
+from finetune.splits import carved
 from finetune.study.arms import RAW, Arm
 from finetune.study.probing import required_splits
 from finetune.subsets import Budget, Subset, draw, load, save
@@ -44,6 +50,7 @@ class ComparisonRow:
         selection: how hyper-parameters were chosen.
         chosen: hyper-parameters.
         scores: on the test split.
+        probabilities: what was predicted there, ``(N, C)``; not a part of :meth:`as_json`.
     """
 
     dataset: str
@@ -59,10 +66,12 @@ class ComparisonRow:
     selection: str
     chosen: dict[str, Any]
     scores: Scores
+    probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {**vars(self), "scores": self.scores.as_json()}
+        plain = {name: value for name, value in vars(self).items() if name != "probabilities"}
+        return {**plain, "scores": self.scores.as_json()}
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def compare(
     """Compare arms on one dataset; yields a row as soon as it is there.
 
     Args:
-        splits: ``train`` and ``test``.
+        splits: ``train`` and ``test``, and ``val`` where there is one.
         models: the pretrained networks by name; they are not changed.
         arms: which.
         budgets: how many labels.
@@ -120,7 +129,9 @@ def compare(
                     fresh[arm.model] = model.fresh(seed)
                 network = model.backbone if arm.weights == "pretrained" else fresh[arm.model]
                 assert network is not None, f"arm {arm.name} is of a network without weights"
-                yield _row(arm, given, test, subset, network, device)
+                fit = _by_recipe if arm.epochs else _by_estimator
+                done = fit(arm, given, _val(splits, given, pool), test, subset, network, device)
+                yield _row(arm, given, test, subset, done)
         # What was computed by fresh networks of this seed is of no use to the next one.
         for pictures in (shared.pictures, test.pictures):
             for key in [key for key in pictures.memo if key[0] == "summaries"]:
@@ -151,7 +162,40 @@ def read_or_draw(pool: Cases, budget: Budget, seed: int, folder: Path) -> Subset
     return subset
 
 
-def _row(arm: Arm, given: Cases, test: Cases, subset: Subset, network: Backbone, device: str) -> ComparisonRow:
+def _val(splits: Mapping[str, Cases], given: Cases, pool: Cases) -> Cases | None:
+    """The val split, whose labels are beyond any budget that is less than all."""
+    return splits.get("val") if len(given) == len(pool) else None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a fit gave."""
+
+    distinct: int
+    selection: str
+    chosen: dict[str, Any]
+    probabilities: np.ndarray
+
+
+def _by_recipe(
+    arm: Arm, given: Cases, val: Cases | None, test: Cases, subset: Subset, network: Backbone, device: str
+) -> _Done:
+    """The reference recipe; without a val split the epoch is chosen on a part that is carved from the given labels."""
+    recipe = recipe_for(given.name, axes_of(given), arm.epochs)
+    train, where = given, "the val split"
+    if val is None:
+        where = "a carved part of the given labels"
+        for rows, held in carved(given.strata, subset.seed, given.subjects):
+            train, val = given[rows], given[held]
+    fitted = fit_reference(network, train, val, recipe, seed=subset.seed, device=device)
+    chosen = {"epoch": fitted.epoch, "recipe": recipe.words, "trained_on": len(train)}
+    return _Done(given.distinct_images(), fitted.selection(where), chosen, fitted.probabilities(test))
+
+
+def _by_estimator(
+    arm: Arm, given: Cases, val: Cases | None, test: Cases, subset: Subset, network: Backbone, device: str
+) -> _Done:
+    del val
     kind = FewLabelClassifier if given.target.classifies else FewLabelRegressor
     params = dict(arm.params)
     if arm.weights == "random":
@@ -160,6 +204,11 @@ def _row(arm: Arm, given: Cases, test: Cases, subset: Subset, network: Backbone,
     estimator = kind(network, seed=subset.seed, device=device, **params)
     estimator.fit(given, index_sha256=subset.indices_sha256)
     record = estimator.record_
+    said = estimator.predictor_.predict_proba(test)
+    return _Done(record.distinct_labelled_images, record.selection, copy.deepcopy(record.chosen), said)
+
+
+def _row(arm: Arm, given: Cases, test: Cases, subset: Subset, done: _Done) -> ComparisonRow:
     return ComparisonRow(
         dataset=given.name,
         official=given.official,
@@ -169,9 +218,10 @@ def _row(arm: Arm, given: Cases, test: Cases, subset: Subset, network: Backbone,
         seed=subset.seed,
         index_sha256=subset.indices_sha256,
         labelled_images=len(given),
-        distinct_labelled_images=record.distinct_labelled_images,
+        distinct_labelled_images=done.distinct,
         arm=arm.name,
-        selection=record.selection,
-        chosen=copy.deepcopy(record.chosen),
-        scores=Scores.of(test, estimator.predictor_.predict_proba(test), seed=subset.seed),
+        selection=done.selection,
+        chosen=done.chosen,
+        scores=Scores.of(test, done.probabilities, seed=subset.seed),
+        probabilities=done.probabilities,
     )

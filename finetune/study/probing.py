@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,10 @@ class EvaluationRow:
         selection: where hyper-parameters were chosen.
         chosen: hyper-parameters.
         scores: on the test split, which was predicted once for this row.
+        model: name of the network; ``raw pixels`` where there is none.
+        weights: ``pretrained``, ``random`` or ``none``.
+        distinct_labelled_images: different ones among the labelled.
+        probabilities: what was predicted, ``(N, C)``; not a part of :meth:`as_json`.
     """
 
     dataset: str
@@ -43,10 +47,15 @@ class EvaluationRow:
     selection: str
     chosen: dict[str, Any]
     scores: Scores
+    model: str = ""
+    weights: str = "none"
+    distinct_labelled_images: int = 0
+    probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {**vars(self), "scores": self.scores.as_json()}
+        plain = {name: value for name, value in vars(self).items() if name != "probabilities"}
+        return {**plain, "scores": self.scores.as_json()}
 
 
 def evaluate(
@@ -72,10 +81,11 @@ def evaluate(
     """
     train, test = required_splits(splits)
     val, target, labels = splits.get("val"), train.target, train.known_labels
+    distinct = train.distinct_images()
     for represent in representations:
         train_features, test_features = represent(train), represent(test)
         knn = knn_probe(train_features, labels, test_features, target, k=k)
-        yield _row(train, test, represent.name, "knn", knn, "k is fixed", seed)
+        yield _row(train, test, represent, "knn", knn, "k is fixed", seed, distinct)
         if val is not None:
             rows = np.arange(len(train))
             linear = linear_probe(
@@ -90,7 +100,7 @@ def evaluate(
             folds = selection_folds(train.strata, seed, train.subjects)
             linear = linear_probe(train_features, labels, test_features, target, folds=folds)
         chosen_on = "train" if val is None else ", where ".join(filter(None, ("val", " and ".join(val.lacking))))
-        yield _row(train, test, represent.name, "linear", linear, chosen_on, seed)
+        yield _row(train, test, represent, "linear", linear, chosen_on, seed, distinct)
 
 
 def required_splits(splits: Mapping[str, Cases]) -> tuple[Cases, Cases]:
@@ -123,21 +133,26 @@ def require_all_classes(train: Cases) -> None:
 def _row(
     train: Cases,
     test: Cases,
-    representation: str,
+    represent: Representation,
     probe: str,
     result: Probe,
     selection: str,
     seed: int,
+    distinct: int,
 ) -> EvaluationRow:
     return EvaluationRow(
         dataset=train.name,
         official=train.official,
         note=train.note,
-        representation=representation,
+        representation=represent.name,
         probe=probe,
         seed=seed,
         labelled_images=len(train),
         selection=selection,
         chosen=result.chosen,
         scores=Scores.of(test, result.probabilities, seed=seed),
+        model=represent.model,
+        weights=represent.weights,
+        distinct_labelled_images=distinct,
+        probabilities=result.probabilities,
     )

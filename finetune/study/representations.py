@@ -13,9 +13,17 @@ from pretrain.backbone import Backbone
 
 
 class Representation(Protocol):
-    """Turns cases into one vector each."""
+    """Turns cases into one vector each.
+
+    Attributes:
+        name: as tables show it.
+        model: of the network; ``raw pixels`` where there is none.
+        weights: ``pretrained``, ``random`` or ``none``.
+    """
 
     name: str
+    model: str
+    weights: str
 
     def __call__(self, cases: Cases) -> np.ndarray:
         """Features ``(N, D)``."""
@@ -25,7 +33,8 @@ class Representation(Protocol):
 class RawPixels:
     """Intensities in [0, 1], averaged down to at most 28 along each axis."""
 
-    name = "raw pixels"
+    name = model = "raw pixels"
+    weights = "none"
 
     def __call__(self, cases: Cases) -> np.ndarray:
         """Features ``(N, F)``."""
@@ -39,10 +48,15 @@ class Frozen:
         name: of the representation, as tables show it.
         backbone: encodes the images.
         reads: one of :data:`finetune.heads.features.SUMMARIES`.
+        model: of the network; the name when left out.
+        weights: ``pretrained`` or ``random``.
     """
 
-    def __init__(self, name: str, backbone: Backbone, reads: str = "embedding") -> None:
+    def __init__(
+        self, name: str, backbone: Backbone, reads: str = "embedding", model: str = "", weights: str = "pretrained"
+    ) -> None:
         self.name = name
+        self.model, self.weights = model or name, weights
         self._backbone = backbone
         self._reads = reads
 

@@ -133,6 +133,6 @@ def write_comparison(rows: Sequence[ComparisonRow], folder: Path) -> Summary:
 
 
 def _columns(row: ComparisonRow) -> dict[str, Any]:
-    plain = {name: value for name, value in vars(row).items() if name not in ("scores", "chosen")}
+    plain = {name: value for name, value in vars(row).items() if name not in ("scores", "chosen", "probabilities")}
     chosen = {name: value for name, value in row.chosen.items() if name not in _LOGGED}
     return {**plain, "chosen": json.dumps(finite(chosen), sort_keys=True), **row.scores.as_columns()}

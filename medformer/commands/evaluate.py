@@ -1,4 +1,4 @@
-"""``medformer evaluate``: what a model's features are worth, beside raw pixels and a random network."""
+"""``medformer evaluate``: what models are worth on datasets, beside raw pixels, random networks and a constant."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     """Add ``evaluate`` to the command line."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="kNN, linear probe and few-label comparison of a model",
+        help="kNN, linear probe, few-label comparison and full fine-tuning of models over datasets",
         description="kNN and linear probe on the test split, scored as medmnist.Evaluator does, with intervals over "
-        "test subjects; with --per-class also the few-label comparison with the same network from scratch.",
+        "test subjects; with --per-class also the few-label comparison with the same network from scratch, with --full "
+        "training on all labels. One table of everything, results.csv and results.json, and one page.",
         usage="%(prog)s MODEL [MODEL ...] --data DATA [DATA ...] --out FOLDER [options]",
     )
     given = argparse.SUPPRESS
@@ -59,6 +60,23 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="of the comparison: frozen, selective, two_stage, full, low_rank (default: frozen full)",
     )
+    parser.add_argument(
+        "--full",
+        default=given,
+        action="store_true",
+        help="train whole networks on all labels, too, by MedMNIST's recipe",
+    )
+    parser.add_argument("--epochs", default=given, type=int, metavar="N", help="of that recipe (default: 100)")
+    parser.add_argument(
+        "--baselines",
+        default=given,
+        nargs="+",
+        metavar="NAME",
+        help="further arms: resnet18, MedMNIST's baseline by its recipe; tangent, covariances of tokens",
+    )
+    parser.add_argument(
+        "--groups", default=given, nargs="+", metavar="COLUMN", help="of the table: scores of each site, sex ..., too"
+    )
     parser.add_argument("--seeds", default=given, type=int, nargs="+", help="draws of the comparison (default: 0 1 2)")
     add_run_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
@@ -68,8 +86,8 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate, write the results, print a table."""
     from finetune.config import EvaluateConfig
+    from finetune.evaluation import evaluate_bundles
     from finetune.progress import watched
-    from finetune.runs import evaluate_bundle
     from medformer.model_reference import local_model
 
     config = document(arguments, EvaluateConfig, "medformer evaluate")
@@ -78,17 +96,19 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             name: stack.enter_context(local_model(name, arguments.tracking_uri, networks=True))
             for name in config.models
         }
-        rows, few = evaluate_bundle(
+        found = evaluate_bundles(
             config,
             bundles,
             arguments.out,
             overwrite=arguments.overwrite,
             say=lambda line: print(line, file=sys.stderr),
         )
-    _print_probes(rows)
-    if few:
-        _print_comparison(few)
-    for name, note in {row.dataset: row.note for row in rows if not row.official}.items():
+    _print_probes(found.probes)
+    for sentence in found.trivial:
+        print(sentence)
+    if found.compared:
+        _print_comparison(found.compared)
+    for name, note in {row.dataset: row.note for row in found.probes if not row.official}.items():
         print(f"* {name} is not an official dataset: {note}")
     print(arguments.out)
     return 0
@@ -129,7 +149,7 @@ def _print_comparison(rows: list[ComparisonRow]) -> None:
     summary = summarise(rows)
     labels = {(row.dataset, row.budget): row.labelled_images for row in rows}
     deciding = {row.dataset: row.scores.kinds[0] for row in rows}
-    print("\nfew labels: score of the test split, mean over draws")
+    print("\ncomparison: score of the test split, mean over draws")
     lines = []
     for arm in summary.arms:
         if arm.metric == deciding[arm.dataset].name:

@@ -22,9 +22,9 @@ from data_shards.support.errors import MedformerError
 from data_shards.support.files import write_atomic
 from data_shards.writing.writer import write_dataset
 from finetune.config import EvaluateConfig
+from finetune.evaluation import evaluate_bundles
 from finetune.report.page import write_page
 from finetune.report.terminal import render_terminal
-from finetune.runs import evaluate_bundle
 from medformer.demo.images import Chosen, choose, keep_archives
 from medformer.demo.report import Findings, report
 from pretrain.config import PretrainConfig
@@ -114,14 +114,14 @@ def run(options: Options) -> Path:
         seeds=tuple(options.seeds),
         max_steps=_FULL_STEPS,
     )
-    probes, few = evaluate_bundle(evaluation, {evaluation.models[0]: bundle}, out / "evaluation", say=_say_indented)
+    found = evaluate_bundles(evaluation, {evaluation.models[0]: bundle}, out / "evaluation", say=_say_indented)
 
     findings = Findings(
         shards=shards,
         config=config,
         bundle=bundle,
-        probes=probes,
-        few=few,
+        probes=found.probes,
+        few=found.few,
         notes=chosen.notes,
         command=_command(options),
     )

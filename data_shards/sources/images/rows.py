@@ -92,6 +92,8 @@ def _study(
                 raise DataError(f"{row.name}: another {role} than in row {first.number} of the same study")
         if (row.label, row.attributes) != (first.label, first.attributes):
             raise DataError(f"{row.name}: another label or attribute than in row {first.number} of the same study")
+        if row.groups != first.groups:
+            raise DataError(f"{row.name}: another group than in row {first.number} of the same study")
     split = first.cells.get("split") if config.split == "auto" else None
     if split is not None:
         split = SPLIT_NAMES.get(split.casefold())
@@ -106,6 +108,7 @@ def _study(
         organ=_entry(first, "organ", list(Organ.__members__)),
         attributes=ages_of(next(iter(images.values()))) | _attributes(first, table),
         bag=first.cells.get("bag", ""),
+        groups=first.groups,
     )
 
 

@@ -127,6 +127,10 @@ class Images(Source):
         """The label vector of a study, or None."""
         return self._labels.vectors[position]
 
+    def groups_of(self, position: int) -> dict[str, str]:
+        """What stands in the columns that scores are grouped by, by name: text that its owner asked to be told."""
+        return self._studies[position].groups
+
     def has_8_bits(self, position: int) -> dict[str, bool | None]:
         """By image name, see :func:`~data_shards.sources.images.depth.has_8_bits`; masks are left out."""
         config = self._config

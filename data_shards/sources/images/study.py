@@ -53,6 +53,7 @@ class Study:
         organ: by name; empty when only the dataset says it.
         attributes: further numbers by name.
         bag: studies of one bag are one case for whoever classifies; empty when nothing is said.
+        groups: cells of the columns that scores are grouped by, by name.
     """
 
     identifier: str = field(repr=False)
@@ -63,6 +64,7 @@ class Study:
     organ: str = ""
     attributes: dict[str, float] = field(default_factory=dict)
     bag: str = field(default="", repr=False)
+    groups: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

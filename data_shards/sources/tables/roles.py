@@ -56,6 +56,9 @@ class Columns(Document):
     organ: str | None = Field(None, description="body part, an entry of the vocabulary")
     modality: str | None = Field(None, description="how the image was made, an entry of the vocabulary")
     attributes: dict[str, str] = Field({}, description="columns of further numbers, by the name they shall have")
+    groups: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="columns such as site or sex by which a classifier is scored; shards do not keep them"
+    )
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,14 @@ class Row:
         cells: stripped text by role; roles without a column are missing.
         label: cells of the label columns; empty without such columns. Ages above 89 are 90 in them.
         attributes: cells of the further numbers by name.
+        groups: cells of the columns to group by, by the names that were asked for. Ages above 89 are 90 in them.
     """
 
     number: int
     cells: dict[str, str] = field(repr=False)
     label: tuple[str, ...] = field(repr=False)
     attributes: dict[str, str] = field(repr=False)
+    groups: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -101,11 +106,12 @@ class Table:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where the columns are: by role, of the label, of the attributes."""
+    """Where the columns are: by role, of the label, of the attributes, of the groups."""
 
     roles: dict[str, int]
     labels: list[int]
     attributes: dict[str, int]
+    groups: dict[str, int]
 
 
 def read_table(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Table:
@@ -139,6 +145,10 @@ def read_table(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Ta
                     cells={role: cells[place] for role, place in places.roles.items()},
                     label=label,
                     attributes={name: cells[place] for name, place in places.attributes.items()},
+                    groups={
+                        name: _kept(cells[place], content.header[place], decimal_comma)
+                        for name, place in places.groups.items()
+                    },
                 )
             )
         if not rows:
@@ -191,11 +201,12 @@ def _find(header: Sequence[str], columns: Columns, roles: Sequence[str]) -> _Pla
     elif "label" in roles and _matches(header, "label"):
         labels = [_place(header, ("label",), "label")]
     attributes = {key: _place(header, (name,), key) for key, name in columns.attributes.items()}
-    for what, place in (*(("label", place) for place in labels), *attributes.items()):
+    groups = {name: _place(header, (name,), "groups") for name in columns.groups}
+    for what, place in (*(("label", place) for place in labels), *attributes.items(), *groups.items()):
         reason = identifies(header[place]) or identifies(what) or "the subject" * (place == found.get("subject"))
         if reason:
             raise DataError(f"column {header[place]!r} for {what} is {reason}")
-    return _Places(found, labels, attributes)
+    return _Places(found, labels, attributes, groups)
 
 
 def _matches(header: Sequence[str], name: str) -> list[int]:
@@ -231,7 +242,7 @@ def _kept(cell: str, name: str, decimal_comma: bool) -> str:
 
 def _unused(content: CsvFile, columns: Columns, places: _Places, roles: Sequence[str]) -> list[str]:
     """Columns that are left alone and look as if they had been meant for a role that has none."""
-    used = {*places.roles.values(), *places.labels, *places.attributes.values()}
+    used = {*places.roles.values(), *places.labels, *places.attributes.values(), *places.groups.values()}
     names = [name for place, name in enumerate(content.header) if place not in used and plain(name)]
     warnings = []
     if "subject" in roles and "subject" not in places.roles:

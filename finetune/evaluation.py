@@ -1,0 +1,233 @@
+"""A whole evaluation: models over datasets, from a document to one table and one page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_shards.support.documents import digest, write_resolved
+from data_shards.support.errors import DataError
+from data_shards.support.files import finite, new_folder, refuse_existing, write_json
+from data_shards.support.progress import clock
+from finetune.backbones import fresh_twin, load_pretrained, open_backbone, opened_twin
+from finetune.cases import Cases
+from finetune.census import describe
+from finetune.config import EvaluateConfig
+from finetune.intensity import differences, with_rules
+from finetune.reference.baseline import reference_network
+from finetune.report.collect import data_set
+from finetune.report.document import DataSet
+from finetune.report.evaluation import evaluation_report, trivial_words
+from finetune.report.page import write_page
+from finetune.runs import Say, read
+from finetune.scoring import Scores
+from finetune.study.arms import BASELINE, Arm, arms_of, baseline_arm, raw_arm, recipe_arms, tangent_arms
+from finetune.study.compare import ComparisonRow, Pretrained, check_seeds, compare
+from finetune.study.probing import EvaluationRow, evaluate, required_splits
+from finetune.study.representations import Frozen, RawPixels, Representation
+from finetune.study.summary import write_comparison
+from finetune.study.tidy import Said, Tidy, write_tidy
+from finetune.subsets import Budget
+from pretrain.foreign import is_network
+from pretrain.intensity import TrainedOn
+
+ALL_LABELS = Budget(fraction=1.0)
+PAGE = "page.html"
+
+Models = Mapping[str, Pretrained]
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation gave.
+
+    Attributes:
+        probes: kNN and linear probe of each representation, with all labels.
+        few: arms of the few-label comparison.
+        full: arms with all labels.
+        table: the rows of the tidy table, see :mod:`finetune.study.tidy`.
+        trivial: what a constant answer scores on each dataset, a sentence each, and the dataset.
+    """
+
+    probes: list[EvaluationRow] = field(default_factory=list)
+    few: list[ComparisonRow] = field(default_factory=list)
+    full: list[ComparisonRow] = field(default_factory=list)
+    table: list[dict[str, Any]] = field(default_factory=list)
+    trivial: dict[str, DataSet] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> list[ComparisonRow]:
+        """Arms with few labels and with all."""
+        return [*self.few, *self.full]
+
+
+def evaluate_bundles(
+    config: EvaluateConfig,
+    bundles: Mapping[str, str | Path],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> Evaluation:
+    """Probe bundles on datasets, and compare them on few labels and on all where that is asked for.
+
+    Args:
+        config: what to do.
+        bundles: each of ``config.models`` as a local folder, or the name of a network; one without weights has no
+            arm that is pretrained.
+        out: the folder that appears with ``results.csv`` and ``results.json``, ``page.html``, ``evaluation.json``,
+            ``config.yaml`` and, with arms to compare, ``comparison.json``, ``comparison.csv`` and ``subsets/``.
+        overwrite: replace ``out``.
+        say: is told of every row as it is there.
+
+    Raises:
+        MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    if config.budgets or config.full:
+        check_seeds(config.seeds)
+    models: dict[str, Pretrained] = {}
+    trained: dict[str, Sequence[TrainedOn]] = {}
+    for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
+        models[name], trained[name] = _pretrained(folder, called, config.device)
+    config = with_rules(config, trained)
+    found, fits = Evaluation(), _Fits(config, models, say)
+    with new_folder(out, overwrite=overwrite) as partial:
+        for path in config.data:
+            splits = _splits(path, config, trained, say)
+            train, test = required_splits(splits)
+            if test.name in (dataset.name for dataset in found.trivial.values()):
+                raise DataError(f"{path}: another of the datasets is called {test.name}, too; evaluate one at a time")
+            tidy = Tidy(train, test, config.seeds[0])
+            shown = f"{test.organ.name}, {test.modality.name}"
+            found.trivial[trivial_words(train, test)] = data_set(splits, shown, test.licence)
+            found.table += tidy.constant()
+            for row in evaluate(splits, _representations(config, models), seed=config.seeds[0], k=config.k):
+                found.probes.append(row)
+                found.table += tidy.rows(Said.by_probe(row))
+                say(f"{row.dataset}: {row.representation}, {row.probe}: {_told(row.scores)}")
+            for protocol, arm, compared in fits.of(splits, partial / "subsets"):
+                (found.few if protocol == "few_label" else found.full).append(compared)
+                found.table += tidy.rows(Said.by_arm(compared, arm, protocol))
+        document = {"config_sha256": digest(config), "rows": [row.as_json() for row in found.probes]}
+        write_json(partial / "evaluation.json", finite(document))
+        if found.compared:
+            write_comparison(found.compared, partial)
+        write_tidy(found.table, partial)
+        report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared)
+        write_page(report, partial / PAGE)
+        write_resolved(config, partial)
+    return found
+
+
+class _Fits:
+    """The comparisons of an evaluation, one dataset after the other.
+
+    Args:
+        config: what to do.
+        models: the networks by name.
+        say: is told of every row, and of the time that is left.
+    """
+
+    def __init__(self, config: EvaluateConfig, models: Models, say: Say) -> None:
+        self._config, self._models, self._say = config, models, say
+        draws = len(config.data) * len(config.seeds)
+        few = len(config.budgets) * len(self._arms("few_label"))
+        self._total = draws * (few + len(self._arms("full")) * config.full)
+        self._done, self._started_s = 0, 0.0
+
+    def of(self, splits: Mapping[str, Cases], folder: Path) -> Iterator[tuple[str, Arm, ComparisonRow]]:
+        """Protocol, arm and row of every fit.
+
+        Args:
+            splits: of the dataset.
+            folder: of the index files.
+        """
+        config = self._config
+        self._started_s = self._started_s or time.monotonic()
+        asked = {"few_label": config.budgets, "full": [ALL_LABELS] if config.full else []}
+        models = dict(self._models)
+        if "resnet18" in config.baselines:
+            models[BASELINE] = Pretrained(None, reference_network(required_splits(splits)[0]))
+        for protocol, budgets in asked.items():
+            arms = self._arms(protocol)
+            by_name = {arm.name: arm for arm in arms}
+            for row in compare(
+                splits, models, arms, budgets=budgets, seeds=config.seeds, folder=folder, device=config.device
+            ):
+                self._done += 1
+                left_s = (time.monotonic() - self._started_s) / self._done * (self._total - self._done)
+                done = f"{self._done}/{self._total}, {clock(left_s)} left"
+                self._say(f"{row.dataset}, {row.budget}: {row.arm}: {_told(row.scores)}, {done}")
+                yield protocol, by_name[row.arm], row
+
+    def _arms(self, protocol: str) -> list[Arm]:
+        """Those of a protocol; a network without weights has none that is pretrained."""
+        config, names = self._config, list(self._models)
+        if protocol == "few_label":
+            arms = arms_of(names, config.heads, config.strategies, {"max_steps": config.max_steps})
+        else:
+            arms = [raw_arm(), *recipe_arms(names, config.epochs)]
+        if "tangent" in config.baselines:
+            arms += tangent_arms(names)
+        if "resnet18" in config.baselines:
+            arms.append(baseline_arm(config.epochs))
+        return [arm for arm in arms if arm.weights == "random" or self._models[arm.model].backbone is not None]
+
+
+def _splits(
+    path: Path, config: EvaluateConfig, trained: Mapping[str, Sequence[TrainedOn]], say: Say
+) -> dict[str, Cases]:
+    """The splits of a dataset, and what has to be known of them."""
+    options = dict(config.options)
+    if config.groups:
+        options["columns"] = {**(options.get("columns") or {}), "groups": config.groups}
+    splits = read(path, config.model_copy(update={"options": options}))
+    for line in describe(splits):
+        say(line)
+    for name, rules in trained.items():
+        for said in differences(next(iter(splits.values())), rules):
+            say(f"{path.name}: warning: {name}: {said}")
+    if config.per_class and not required_splits(splits)[0].target.classifies:
+        raise DataError(f"{path}: numbers have no classes to draw so many of each; give fraction, not per_class")
+    return splits
+
+
+def _representations(config: EvaluateConfig, models: Models) -> list[Representation]:
+    """Raw pixels, then each network with random and with its own weights."""
+    found: list[Representation] = [RawPixels()]
+    for name, model in models.items():
+        whose = "" if len(models) == 1 else f"{name}: "
+        twin = model.fresh(config.seeds[0]).to(config.device)
+        found.append(Frozen(f"{whose}random network", twin, model=name, weights="random"))
+        if model.backbone is not None:
+            found.append(Frozen(f"{whose}pretrained", model.backbone, model=name))
+    return found
+
+
+def _pretrained(model: str | Path, called: str, device: str) -> tuple[Pretrained, Sequence[TrainedOn]]:
+    if Path(model).is_dir():
+        bundle = load_pretrained(Path(model), called)
+        return Pretrained(bundle.backbone.to(device), fresh_twin(bundle)), bundle.intensity
+    opened = open_backbone(str(model), 0)
+    pretrained = Pretrained(opened.module.to(device) if opened.pretrained else None, opened_twin(str(model)))
+    return pretrained, opened.intensity
+
+
+def short_names(references: Sequence[str]) -> list[str]:
+    """The last part of each path, and networks without their files, where these differ: tables have no room."""
+    short = [
+        reference.partition("@")[0] if is_network(reference) else Path(reference).name or reference
+        for reference in references
+    ]
+    return short if len(set(short)) == len(short) else list(references)
+
+
+def _told(scores: Scores) -> str:
+    kind = scores.kinds[0]
+    if scores.lacking:
+        return f"{kind.words} undefined, {', '.join(scores.lacking)}"
+    return f"{kind.words} {scores.metric(kind.name).estimate:.3f}"
