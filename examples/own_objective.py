@@ -98,14 +98,13 @@ def main(shards: Path = Path("runs/example/brains"), steps: int = 12) -> list[fl
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
     stream = SampleStream([ShardedDataset(shards, "train")], batch_size=config.data.batch_size, seed=config.seed)
     losses: list[float] = []
-    while len(losses) < steps:
-        for batch in stream:
-            loss, parts = module(views(batch))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            print(", ".join([f"step {len(losses)}", *(f"{name} {float(part):.3f}" for name, part in parts.items())]))
+    for _, batch in zip(range(steps), stream, strict=False):  # the stream goes on for ever
+        loss, parts = module(views(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        print(", ".join([f"step {len(losses)}", *(f"{name} {float(part):.3f}" for name, part in parts.items())]))
     return losses
 
 

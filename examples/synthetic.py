@@ -9,7 +9,7 @@ import PIL.Image
 from data_shards.sources.phantoms import Phantoms
 
 
-def write_pictures(folder: Path, subjects: int = 40, *, name: str = "phantom-chest-xray", seed: int = 0) -> Path:
+def write_pictures(folder: Path, subjects: int = 40, *, name: str = "phantom-knee-mri-2d", seed: int = 0) -> Path:
     """Write a PNG for each subject, and ``labels.csv`` with the columns file, label and subject.
 
     Args:
@@ -27,7 +27,7 @@ def write_pictures(folder: Path, subjects: int = 40, *, name: str = "phantom-che
     for number, sample in enumerate(phantoms):
         assert sample.label is not None
         PIL.Image.fromarray(sample.image.pixels[0]).save(folder / f"{number:03d}.png")
-        lines.append(f"{number:03d}.png,{('healthy', 'lesion')[int(sample.label[0])]},{sample.subject}")
+        lines.append(f"{number:03d}.png,{'lesion' if sample.label[0] else 'healthy'},{sample.subject}")
     table = folder / "labels.csv"
     table.write_text("\n".join(lines) + "\n")
     return table

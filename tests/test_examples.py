@@ -69,9 +69,10 @@ def test_a_head_of_ones_own_is_set_against_the_linear_one(place: Path, capsys: p
 def test_an_objective_of_ones_own_is_trained(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main = run("own_objective.py")["main"]
     first = capsys.readouterr().out.splitlines()
-    assert callable(main) and len(first) >= 12 and "alignment_uniformity/uniformity" in first[0]
+    assert callable(main) and len(first) == 12 and "alignment_uniformity/uniformity" in first[0]
 
 
+@pytest.mark.slow
 def test_that_objective_has_on_two_ranks_the_gradient_of_one_process() -> None:
     (alone,) = run_ranks(gradient, 1)
     for found in run_ranks(gradient, 2):
@@ -94,6 +95,7 @@ def gradient(rank: int, world_size: int) -> torch.Tensor:
     return weight.grad / world_size
 
 
+@pytest.mark.slow
 def test_the_pretraining_leaves_a_bundle(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("deepspeed")
     run("pretrain_small.py")
