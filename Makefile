@@ -13,7 +13,7 @@ STAMP := $(VENV)/.medformer-installed
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos timm-checks lint format bench clean
+.PHONY: help install demo test test-all chaos timm-checks lint format bench docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ format: $(STAMP)  ## put the code into the house style
 bench: $(STAMP)  ## ratios against peers, into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
+docs: $(STAMP)  ## the documents as a site in site/, which opens without a network; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:  ## remove caches and run outputs; the virtual environment stays
-	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf runs build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Medformer: medical-imaging foundation models, pretrained on a cluster, adapted to few labels on a workstation.
 
-The public Python API. Names are loaded on first use, so that importing the package costs nothing::
+The public Python API: the few things that people script with. Names are loaded on first use, so that importing the
+package costs nothing; type checkers see what they are::
 
     from medformer import Registry, load_bundle
 
@@ -11,23 +12,52 @@ The public Python API. Names are loaded on first use, so that importing the pack
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.registry import Registry
+    from data_shards.reading.reader import ShardedDataset
+    from data_shards.writing.writer import write_dataset
+    from finetune.cases import Cases
+    from finetune.classifier.estimate import cross_validated
+    from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
+    from finetune.predictions import open_classifier
+    from finetune.readers import read_cases, read_new
+    from pretrain.bundle import load_bundle
+    from pretrain.metadata import Metadata
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Cases",
+    "FewLabelClassifier",
+    "FewLabelRegressor",
+    "Metadata",
+    "Registry",
+    "ShardedDataset",
+    "__version__",
+    "cross_validated",
+    "load_bundle",
+    "open_classifier",
+    "read_cases",
+    "read_new",
+    "write_dataset",
+]
+
 _HOMES = {
+    "Cases": "finetune.cases",
     "FewLabelClassifier": "finetune.classifier.estimator",
     "FewLabelRegressor": "finetune.classifier.estimator",
-    "Cases": "finetune.cases",
     "Metadata": "pretrain.metadata",
     "Registry": "cluster.registry",
     "ShardedDataset": "data_shards.reading.reader",
+    "cross_validated": "finetune.classifier.estimate",
+    "load_bundle": "pretrain.bundle",
     "open_classifier": "finetune.predictions",
     "read_cases": "finetune.readers",
-    "load_bundle": "pretrain.bundle",
+    "read_new": "finetune.readers",
+    "write_dataset": "data_shards.writing.writer",
 }
-
-__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,7 @@ COMMANDS = {
     "report": "the page of a finished run: what was found, how sure, every case",
     "embed": "features of images by a frozen model",
     "evaluate": "kNN, linear probe and few-label comparison of models",
+    "completion": "the script by which a shell completes commands",
 }
 
 EXIT_ERROR = 2
@@ -87,8 +88,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
 
-def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
-    """The parser with the options of the ``chosen`` command; the others are only listed."""
+def build_parser(*chosen: str) -> argparse.ArgumentParser:
+    """The parser with the options of the ``chosen`` commands; the others are only listed."""
     parser = _Parser(
         prog="medformer",
         description="Pretrain medical-imaging foundation models; adapt them to few labels.",
@@ -97,7 +98,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"medformer {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        if name == chosen:
+        if name in chosen:
             import_module(f"medformer.commands.{name}").register(subparsers)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
@@ -113,7 +114,7 @@ def parse_words(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: help was asked for, or a word is not one the command takes.
     """
-    parser = build_parser(chosen=words[0])
+    parser = build_parser(words[0])
     arguments, left = parser.parse_known_args(words)
     behind = [word for word in left if "overrides" in arguments and re.match("[^-=][^=]*=", word)]
     if refused := [word for word in left if word not in behind]:

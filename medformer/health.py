@@ -1,4 +1,8 @@
-"""The checks behind ``medformer doctor``: each tries the thing itself and says what came of it."""
+"""The checks behind ``medformer doctor``: what is wanted at every start is tried, the rest is looked up, or tried too.
+
+Importing torch takes as long as all else together, so one process imports it and asks it about the machine. Ray,
+MLflow and DeepSpeed take seconds each, and are imported for a thorough examination only.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,8 @@ CORE = {
     "PIL": "pillow",
     "medmnist": "medmnist",
 }
+# What may be there and yet not work: binaries that must fit the machine and each other. The others are Python alone.
+BINARY = ("numpy", "torch", "safetensors", "yaml", "pydantic", "PIL")
 TIMEOUT_S = 120
 SHARED_MEMORY_WANTED_BYTES = 1 << 30
 DISK_WANTED_BYTES = 5 << 30
@@ -76,44 +82,49 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
-    """Run every check; takes several seconds, changes nothing."""
+def examine(*, thorough: bool = False) -> list[Finding]:
+    """Run every check; changes nothing.
+
+    Args:
+        thorough: import every package instead of looking up whether it is there; takes several seconds more.
+    """
     with ThreadPoolExecutor() as pool:
-        core = pool.submit(_core)
-        machine = pool.submit(_torch_machine)
-        optional = list(pool.map(_optional_package, (name for name in EXTRA_OF if name != "ninja")))
+        torch_and_core = pool.submit(_imported, list(CORE) if thorough else list(BINARY), _MACHINE)
+        optional = list(
+            pool.map(lambda name: _optional_package(name, thorough), (name for name in EXTRA_OF if name != "ninja"))
+        )
         rest = [_compiler(), _ninja(), _store(), _disk(), _shared_memory()]
-        return [_interpreter(), *core.result(), *optional, *machine.result(), *rest]
+        problems, facts = torch_and_core.result()
+        return [_interpreter(), *_core(problems), *optional, *_torch_machine(facts), *rest]
 
 
 def _interpreter() -> Finding:
     return Finding("Core", "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
-def _core() -> list[Finding]:
-    problems = _import_problems(list(CORE))
-    return [
-        Finding("Core", package, "broken", problems[name], "pip install medformer")
-        if problems[name]
-        else Finding("Core", package, "ok", _version(package) or "")
-        for name, package in CORE.items()
-    ]
+def _core(problems: dict[str, str]) -> list[Finding]:
+    found = []
+    for name, package in CORE.items():
+        version = _version(package)
+        problem = problems.get(name, "") or ("not installed" if version is None else "")
+        state, detail, advice = ("broken", problem, "pip install medformer") if problem else ("ok", version or "", "")
+        found.append(Finding("Core", package, state, detail, advice))
+    return found
 
 
-def _optional_package(name: str) -> Finding:
+def _optional_package(name: str, thorough: bool) -> Finding:
     part = "Pretraining, cluster and registry"
     version = _version(name)
     if version is None:
         return Finding(part, name, "missing", "not installed", remedy(name))
-    problem = _import_problems([name])[name]
+    problem = _imported([name])[0][name] if thorough else ""
     if problem:
         return Finding(part, name, "warning", f"{version} is installed but does not import: {problem}", remedy(name))
     return Finding(part, name, "ok", version)
 
 
-def _torch_machine() -> list[Finding]:
+def _torch_machine(said: dict[str, str]) -> list[Finding]:
     """What torch finds: processor, GPU, and whether processes can talk to each other."""
-    said = dict(line.split("\t", 1) for line in _python(_MACHINE).splitlines() if "\t" in line)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [Finding("Machine", "processor", "ok", f"{cores} cores, {said.get('threads', '?')} threads in torch")]
     if said.get("gpu"):
@@ -191,21 +202,22 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _import_problems(names: list[str]) -> dict[str, str]:
-    """What goes wrong on importing each; empty when nothing does.
+def _imported(names: list[str], then: str = "") -> tuple[dict[str, str], dict[str, str]]:
+    """What goes wrong on importing each, empty when nothing does; and the facts that ``then`` prints.
 
     The imports happen in a process of their own, because a broken binary can end the interpreter.
     """
     if not names:
-        return {}
-    script = _IMPORTS.format(names=names)
+        return {}, {}
+    script = _IMPORTS.format(names=names) + then
     said = dict(line.split("\t", 1) for line in _python(script).splitlines() if "\t" in line)
-    problems = {name: said[name] for name in names if name in said}
-    silent = [name for name in names if name not in said]
+    problems = {name: said.pop(name) for name in names if name in said}
+    silent = [name for name in names if name not in problems]
     if silent:
         problems[silent[0]] = f"the import ended the interpreter or took longer than {TIMEOUT_S} s"
-        problems |= _import_problems(silent[1:])
-    return problems
+        others, said = _imported(silent[1:], then)
+        problems |= others
+    return problems, said
 
 
 def _python(script: str) -> str:

@@ -64,6 +64,10 @@ VICREG = "pretrain/objectives/vicreg.py"
 POSTERISE = "pretrain/views/transforms/posterise.py"
 BACKBONE = ROOT / "docs" / "backbone.md"
 EXTENDING = ROOT / "docs" / "extending-finetuning.md"
+OWN_OBJECTIVE = ROOT / "docs" / "howto" / "own-objective.md"
+OWN_HEAD = ROOT / "docs" / "howto" / "own-head.md"
+TOUR = ROOT / "docs" / "tour.md"
+METHODS = sorted((ROOT / "docs" / "methods").glob("*.md"))
 RUNNABLE = [path for path in DOCUMENTS if blocks(path, "python")]
 SECTIONS: dict[str, type[Document]] = {
     "": PretrainConfig,
@@ -93,9 +97,30 @@ def _as_written(default: object) -> object:
     return list(default) if isinstance(default, tuple) else default
 
 
-def test_the_readme_shows_every_command_but_the_demonstration_which_make_runs() -> None:
-    shown = {words[1] for words in command_lines(ROOT / "README.md", "medformer")}
+def test_the_documents_show_every_command_but_the_demonstration_which_make_runs() -> None:
+    shown = {words[1] for path in DOCUMENTS for words in command_lines(path, "medformer")}
     assert shown == set(COMMANDS) - {"demo"}
+
+
+def test_the_readme_is_one_screen_with_a_picture_and_its_tour_is_part_of_the_long_one() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 110 and "](docs/figures/overview.svg)" in text
+    short, long = ({words[1] for words in command_lines(path, "medformer")} for path in (ROOT / "README.md", TOUR))
+    assert short <= long
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
+def test_a_method_says_what_it_is_its_source_our_reading_and_evidence_that_stands_where_it_points(path: Path) -> None:
+    """Every figure of the evidence, with its decimals, is in a document that the page links to."""
+    text = re.sub(r"\s+", " ", path.read_text())
+    parts = ("**What.**", "**Source.**", "**Our reading.**", "**When.**", "**Evidence**", "**Evidence.**")
+    assert [part for part in parts if part in text] in ([*parts[:4], parts[4]], [*parts[:4], parts[5]])
+    evidence = text.partition("**Evidence")[2]
+    linked = {(path.parent / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)]+)\)", evidence)}
+    measured = re.sub(r"\s+", " ", " ".join(file.read_text() for file in linked))
+    figures = re.findall(r"[-+]?\d*\.\d\d[\de-]*", evidence)
+    assert len(figures) >= 4
+    assert [figure for figure in figures if figure.lstrip("+") not in measured.replace("+", "")] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -155,8 +180,8 @@ def built_by(commands: list[list[str]], source: str = "medmnist") -> set[str]:
 
 def test_the_tour_builds_the_shards_its_config_reads() -> None:
     config = load(PretrainConfig, ROOT / "configs" / "medmnist-nano.yaml")
-    built = built_by(command_lines(ROOT / "README.md", "medformer"))
-    assert {dataset.path for dataset in config.data.datasets} == built
+    read = {dataset.path for dataset in config.data.datasets}
+    assert all(built_by(command_lines(path, "medformer")) == read for path in (TOUR, ROOT / "README.md"))
 
 
 def test_the_tour_pretrains_as_the_demonstration_does() -> None:
@@ -288,7 +313,7 @@ def test_the_example_source_makes_shards_with_whole_patients(examples: Path) -> 
 def test_the_example_objective_equals_that_of_lightly(examples: Path) -> None:
     from lightly.loss import VICRegLoss
 
-    vicreg = import_as(*example_file(PRETRAINING, VICREG), examples)
+    vicreg = import_as(*example_file(OWN_OBJECTIVE, VICREG), examples)
     generator = torch.Generator().manual_seed(0)
     za_BD, zb_BD = torch.randn(2, 19, 7, generator=generator, dtype=torch.float64)
     invariance, variance, covariance = vicreg.vicreg_terms(za_BD, zb_BD, len(za_BD))
@@ -296,7 +321,7 @@ def test_the_example_objective_equals_that_of_lightly(examples: Path) -> None:
 
 
 def test_the_example_objective_trains_by_its_document(examples: Path) -> None:
-    import_as(*example_file(PRETRAINING, VICREG), examples)
+    import_as(*example_file(OWN_OBJECTIVE, VICREG), examples)
     folder = examples / "runs" / "shards" / "breastmnist"
     content = {
         "out": "runs/vicreg",
@@ -315,7 +340,7 @@ def test_the_example_objective_trains_by_its_document(examples: Path) -> None:
 
 
 def test_the_example_objective_has_on_two_ranks_the_gradient_of_one_process(examples: Path) -> None:
-    code, name = example_file(PRETRAINING, VICREG)
+    code, name = example_file(OWN_OBJECTIVE, VICREG)
     alone = vicreg_gradient(0, 1, code, name, examples)
     for gradient in run_ranks(vicreg_gradient, 2, code, name, examples):
         torch.testing.assert_close(gradient, alone, rtol=1e-10, atol=1e-12)
@@ -356,7 +381,7 @@ def test_the_example_transform_is_applied_by_its_document_and_has_its_own_number
 
 
 def test_the_example_head_ignores_padding_and_learns(examples: Path) -> None:
-    import_as(*example_file(EXTENDING, "finetune/heads/max.py"), examples)
+    import_as(*example_file(OWN_HEAD, "finetune/heads/max.py"), examples)
     head = create_head("max", 8, 2).double()
     tokens_BTD = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     embedding_BD = tokens_BTD[:, 0]

@@ -15,6 +15,7 @@ from tests.documents import ROOT
 from tests.test_document_blocks import PROGRAMS
 
 PAGE = ROOT / "docs" / "operations.md"
+CLUSTERS = ROOT / "docs" / "howto" / "kubernetes-and-slurm.md"
 HOLE = "…"
 DOCUMENT = "configs/medmnist-nano.yaml"
 PACKAGES = ("data_shards", "pretrain", "cluster", "medformer")
@@ -60,13 +61,13 @@ def test_every_message_of_the_page_is_one_that_the_code_can_say() -> None:
 
 
 def test_the_table_of_what_was_checked_names_every_file_of_deploy() -> None:
-    section = PAGE.read_text().partition("| file | checked |")[2].partition("\n\n")[0]
+    section = CLUSTERS.read_text().partition("| file | checked |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`([\w*.-]+)`", "\n".join(row.split("|")[1] for row in section.strip().splitlines())))
     assert {path.name for path in FILES if not any(Path(path.name).match(name) for name in named)} == set()
 
 
 def test_the_image_of_the_page_is_that_of_the_manifests() -> None:
-    assert f"-t medformer:{__version__} ." in PAGE.read_text()
+    assert f"-t medformer:{__version__} ." in CLUSTERS.read_text()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

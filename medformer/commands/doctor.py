@@ -15,6 +15,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         help="what is installed, what works, what is missing",
         description="Check this machine. The exit status is 0 when fine-tuning and evaluation can run here.",
     )
+    parser.add_argument(
+        "--thorough", action="store_true", help="import every package, Ray, MLflow and DeepSpeed too: several seconds"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     parser.set_defaults(run=run_doctor)
 
@@ -23,7 +26,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     """Print the findings; 0 when everything the core needs works, else 1."""
     from medformer import health
 
-    findings = health.examine()
+    findings = health.examine(thorough=arguments.thorough)
     healthy = not any(finding.state == "broken" for finding in findings)
     if arguments.json:
         document = {"medformer": __version__, "healthy": healthy, "findings": [vars(finding) for finding in findings]}
@@ -39,5 +42,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
                 print(f"  {finding.state:8}{finding.name:{width}}  {finding.detail}".rstrip())
                 if finding.remedy:
                     print(f"  {'':8}{'':{width}}  -> {finding.remedy}")
+    if not arguments.thorough:
+        print("\nRay, MLflow and DeepSpeed were looked up, not tried: --thorough imports them.")
     print("\nThe core works." if healthy else "\nThe core does not work: see 'broken' above.")
     return 0 if healthy else 1

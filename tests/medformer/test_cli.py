@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -222,6 +224,16 @@ def test_doctor_says_what_is_broken_and_exits_with_1(tmp_path, monkeypatch: pyte
     assert done.returncode == 1
     assert "broken" in done.stdout
     assert "libcudart.so.99" in done.stdout
+
+
+def test_type_checkers_see_every_public_name_at_its_home() -> None:
+    tree = ast.parse(Path(str(medformer.__file__)).read_text())
+    (seen,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(seen.test) == "TYPE_CHECKING"
+    homes = {each.name: node.module for node in seen.body if isinstance(node, ast.ImportFrom) for each in node.names}
+    assert homes == medformer._HOMES and set(medformer.__all__) == {*homes, "__version__"}
+    for package in ("medformer", "cluster", "finetune", "pretrain", "data_shards"):
+        assert Path(str(import_module(package).__file__)).with_name("py.typed").is_file()
 
 
 def test_importing_the_public_api_loads_nothing_until_a_name_is_used() -> None:

@@ -1,0 +1,1 @@
+"""Documents, and what their site is made with."""

@@ -1,0 +1,1 @@
+"""The drawings of the documents; ``python -m docs.figures`` draws them anew."""
