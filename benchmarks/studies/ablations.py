@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.studies.nominal import GROUNDS, MEAN, SIMCLR, Reading, collected, few_label_scores
@@ -29,6 +30,7 @@ from data_shards.support.errors import MedformerError
 from data_shards.support.files import read_json, write_json
 from finetune.fit.features import summaries
 from pretrain.module import PretrainModule, create_backbone
+from pretrain.views.policy import under_policy
 
 SEEDS = range(5)
 GROUND = GROUNDS[0]
@@ -64,11 +66,12 @@ class Arm:
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
-FULL = Arm("views of the demonstration, metadata hidden one time in ten")
+FULL = Arm("views of the demonstration under the policy, metadata hidden one time in ten")
 ARMS = (
     FULL,
     Arm("metadata never hidden", model={"metadata_dropout": 0.0}),
     Arm("metadata always hidden", model={"metadata_dropout": 1.0}),
+    Arm("views of the demonstration, no policy", views={**VIEWS, "policy": None}),
     Arm("default views under the policy", views={}),
     Arm("default views, no policy", views={"policy": None}),
     Arm("views of photographs, no policy", views=NATURAL),
@@ -104,7 +107,12 @@ def score(folder: Path, arm: Arm, seed: int) -> None:
     torch.manual_seed(seed)
     started_s = time.process_time()
     module = PretrainModule(create_backbone(config.model), config.objectives)
-    train_on(module, config, [each["train"] for each in splits.values()], GROUND.rows, GROUND.steps)
+    seen = [each["train"] for each in splits.values()]
+    ruled = [
+        under_policy(config.views, [cases.organ.name], [cases.modality.name], np.asarray(cases.images).shape[1:]).views
+        for cases in seen
+    ]
+    train_on([module], config, seen, GROUND.rows, GROUND.steps, augmented=ruled)
     record: dict[str, Any] = {"cpu_s": time.process_time() - started_s, "sets": {}}
     for name, each in splits.items():
         found = summaries(module.backbone, each["train"])

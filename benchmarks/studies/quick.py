@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pretrain.config import PretrainConfig
 from pretrain.module import PretrainModule
 from pretrain.optim import create_optimizer, create_schedule
 from pretrain.view_factory import ViewFactory
+from pretrain.views.config import ViewConfig
 
 
 def configured(sections: dict[str, Any]) -> PretrainConfig:
@@ -33,6 +35,7 @@ def train_on(
     rows: int,
     steps: int,
     taken: list[float] | None = None,
+    augmented: Sequence[ViewConfig] | None = None,
 ) -> list[float]:
     """So many steps on several sets; each step shows one of them, drawn by the root of its size.
 
@@ -45,11 +48,12 @@ def train_on(
         rows: images of a step; all of a set that has fewer.
         steps: at the last of them the schedule ends.
         taken: receives the CPU time of each step but the last, in seconds.
+        augmented: how the images of each set are; as the document says when left out, whatever its policy forbids.
 
     Returns:
         The CPU time that the steps of each module took without the views, in seconds.
     """
-    make_views = ViewFactory(config, torch.device("cpu"))
+    make_views = ViewFactory(config, torch.device("cpu"), augmented)
     shares = np.sqrt([len(cases) for cases in seen])
     trained = [Steps(module, config, steps) for module in modules]
     spent_s = [0.0] * len(modules)
@@ -59,15 +63,16 @@ def train_on(
             taken.append(time.process_time() - last_s)
         last_s = time.process_time()
         drawing = np.random.default_rng([config.seed, step])
-        cases = seen[drawing.choice(len(seen), p=shares / shares.sum())]
+        number = int(drawing.choice(len(seen), p=shares / shares.sum()))
+        cases = seen[number]
         rows_B = drawing.permutation(len(cases))[:rows]
         assert isinstance(cases.images, np.ndarray)
         batch = batch_of(torch.from_numpy(cases.images[rows_B]), rows_B, step, cases.organ, cases.modality)
-        views = make_views(batch)
-        for number, each in enumerate(trained):
+        views = make_views(batch if augmented is None else replace(batch, dataset=number))
+        for place, each in enumerate(trained):
             started_s = time.process_time()
             each.take(each.module(views, step / steps)[0])
-            spent_s[number] += time.process_time() - started_s
+            spent_s[place] += time.process_time() - started_s
     for each in trained:
         each.module.eval()
     return spent_s
