@@ -129,18 +129,18 @@ def table(folder: Path) -> Table:
     for arm in ARMS:
         paths = [place(folder, arm, seed) for seed in SEEDS]
         if all(path.is_file() for path in paths):
-            found[arm] = collected([read_json(path, MedformerError)["sets"] for path in paths], "left")
+            found[arm.name] = collected([read_json(path, MedformerError)["sets"] for path in paths], "left")
     rows = []
     for read in READS:
-        for arm, scores in found.items():
+        for pretraining, scores in found.items():
             cells = []
             for name in (*GROUND.sets, MEAN):
                 values = scores[name, read]
-                if arm is FULL or FULL not in found:
+                if pretraining == FULL.name or FULL.name not in found:
                     cells.append(f"{sum(values) / len(values):.3f}")
                 else:
-                    cells.append(interval([a - b for a, b in zip(values, found[FULL][name, read], strict=True)]))
-            rows.append((read, arm.name, *cells))
+                    cells.append(interval([a - b for a, b in zip(values, found[FULL.name][name, read], strict=True)]))
+            rows.append((read, pretraining, *cells))
     return Table(
         title="Views policy and hidden metadata, each taken away",
         command="python -m benchmarks.studies ablations FOLDER",
