@@ -428,19 +428,25 @@ def test_the_tars_of_the_document_are_indexed(tmp_path: Path) -> None:
     assert manifest.attributes == ("age_years",) and manifest.card.classes == {0: "benign", 1: "malignant"}
 
 
-def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_path: Path) -> None:
+def a_model_and_a_table(folder: Path, *, split: bool = False) -> None:
+    """A network, 24 images of twelve patients, and ``labels.csv``; a third is the test split where one is wanted."""
     import timm
 
     from pretrain.bundle import save_bundle
 
     torch.manual_seed(0)
     backbone = timm.create_model("medformer_nano", num_classes=0, depth=1)
-    save_bundle(tmp_path / "runs/models/medmnist-nano", backbone, "medformer_nano", {"depth": 1}, {}, {})
-    lines = ["file,label,subject"]
+    save_bundle(folder / "runs/models/medmnist-nano", backbone, "medformer_nano", {"depth": 1}, {}, {})
+    lines = ["file,label,subject" + ",split" * split]
     for number in range(24):
-        save(tmp_path / "images" / f"{number}.png", picture(number, 20) // (1 + number % 2))
-        lines.append(f"{number}.png,{('bright', 'dark')[number % 2]},p{number // 2}")
-    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+        save(folder / "images" / f"{number}.png", picture(number, 20) // (1 + number % 2))
+        part = f",{'test' if number >= 16 else 'train'}" * split
+        lines.append(f"{number}.png,{('bright', 'dark')[number % 2]},p{number // 2}{part}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_path: Path) -> None:
+    a_model_and_a_table(tmp_path)
     shutil.copytree(tmp_path / "images", tmp_path / "new-images")
     lines = [words[1:] for words in command_lines(FINETUNING, "medformer")]
     for command, result in (
@@ -454,18 +460,8 @@ def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_
 
 
 def test_the_pages_of_the_document_are_made(tmp_path: Path) -> None:
-    """Every command of report.md in its order, on phantoms in the place of images."""
-    import timm
-
-    from data_shards.sources.phantoms import Phantoms
-    from data_shards.writing.writer import write_dataset
-    from pretrain.bundle import save_bundle
-
-    torch.manual_seed(0)
-    backbone = timm.create_model("medformer_nano", num_classes=0, depth=1)
-    save_bundle(tmp_path / "runs/models/medmnist-nano", backbone, "medformer_nano", {"depth": 1}, {}, {})
-    phantoms = Phantoms("phantom-knee-mri-2d", subjects=80, images_per_subject=1)
-    write_dataset(phantoms, tmp_path / "runs/shards/breastmnist")
+    """Every command of report.md in its order."""
+    a_model_and_a_table(tmp_path, split=True)
     for words in command_lines(REPORT, "medformer"):
         assert main(words[1:]) == 0, shlex.join(words)
     plain, sensitive = (Path("runs") / name for name in ("few/report.html", "sensitive.html"))

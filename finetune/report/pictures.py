@@ -14,6 +14,9 @@ from finetune.images import Study
 from finetune.report.markup import Markup, element
 
 MOST_SIDE = 96
+EXACT_SIDE = 32
+"""Images up to this side keep every pixel; in larger ones nobody sees the difference."""
+
 MOST_SLICES = 32
 MOST_BYTES = 11 << 20
 """Of images and maps of a page, before they are written in base64; with the rest it stays under 20 MB."""
@@ -59,7 +62,9 @@ def picture_of(study: Study, told: str) -> Picture:
     tiles = [_tile(volume[:, place]) for place in places]
     height, width = tiles[0].shape[:2]
     content = io.BytesIO()
-    PIL.Image.fromarray(np.concatenate(tiles)).save(content, "WEBP", quality=85)
+    PIL.Image.fromarray(np.concatenate(tiles)).save(
+        content, "WEBP", quality=85, lossless=max(height, width) <= EXACT_SIDE
+    )
     more = f"{told}, {name}" * (len(study.images) > 1) or told
     return Picture(content.getvalue(), "webp", width, height, len(tiles), more)
 

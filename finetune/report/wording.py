@@ -94,7 +94,7 @@ def _few_label_findings(data: ReportData, name: str) -> Iterator[str]:
     if len(gaps) == 1:
         yield f"'{gaps[0].arm}' against '{gaps[0].baseline}': {_gap(gaps[0])}."
     else:
-        told = [f"{count} {word}" for word, count in counts.items() if count]
+        told = [f"{count} {'not clear' if word == UNCLEAR else word}" for word, count in counts.items() if count]
         clear = max(gaps, key=lambda gap: abs(gap.mean) if verdict(gap) != UNCLEAR else -1.0)
         largest = f"; the largest clear one: '{clear.arm}' against '{clear.baseline}', {_gap(clear)}"
         yield (
@@ -141,6 +141,6 @@ def _probe_findings(data: ReportData, name: str) -> Iterator[str]:
         if better:
             others = " and ".join(f"'{features}' ({score(auc[features])})" for features in better)
             yield (
-                f"a {probe} probe on {labels} labels scores higher on {others} than on '{pretrained}' "
+                f"A {probe} probe on {labels} labels scores higher on {others} than on '{pretrained}' "
                 f"({score(auc[pretrained])}): pretraining did not help this probe."
             )

@@ -43,8 +43,8 @@ def test_a_binary_page_says_what_scikit_learn_says(tmp_path: Path) -> None:
     at = np.array([row["at threshold"] == "malignant" for row in rows])
     scores = {row[0]: row[1] for row in shown(folder, "score")}
     assert scores["AUC"] == f"{metrics.roc_auc_score(truth, said):.3f}"
-    assert scores["ACC"] == f"{metrics.accuracy_score(truth, said > 0.5):.3f}"
-    assert scores["balanced ACC"] == f"{metrics.balanced_accuracy_score(truth, said > 0.5):.3f}"
+    assert scores["accuracy"] == f"{metrics.accuracy_score(truth, said > 0.5):.3f}"
+    assert scores["balanced accuracy"] == f"{metrics.balanced_accuracy_score(truth, said > 0.5):.3f}"
     (area,) = shown(folder, "class against the rest")
     assert area[2] == f"{metrics.roc_auc_score(truth, said):.3f}"
     assert area[4] == f"{metrics.average_precision_score(truth, said):.3f}"
@@ -76,7 +76,7 @@ def test_a_page_of_several_classes_says_what_scikit_learn_says(tmp_path: Path) -
     scores = {row[0]: row[1] for row in shown(folder, "score")}
     area = metrics.roc_auc_score(truth, said / said.sum(axis=1, keepdims=True), multi_class="ovr")
     assert scores["AUC"] == f"{area:.3f}"
-    assert scores["ACC"] == f"{metrics.accuracy_score(truth, said.argmax(axis=1)):.3f}"
+    assert scores["accuracy"] == f"{metrics.accuracy_score(truth, said.argmax(axis=1)):.3f}"
     confusion = [[int(cell.split()[0]) for cell in row[1:5]] for row in shown(folder, "true \\ predicted")]
     assert confusion == metrics.confusion_matrix(truth, said.argmax(axis=1)).tolist()
     recalls = metrics.recall_score(truth, said.argmax(axis=1), average=None)
@@ -98,12 +98,12 @@ def test_pages_of_several_labels_and_of_numbers_say_what_scikit_learn_says(tmp_p
     rows = table(folder)
     truth, said = columns(rows, "label: {}", Task.regression), columns(rows, "predicted: {}", Task.regression)
     scores = {row[0]: row[1] for row in shown(folder, "score")}
-    assert scores["R2"] == f"{metrics.r2_score(truth, said):.4g}"
+    assert scores["R2"] == f"{metrics.r2_score(truth, said):.3f}"
     error = metrics.mean_absolute_error(truth, said)
-    assert scores["mean absolute error in units of the label"] == f"{error:.4g}"
+    assert scores["mean absolute error in units of the label"] == f"{error:.3f}"
     found = next(words.findings(read_run(folder).results[0]))
     constant = metrics.mean_absolute_error(truth, np.full_like(truth, truth.mean()))
-    assert f"off by {error:.4g} " in found and f"would be off by {constant:.4g}." in found
+    assert f"off by {error:.3f} " in found and f"would be off by {constant:.3f}." in found
 
 
 def test_the_scores_of_a_repeated_cross_validation_are_the_mean_over_the_repeats(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_wrong_cases_come_first_and_examples_show_a_right_and_a_wrong_one_of_eac
     order = order_of_interest(results)
     wrong = int((~results.right).sum())
     assert not results.right[order[:wrong]].any() and results.right[order[wrong:]].all()
-    assert (np.diff(results.uncertainty[order[wrong:]]) <= 1e-12).all()
+    assert (np.diff(results.uncertainty[order[:wrong]]) >= 0).all()
+    assert (np.diff(results.uncertainty[order[wrong:]]) <= 0).all()
     shown = examples(results, results.keys)
     assert [text for _, text in shown] == [
         "benign, recognised", "benign, taken for malignant", "malignant, recognised", "malignant, taken for benign",
@@ -89,3 +90,18 @@ def test_pictures_are_small_hold_the_slices_of_volumes_and_are_left_out_beyond_t
     page = render_run(run, {"row 2": found, "row 3": plane}, {})
     assert page.count("data:image/webp;base64,") >= 2 and WITH_IMAGES in page and NO_IMAGES not in page
     assert "img-src data:" in page and 'aria-label="look at the image of row 2"' in page
+
+
+def test_raw_pixels_and_prevalence_are_told_where_the_record_knows_of_them(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", Task.binary))
+    assert not list(words.raw_pixels(run)) and not list(words.prevalence(run, run.results[0]))
+    fit, data = run.metrics["fit"], run.metrics["data"]
+    for raw, said in ((0.5, "it is not shown that the network helps"), (0.7, "the network helps")):
+        fit["chosen"]["held_out_loss"] = {"raw": raw, "vote": 0.4, "embedding": 0.6, "mean": 0.65}
+        (sentence,) = words.raw_pixels(run)
+        told = f"{raw:.3f} on raw pixels and 0.600 on what the network reads"
+        assert sentence == f"Within the labels, held-out log loss was {told}: {said}."
+    data["given"] = {"cases": 20, "classes": {"benign": 4, "malignant": 16}}
+    (said,) = words.prevalence(run, run.results[0])
+    share = (run.results[0].labels[:, 0] == 1).mean()
+    assert f"80\N{NO-BREAK SPACE}% of the labels used were “malignant”, of these images {words.percent(share)}" in said

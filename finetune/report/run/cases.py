@@ -23,10 +23,13 @@ Cell = tuple[str, float | str]
 
 
 def order_of_interest(results: Results) -> list[int]:
-    """Positions of the cases: those that are decided wrongly first, then the least certain; of numbers the worst."""
+    """Positions of the cases: those that are decided wrongly, the surest first; then the least certain of the others.
+
+    Of numbers, the largest error first.
+    """
     if not results.target.classifies:
         return np.argsort(-_errors(results), kind="stable").tolist()
-    return np.lexsort((-results.uncertainty, results.right)).tolist()
+    return np.lexsort((np.where(results.right, -1, 1) * results.uncertainty, results.right)).tolist()
 
 
 def table(results: Results, pictures: Mapping[str, Picture], maps: Mapping[str, Picture]) -> Markup:
@@ -70,7 +73,11 @@ def table(results: Results, pictures: Mapping[str, Picture], maps: Mapping[str, 
 
 
 def _caption(results: Results, shown: int) -> str:
-    what = "decided wrongly first, then the least certain" if results.target.classifies else "the largest error first"
+    what = (
+        "the surest wrong ones first, then the least certain"
+        if results.target.classifies
+        else "the largest error first"
+    )
     left = f" {len(results) - shown} more are in predictions.csv." if shown < len(results) else ""
     return f"{shown} cases, {what}; a click on a heading sorts.{left}"
 
@@ -187,7 +194,7 @@ def _errors(results: Results) -> np.ndarray:
     return error_N
 
 
-def examples(results: Results, known: Sequence[str], most: int = 8) -> list[tuple[int, str]]:
+def examples(results: Results, known: Sequence[str], most: int = 10) -> list[tuple[int, str]]:
     """Cases that show what the model does, and what each is, in words: of each class a right and a wrong one.
 
     Args:

@@ -74,12 +74,12 @@ def _sections(
     results = run.results[0]
     threshold = words.threshold_rule(results) if results.binary else "none"
     parts = {
-        "Result": sections.result(results, pictures),
+        "Result": sections.result(run, results, pictures),
         "Scores": sections.scores(run, results),
         "Data": sections.data(run),
         "Training": sections.training(run),
         "Curves": sections.curves(results),
-        "Calibration": sections.calibration(results),
+        "Calibration": sections.calibration(run, results),
         "Confusion": sections.confusion(results),
         "Cases": sections.cases(results, pictures, maps),
         "Provenance": sections.provenance(run, threshold),

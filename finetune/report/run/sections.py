@@ -21,13 +21,13 @@ _MOST_CURVES = 8
 _MOST_CLASSES = 12
 
 
-def result(results: Results, pictures: Mapping[str, Picture]) -> Iterator[Markup]:
+def result(run: Run, results: Results, pictures: Mapping[str, Picture]) -> Iterator[Markup]:
     """What was found and how sure, the one figure that shows it, and images where they were asked for."""
     yield element("p", words.headline(results), class_="headline")
     yield tables.facts(
         {name: join([value, element("small", ends)]) for name, (value, ends) in words.tiles(results).items()}, "tiles"
     )
-    items = [element("li", sentence) for sentence in words.findings(results)]
+    items = [element("li", sentence) for sentence in (*words.findings(results), *words.raw_pixels(run))]
     yield element("div", element("ul", *items, class_="findings"), figure(results), class_="beside")
     if pictures:
         shown = [
@@ -63,10 +63,10 @@ def scores(run: Run, results: Results) -> Iterator[Markup]:
     rows = []
     for kind in results.target.metrics:
         found = results.scores.metrics[kind.name]
-        trivial = "–" if kind.chance is None else words.number(kind.chance, bounded=False)
-        if kind.name in ("acc", "mae") and results.task is not Task.multilabel:
-            trivial = words.number(constant, bounded=kind.bounded)
-        rows.append([kind.words, *_cells(found, bounded=kind.bounded), trivial])
+        trivial = "–" if kind.chance is None else f"{kind.chance:g}"
+        if kind.name == ("acc" if results.target.classifies else "mae") and results.task is not Task.multilabel:
+            trivial = words.measured(constant)
+        rows.append([_named(kind.words), *_cells(found, bounded=kind.bounded), trivial])
     head = ["score", "value", "95 % interval", "without looking"]
     caption = f"{words.cases_of(results)}; accuracy takes the likeliest answer, without a chosen threshold"
     yield tables.table(caption, head, rows, numeric=range(1, 4))
@@ -74,10 +74,14 @@ def scores(run: Run, results: Results) -> Iterator[Markup]:
         yield _class_table(results)
     for other in run.results[1:]:
         rows = [
-            [kind.words, *_cells(other.scores.metrics[kind.name], bounded=kind.bounded)]
+            [_named(kind.words), *_cells(other.scores.metrics[kind.name], bounded=kind.bounded)]
             for kind in other.target.metrics
         ]
         yield tables.table(f"Further: {words.cases_of(other)}", ["score", "value", "95 % interval"], rows, range(1, 3))
+
+
+def _named(words_of_metric: str) -> str:
+    return words_of_metric.replace("ACC", "accuracy")
 
 
 def _class_table(results: Results) -> Markup:
@@ -133,7 +137,7 @@ def training(run: Run) -> Iterator[Markup]:
     """How the classifier was made, and the curves that were logged."""
     fit, config = run.metrics["fit"], run.config
     facts = {
-        "network": f"{fit['backbone']}" + ("" if fit["pretrained"] else ", random weights"),
+        "network": _network(run) + ("" if fit["pretrained"] else ", random weights"),
         "trained": f"{config.get('strategy')}, head {config.get('head')}",
         "labels": f"{fit['distinct_labelled_images']} different cases",
         "hyper-parameters": str(fit["selection"]),
@@ -201,10 +205,12 @@ def curves(results: Results) -> Iterator[Markup]:
     yield tables.table("Areas under the curves", head, rows, numeric=range(1, 6))
 
 
-def calibration(results: Results) -> Iterator[Markup]:
+def calibration(run: Run, results: Results) -> Iterator[Markup]:
     """Whether probabilities come true."""
     if not results.target.classifies:
         return
+    for sentence in words.prevalence(run, results):
+        yield element("p", sentence, class_="notice")
     what = "probability of the decision"
     if results.binary:
         what = f"probability of {results.classes[results.positive]}"
@@ -243,7 +249,7 @@ def provenance(run: Run, threshold: str) -> Iterator[Markup]:
         **{f"data, {name}": digest for name, digest in (metrics.get("source") or {}).items()},
         "labels used (sha256 of pixels and labels)": fit["given_sha256"],
         "index file (sha256)": fit["index_sha256"] or "none: all labels of the train split",
-        "network": fit["backbone"],
+        "network": _network(run),
         "settings (sha256)": metrics["config_sha256"],
         "seed": fit["seed"],
         "code": metrics.get("code_version", "–"),
@@ -254,13 +260,19 @@ def provenance(run: Run, threshold: str) -> Iterator[Markup]:
     yield tables.table("What this page was made from", ["what", "value"], rows, numeric=())
 
 
+def _network(run: Run) -> str:
+    """Where the backbone came from, without the folders of this machine: a page is passed on."""
+    name, at, file = str(run.metrics["fit"]["backbone"]).partition("@")
+    return f"{name.rpartition('/')[2]}{at}{file.rpartition('/')[2]}"
+
+
 def _interval(results: Results, score: Any) -> Interval:
     labels = results.labels
     return interval(score, labels, results.mean, results.task, seed=results.seed, subjects=results.subjects)
 
 
 def _cells(found: Interval, *, bounded: bool = True) -> list[str]:
-    digits = "{:.3f}".format if bounded else "{:.4g}".format
+    digits = "{:.3f}".format if bounded else words.measured
     if math.isnan(found.estimate):
         return ["undefined", "–"]
     known = not (math.isnan(found.low) or math.isnan(found.high))

@@ -6,12 +6,19 @@ import math
 from collections.abc import Iterator
 
 from data_shards.vocabulary import Task
+from finetune.fit.linear import RAW
 from finetune.report.run import numbers
-from finetune.report.run.results import CROSS_VALIDATION, Results
+from finetune.report.run.results import CROSS_VALIDATION, Results, Run
 from finetune.scores.bootstrap import Interval
 
 GOOD_ORDER, POOR_RECALL = 0.85, 0.7
 """An area above the first beside a recall below the second needs a word."""
+
+VOTE = "vote"
+"""How a record calls the vote of all reads, raw pixels among them."""
+
+APART = 0.1
+"""Shares of a class that differ by more are worth a word."""
 
 ROUGH = 0.2
 """Width of an interval from which on a score is called rough."""
@@ -44,7 +51,12 @@ def number(value: float, *, bounded: bool = True) -> str:
         return "undefined"
     if bounded:
         return f"{value:.2f}" if not 0.995 <= value < 1 else f"{min(value, 0.999):.3f}"
-    return f"{value:.4g}"
+    return measured(value)
+
+
+def measured(value: float) -> str:
+    """A number in whatever unit: three decimals, or four digits of what is large or small."""
+    return f"{value:.3f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
 
 
 def scored(found: Interval, *, bounded: bool = True, words: str = INTERVAL) -> str:
@@ -133,6 +145,35 @@ def tension(results: Results) -> Iterator[str]:
     )
 
 
+def raw_pixels(run: Run) -> Iterator[str]:
+    """Whether the network gave more than raw pixels, where a fit tried both on labels it held out."""
+    losses = (run.metrics["fit"].get("chosen") or {}).get("held_out_loss") or {}
+    others = [loss for name, loss in losses.items() if name not in (RAW, VOTE) and loss is not None]
+    raw = losses.get(RAW)
+    if raw is None or not others:
+        return
+    helps = "the network helps" if min(others) < raw else "it is not shown that the network helps"
+    told = f"{raw:.3f} on raw pixels and {min(others):.3f} on what the network reads"
+    yield f"Within the labels, held-out log loss was {told}: {helps}."
+
+
+def prevalence(run: Run, results: Results) -> Iterator[str]:
+    """A sentence where a class was more or less common among the labels than it is among these cases."""
+    given = run.metrics["data"]["given"]
+    if results.task is Task.multilabel or "classes" not in given:
+        return
+    shares = [
+        (name, given["classes"].get(name, 0) / given["cases"], count / len(results))
+        for name, count in results.target.counts(results.labels).items()
+    ]
+    name, there, here = max(shares, key=lambda each: abs(each[1] - each[2]))
+    if abs(there - here) > APART:
+        yield (
+            f"{percent(there)} of the labels used were {quoted(name)}, of these images {percent(here)}: probabilities "
+            "are those of the labels used, so they are off where a class is more or less common."
+        )
+
+
 def tiles(results: Results) -> dict[str, tuple[str, str]]:
     """The few numbers that matter: what each is, its value, and its interval."""
     kind = results.target.metrics[0]
@@ -193,7 +234,7 @@ def _classes(results: Results) -> str:
     )
     if results.task is Task.ordinal:
         off = abs(results.decided - results.labels)[:, 0]
-        told += f" {percent(float((off <= 1).mean()))} are off by one class at most."
+        told += f" {percent(float((off <= 1).mean()))} are right or off by one class."
     return told
 
 
