@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/example/classifier"))
     arguments = parser.parse_args(argv)
 
-    table = arguments.csv or write_pictures(arguments.data)
+    table = arguments.csv or write_pictures(arguments.data, subjects=24)
     cases = read_cases(arguments.data, csv=table, size=32)["train"]
     print(f"{len(cases)} cases, classes {', '.join(cases.classes.values())}")
 

@@ -48,9 +48,9 @@ class MeanMaxHead(Head):
 def main() -> None:
     """Compare."""
     folder = Path("runs/example/pictures")
-    cases = read_cases(folder, csv=write_pictures(folder), size=32)["train"]
+    cases = read_cases(folder, csv=write_pictures(folder, subjects=24), size=32)["train"]
     for head in ("linear", "mean_max"):
-        classifier = FewLabelClassifier("medformer_nano", head=head, max_steps=40, learning_rate=3e-3, seed=0)
+        classifier = FewLabelClassifier("medformer_nano", head=head, max_steps=20, learning_rate=3e-3, seed=0)
         estimate = cross_validated(classifier.fit(cases), cases, folds=3, repeats=1)
         print(f"{head}: {estimate.told[0]}")
 

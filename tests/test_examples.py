@@ -53,7 +53,7 @@ def test_a_folder_is_fine_tuned_and_its_classifier_predicts_and_explains(
 ) -> None:
     run("finetune_folder.py")
     said = capsys.readouterr().out
-    assert said.startswith("40 cases, classes healthy, lesion\n") and "AUC" in said
+    assert said.startswith("24 cases, classes healthy, lesion\n") and "AUC" in said
     run("predict_and_explain.py")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7 and lines[-1] == "6 maps: runs/example/maps/maps.html"
