@@ -129,22 +129,32 @@ def place(folder: Path, name: str, arm: str, seed: int) -> Path:
     return folder / "fits" / name / f"{arm.replace(' ', '-').replace(',', '')}-{seed}.npz"
 
 
-def fit(
-    folder: Path, name: str, splits: Mapping[str, Cases], arm: str, seed: int, model: Callable[[], Pretrained]
-) -> None:
-    """One arm on one draw, unless it is there; ``model`` gives the pretrained network where one is needed."""
-    kept, given = place(folder, name, arm, seed), arms()[arm]
-    if kept.is_file():
-        return
-    source, target, few = dealt(splits["train"], seed)
+@dataclass(frozen=True)
+class Sites:
+    """One draw of one set.
+
+    Attributes:
+        source: labelled images of the first site.
+        target: images of the second.
+        few: the places of :data:`LABELS` of these.
+        tests: the test split as it is, ``source``, and as the second site takes it, ``target``.
+    """
+
+    source: Cases
+    target: Cases
+    few: np.ndarray
+    tests: Mapping[str, Cases]
+
+
+def fit(kept: Path, given: Arm, sites: Sites, seed: int, model: Callable[[], Pretrained]) -> None:
+    """One arm on one draw, into a file; ``model`` gives the pretrained network where one is needed."""
     backbone = "medformer_nano" if given.trained else model().backbone
     assert backbone is not None
     estimator = FewLabelClassifier(backbone, seed=seed, **given.params)
-    site = site_of(target, few, given.labels, "alignment" in given.params)
-    estimator.fit(source, target_data=site)
+    site = site_of(sites.target, sites.few, given.labels, "alignment" in given.params)
+    estimator.fit(sites.source, target_data=site)
     record = estimator.record_
-    test = splits["test"]
-    said = {"source": estimator.predict_proba(test), "target": estimator.predict_proba(as_taken(test, 0))}
+    said = {where: estimator.predict_proba(test) for where, test in sites.tests.items()}
     told = {
         "given_sha256": record.given_sha256, "labelled": record.labelled_images, "target": record.target_images,
         "target_labelled": record.target_labelled, "chosen": record.chosen,
@@ -158,11 +168,17 @@ def fit(
 def run(folder: Path) -> Table:
     """Fit what is missing, seed by seed, and put it together."""
     sets, model = real_sets(folder), cache(lambda: network(folder))
-    for seed, trained, name, arm in itertools.product(SEEDS, (True, False), sets, arms()):
-        if arms()[arm].trained is trained:
-            fit(folder, name, sets[name], arm, seed, model)
-            for cases in sets[name].values():
-                cases.pictures.memo.clear()
+    elsewhere = {name: as_taken(splits["test"], 0) for name, splits in sets.items()}
+    for seed, trained, name in itertools.product(SEEDS, (True, False), sets):
+        wanted = {place(folder, name, arm, seed): each for arm, each in arms().items() if each.trained is trained}
+        missing = {kept: arm for kept, arm in wanted.items() if not kept.is_file()}
+        if missing:
+            tests = {"source": sets[name]["test"], "target": elsewhere[name]}
+            sites = Sites(*dealt(sets[name]["train"], seed), tests)
+            for kept, arm in missing.items():
+                fit(kept, arm, sites, seed, model)
+                for cases in tests.values():
+                    cases.pictures.memo.clear()
     return table(folder, sets)
 
 
