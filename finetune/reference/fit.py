@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.support.errors import TrainingError
+from data_shards.support.errors import DataError, TrainingError
 from finetune.cases import Cases
 from finetune.fit.encoding import encode, ranged
 from finetune.fit.network import Network, Readout
+from finetune.fit.room import studies_at_once
 from finetune.heads import create_head
 from finetune.progress import progress
 from finetune.random_state import seeded
@@ -100,6 +101,7 @@ def fit_reference(
     Raises:
         TrainingError: the loss is not finite; the epoch is named.
         ConfigError: the backbone does not read such images.
+        DataError: memory has no room for a batch.
     """
     target = scored_as(train.target).fitted_to(train.known_labels)
     place = torch.device(device)
@@ -109,6 +111,7 @@ def fit_reference(
     losses: list[float] = []
     with seeded(seed, place), progress(recipe.epochs, "epochs", f"{train.name}: reference recipe") as shown:
         network = _network(backbone, target).to(place)
+        _check_room(network.backbone, train, min(recipe.batch_size, len(train)))
         optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.falls, recipe.gamma)
         best, kept = 0, _state(network)
@@ -159,6 +162,18 @@ def _network(backbone: Backbone, target: Target) -> Network:
         if isinstance(layer, torch.nn.Linear):
             layer.reset_parameters()
     return Network(copy.deepcopy(backbone), Readout.of(head, target))
+
+
+def _check_room(backbone: Backbone, train: Cases, batch_size: int) -> None:
+    """Refuse images of which memory has no room for a batch, which batch normalisation sees as a whole.
+
+    Raises:
+        DataError: names a size that fits.
+    """
+    try:
+        studies_at_once(backbone, train.studies_of(0)[0], dense=False, train=True, together=batch_size)
+    except DataError as error:
+        raise DataError(f"{train.name}: the reference recipe takes {batch_size} cases at once: {error}") from None
 
 
 def _epoch(

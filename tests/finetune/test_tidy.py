@@ -19,7 +19,7 @@ from data_shards.support.documents import parse
 from data_shards.support.errors import DataError
 from finetune.config import EvaluateConfig
 from finetune.evaluation import evaluate_bundles
-from finetune.readers import read_cases
+from finetune.readers import read_cases, read_new
 from finetune.study.arms import BASELINE, RAW, baseline_arm, recipe_arms
 from finetune.study.compare import Pretrained, compare
 from finetune.study.tidy import COLUMNS, Said, Tidy
@@ -244,6 +244,15 @@ def test_groups_go_with_their_cases(images: Path) -> None:
     with pytest.raises(DataError, match="24 cases but 2 groups of site"):
         replace(test, groups={"site": np.array(["a", "b"])})
     assert dict(read_cases(images, csv=images / "table.csv")["test"].groups) == {}
+
+
+def test_new_cases_need_no_groups(images: Path) -> None:
+    train = read_cases(images, csv=images / "table.csv", options={"columns": {"groups": ["site"]}})["train"]
+    rows = [line.split(",")[:2] for line in (images / "table.csv").read_text().splitlines()]
+    (images / "new.csv").write_text("\n".join(",".join(row) for row in rows))
+    assert train.recipe is not None
+    new = read_new(images, train.recipe, csv=images / "new.csv")
+    assert len(new) == 60 and dict(new.groups) == {}
 
 
 def test_two_datasets_of_one_name_are_refused(images: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from medmnist.evaluator import getAUC
 from torch import Tensor, nn
 
-from data_shards.support.errors import ConfigError, TrainingError
+from data_shards.support.errors import ConfigError, DataError, TrainingError
 from finetune.reference.baseline import reference_network
 from finetune.reference.fit import fit_reference
 from finetune.reference.recipe import ReferenceRecipe, axes_of, recipe_for
@@ -104,7 +104,9 @@ def test_the_network_has_the_weights_of_a_cifar_resnet_18() -> None:
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_the_network_computes_what_the_written_out_one_does(axes: int) -> None:
-    cases = blobs(4, side=12) if axes == 2 else solid_blobs(4, depth=6)
+    cases = blobs(4, side=8)
+    if axes == 3:
+        cases = replace(cases, images=np.repeat(cases.images[:, :, None], 4, axis=2))
     fitted = fit_reference(reference_network(cases)(1), cases, None, replace(SHORT, epochs=1), seed=0)
     plain = CifarResNet18(1, 2, axes)
     copied(fitted.network, plain)
@@ -233,6 +235,13 @@ def test_without_a_validation_score_the_last_epoch_is_taken_and_that_is_said() -
 def test_a_loss_that_is_not_finite_stops_at_its_epoch() -> None:
     with pytest.raises(TrainingError, match="blobs: reference recipe: the loss of epoch 1 is nan"):
         fit_reference(tiny_backbone(), blobs(24, side=8), None, replace(SHORT, rate=1e30), seed=0)
+
+
+def test_a_batch_that_memory_has_no_room_for_is_refused_before_anything_is_trained() -> None:
+    huge = replace(blobs(2), images=np.broadcast_to(np.uint8(0), (2, 1, 30_000, 30_000)))
+    network = reference_network(huge)(0)
+    with pytest.raises(DataError, match="blobs: the reference recipe takes 2 cases at once: .* --size [0-9]+ fits"):
+        fit_reference(network, huge, None, SHORT, seed=0)
 
 
 def test_the_baseline_reads_one_image_per_case() -> None:
