@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 import medformer
 from data_shards.support.errors import DataError
-from medformer import cli
+from medformer import cli, health
 from medformer.extras import EXTRA_OF
 
 HEAVY = {"torch", "timm", "numpy", "ray", "mlflow", "deepspeed", "pydantic", "matplotlib", "medmnist"}
@@ -32,7 +33,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("set()")
-    assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
+    assert all(re.search(rf"\n    {name}\s", done.stdout) for name in cli.COMMANDS)
 
 
 def test_help_answers_at_once() -> None:
@@ -224,6 +225,19 @@ def test_doctor_says_what_is_broken_and_exits_with_1(tmp_path, monkeypatch: pyte
     assert done.returncode == 1
     assert "broken" in done.stdout
     assert "libcudart.so.99" in done.stdout
+
+
+def test_a_thorough_examination_finds_what_is_there_and_does_not_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.py").write_text("raise ImportError('no module named alembic')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(health, "_version", lambda distribution: "3.17.2")
+    looked_up, tried = (health._optional_package("mlflow", thorough) for thorough in (False, True))
+    assert (looked_up.state, looked_up.detail) == ("ok", "3.17.2")
+    assert (
+        tried.state == "warning" and "no module named alembic" in tried.detail and "medformer[registry]" in tried.remedy
+    )
 
 
 def test_type_checkers_see_every_public_name_at_its_home() -> None:
