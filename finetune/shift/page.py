@@ -7,16 +7,16 @@ from importlib import resources
 
 from finetune.report.markup import Markup, element
 from finetune.report.wording import NOT_FOR_CLINICAL_USE
-from finetune.scores.bootstrap import Interval
 from finetune.shift.base import Corruption
 from finetune.shift.robustness import Robustness, Row, Summary
-from finetune.shift.wording import told
+from finetune.shift.wording import said, told
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _HOW = (
     "Severities run from 1 to 5; the amounts are ours, and chosen before any classifier was asked. Changes are made by "
     "computation: they show what a classifier stands, not how it does on another scanner. Intervals are of 95 %, over "
-    "subjects; a change is compared with the same subjects' images as they are."
+    "subjects; a change is compared with the same subjects' images as they are. The error is one less the balanced "
+    "accuracy."
 )
 
 
@@ -52,24 +52,27 @@ def render(found: Robustness, corruptions: Sequence[Corruption], name: str, note
 def _means(found: Robustness, corruptions: Sequence[Corruption]) -> Markup:
     deciding, clean = found.metrics[0], found.rows[0]
     words = {corruption.name: corruption.words for corruption in corruptions}
-    rows = [["images as they are", "", _said(clean.scores[deciding.name]), "", *_calibration(clean)]]
+    rows = [["images as they are", "", said(clean.scores[deciding.name]), "", *_of_classes(clean)]]
     rows += [
         [
             summary.corruption or "all",
             words.get(summary.corruption, "mean of all"),
-            _said(summary.scores[deciding.name]),
-            _signed(summary.changes[deciding.name]),
-            *_calibration(summary),
+            said(summary.scores[deciding.name]),
+            said(summary.changes[deciding.name], signed=True),
+            *_of_classes(summary),
         ]
         for summary in found.summaries
     ]
     head = ["corruption", "what it is like", deciding.words, "change"]
-    head += ["calibration error"] if "calibration_error" in clean.scores else []
+    head += [name.replace("_", " ") for name in _SHOWN if name in clean.scores]
     return _table("Means over severities", head, rows)
 
 
-def _calibration(row: Row | Summary) -> list[str]:
-    return [_said(row.scores["calibration_error"])] if "calibration_error" in row.scores else []
+def _of_classes(row: Row | Summary) -> list[str]:
+    return [said(row.scores[name]) for name in _SHOWN if name in row.scores]
+
+
+_SHOWN = ("error", "calibration_error")
 
 
 def _severities(found: Robustness) -> Markup:
@@ -77,7 +80,7 @@ def _severities(found: Robustness) -> Markup:
     severities = sorted({row.severity for row in changed})
     by_place = {(row.corruption, row.severity): row for row in changed}
     rows = [
-        [corruption, *(_said(by_place[corruption, severity].scores[name]) for severity in severities)]
+        [corruption, *(said(by_place[corruption, severity].scores[name]) for severity in severities)]
         for corruption in dict.fromkeys(row.corruption for row in changed)
     ]
     return _table(found.metrics[0].words, ["corruption", *(f"severity {each}" for each in severities)], rows)
@@ -90,11 +93,3 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     ]
     whole = element("table", element("caption", caption), element("thead", heads), element("tbody", *body))
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
-
-
-def _said(found: Interval) -> str:
-    return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
-
-
-def _signed(found: Interval) -> str:
-    return f"{found.estimate:+.3f} ({found.low:+.3f} to {found.high:+.3f})"

@@ -10,18 +10,26 @@ from typing import Any
 import numpy as np
 
 from data_shards.support.errors import DataError
+from data_shards.vocabulary import Task
 from finetune.cases import Cases
 from finetune.classifier.predictor import Predictor
 from finetune.progress import progress
 from finetune.scores.bootstrap import REPLICATES, Interval, interval, paired_difference
 from finetune.scores.calibration import brier, expected_calibration_error
-from finetune.scores.metrics import Score, balanced_accuracy
+from finetune.scores.metrics import SHARE, Score, balanced_accuracy
 from finetune.shift.base import Corruption
 from finetune.shift.pictures import Change, corrupted
 from finetune.targets import Metric
 
-CALIBRATION: dict[str, Score] = {"calibration_error": expected_calibration_error, "brier": brier}
-"""Of classes, by name; lower is better."""
+
+def error(labels: np.ndarray, scores: np.ndarray, task: Task, counts: np.ndarray | None = None) -> np.ndarray:
+    """One less the balanced accuracy, see :func:`~finetune.scores.metrics.balanced_accuracy`."""
+    found: np.ndarray = 1 - balanced_accuracy(labels, scores, task, counts)
+    return found
+
+
+OF_CLASSES: dict[str, Score] = {"error": error, "calibration_error": expected_calibration_error, "brier": brier}
+"""What classes are scored by beside the metrics of the target, by name; lower is better."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Row:
         corruption: its name; empty for images as they are.
         severity: 0 for images as they are.
         amount: of the change, in the unit of the corruption.
-        scores: the interval of each metric of the target, and of calibration, by name.
+        scores: the interval of each metric of the target by name, of classes also those of :data:`OF_CLASSES`.
         changes: each less that of images as they are, by name, on the same resampled subjects.
     """
 
@@ -49,8 +57,7 @@ class Summary:
 
     Attributes:
         corruption: its name; empty for all.
-        scores: the mean of each score over severities, by name; of classes also ``error``: one less the balanced
-            accuracy, the mean corruption error.
+        scores: the mean of each score over severities, by name; that of ``error`` is the mean corruption error.
         changes: each less that of images as they are.
         relative: ``error`` over that of images as they are; NaN where these have none.
     """
@@ -169,7 +176,7 @@ class _Scoring:
         self._classifies = cases.target.classifies
         self._kinds = {kind.name: (kind.score, kind.limits) for kind in cases.target.metrics}
         if self._classifies:
-            self._kinds |= {name: (score, (0.0, 1.0)) for name, score in CALIBRATION.items()}
+            self._kinds |= {name: (score, SHARE) for name, score in OF_CLASSES.items()}
 
     def row(self, name: str, severity: int, amount: float, said: np.ndarray, clean: np.ndarray | None) -> Row:
         """One change; images as they are have nothing to be compared with."""
@@ -177,27 +184,19 @@ class _Scoring:
 
     def summary(self, name: str, said_SNC: np.ndarray, clean_NC: np.ndarray) -> Summary:
         """Means over what was said of all changes."""
-        scores, changes, relative = self._scores(said_SNC), self._changes(said_SNC, clean_NC), math.nan
-        if self._classifies:
-            scores["error"], changes["error"] = self._interval(error, said_SNC), self._change(error, said_SNC, clean_NC)
-            before = float(error(self._labels, clean_NC, self._task))
-            relative = scores["error"].estimate / before if before else math.nan
-        return Summary(name, scores, changes, relative)
+        scores, relative = self._scores(said_SNC), math.nan
+        if self._classifies and (before := float(error(self._labels, clean_NC, self._task))):
+            relative = scores["error"].estimate / before
+        return Summary(name, scores, self._changes(said_SNC, clean_NC), relative)
 
     def _scores(self, said: np.ndarray) -> dict[str, Interval]:
-        return {name: self._interval(score, said, limits) for name, (score, limits) in self._kinds.items()}
+        return {
+            name: interval(score, self._labels, said, self._task, limits=limits, **self._options)
+            for name, (score, limits) in self._kinds.items()
+        }
 
     def _changes(self, said: np.ndarray, clean_NC: np.ndarray) -> dict[str, Interval]:
-        return {name: self._change(score, said, clean_NC) for name, (score, _) in self._kinds.items()}
-
-    def _interval(self, score: Score, said: np.ndarray, limits: tuple[float, float] = (0.0, 1.0)) -> Interval:
-        return interval(score, self._labels, said, self._task, limits=limits, **self._options)
-
-    def _change(self, score: Score, said: np.ndarray, clean_NC: np.ndarray) -> Interval:
-        return paired_difference(score, self._labels, said, clean_NC, self._task, **self._options)
-
-
-def error(labels: np.ndarray, scores: np.ndarray, task: Any, counts: np.ndarray | None = None) -> np.ndarray:
-    """One less the balanced accuracy, see :func:`~finetune.scores.metrics.balanced_accuracy`."""
-    found: np.ndarray = 1 - balanced_accuracy(labels, scores, task, counts)
-    return found
+        return {
+            name: paired_difference(score, self._labels, said, clean_NC, self._task, **self._options)
+            for name, (score, _) in self._kinds.items()
+        }

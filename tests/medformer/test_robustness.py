@@ -59,6 +59,7 @@ def test_a_table_a_document_and_a_page_say_the_same(planes: Path, tmp_path: Path
         assert float(row["brier"]) == same["scores"]["brier"]["estimate"]
     page = (out / "robustness.html").read_text()
     assert said.out.splitlines()[0] in page and f"{kept['rows'][2]['scores']['auc']['estimate']:.3f}" in page
+    assert "nan" not in page and "nan" not in said.out
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page
     assert not any(b"Anna" in path.read_bytes() for path in out.iterdir())
 
