@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.studies.embedding_arms import ARMS, QUERY, Arm
+from benchmarks.studies import embedding, embedding_tables, nominal
+from benchmarks.studies.embedding_arms import ARMS, POOLED, QUERY, Arm
 from benchmarks.studies.embedding_reads import WHERE, reads_of
-from benchmarks.studies.nominal import SIMCLR, Reading, collected, few_label_scores
+from benchmarks.studies.nominal import SIMCLR, Ground, Reading, collected, few_label_scores
+from benchmarks.studies.runs import VIEWS
 from data_shards.vocabulary import Task
 from finetune.cases import Cases
 from finetune.fit.features import summaries
@@ -70,3 +74,32 @@ def test_what_is_read_inside_the_network_is_what_fine_tuning_reads() -> None:
         np.testing.assert_allclose(found[name], expected.read(read), atol=1e-5)
     np.testing.assert_allclose(found["all"], expected.read("embedding_mean_spread"), atol=1e-5)
     assert found["mean, spread, narrow"].shape == found["embedding"].shape == (5, 128)
+
+
+def test_networks_are_trained_and_scored_once_and_arms_of_a_seed_beside_each_other_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = Ground("planes", ("drawn",), SIZE, 6, 2, 0.002, VIEWS)
+    splits = {"drawn": {"train": cases(110)}}
+    monkeypatch.setattr(embedding_tables, "GROUNDS", (ground,))
+    monkeypatch.setattr(nominal, "BUDGETS", (10,))
+    for module in (embedding, embedding_tables):
+        monkeypatch.setattr(module, "READS", dict(list(embedding_tables.READS.items())[:2]))
+    for seed in (0, 1):
+        embedding.train(tmp_path, ground, (QUERY, POOLED), seed, splits)
+        for arm in (QUERY, POOLED):
+            embedding.score(tmp_path, ground, arm, seed, splits, "left")
+    other = tmp_path / "alone"
+    embedding.train(other, ground, (POOLED,), 1, splits)
+    found, alone = (embedding.network(folder, ground, POOLED, 1).state_dict() for folder in (tmp_path, other))
+    assert all(torch.equal(found[name], value) for name, value in alone.items())
+    assert not torch.equal(found["backbone.query"], POOLED.fresh(SIZE, 1).query)
+    rows = embedding.arms_table(tmp_path).rows
+    assert [row[:3] for row in rows] == [("drawn", "query", "2"), ("drawn", "pooled", "2")] + [
+        ("mean of the four", arm.name, "2") for arm in (QUERY, POOLED)
+    ]
+    assert rows[0][6] == "-" and not embedding.reads_table(tmp_path).rows and not embedding.test_table(tmp_path).rows
+    monkeypatch.setattr(embedding, "pretrain", None)
+    monkeypatch.setattr(embedding, "few_label_scores", None)
+    embedding.train(tmp_path, ground, (QUERY, POOLED), 0, splits)
+    embedding.score(tmp_path, ground, QUERY, 0, splits, "left")

@@ -45,7 +45,7 @@ from finetune.fit.features import summaries
 from pretrain.health import embedding_spread
 from pretrain.module import PretrainModule
 
-MOST = 1000
+MOST = 1100
 """From so many training images of a set labels are drawn, and the rest of them is predicted; pretraining sees all."""
 RANK_OF = 500
 """Images whose features' rank is taken."""

@@ -22,7 +22,7 @@ from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
 from pretrain.backbone.pooling import TokenPool
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
-from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, check_study
+from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, checked, mask_of
 from pretrain.backbone.timm_model import TimmModel, check_size
 from pretrain.backbone.visible import Visible
 from pretrain.metadata import Metadata
@@ -160,7 +160,7 @@ class Medformer(TimmModel):
             ValueError: see :meth:`encode`; without ``dense``, subjects may differ in spacing.
         """
         if self.voxel_mm is not None and not dense:
-            metadata = _checked(images, metadata, self.query.dtype)
+            metadata = checked(images, metadata, self.query.dtype)
             if len(rows := rows_of_one_size(images, self.voxel_mm)) > 1:
                 return self._by_size(images, metadata, rows)
         encoded = self.encode(images, metadata)
@@ -204,7 +204,7 @@ class Medformer(TimmModel):
         """
         if visible is not None and len(images) != 1:
             raise ValueError(f"visible patches of a study of {len(images)} images; of one they can be told")
-        metadata = _checked(images, metadata, self.query.dtype)
+        metadata = checked(images, metadata, self.query.dtype)
         if self.voxel_mm is not None:
             images = [at_spacing(image, self.voxel_mm) for image in images]
         kinds = [image.kind for image in images]
@@ -214,7 +214,7 @@ class Medformer(TimmModel):
             for (tokens_BTD, _), kind in zip(pairs, kinds, strict=True)
         )
         tokens_BTD = torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0]
-        mask_BT = _mask(images, tokens)
+        mask_BT = mask_of(images, tokens)
         latents_BND = self.latents(metadata, kinds).to(tokens_BTD.dtype)
         latents_BND = self._run(self.encoder, latents_BND, tokens_BTD, mask_BT)
         kept = []
@@ -307,28 +307,6 @@ def nominal_stride(img_size: int | Sequence[int], stem: str | None = None) -> in
     if stem == "pixel":
         return 1
     return 4 if longest < 48 else 8 if longest <= 256 else 16
-
-
-def _checked(images: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> Metadata:
-    """What is known of the subjects, once :func:`~pretrain.backbone.study.check_study` has found no fault."""
-    if metadata is None and images and isinstance(first := images[0].images, Tensor):
-        metadata = Metadata.uniform(first.shape[:1].numel(), device=first.device)
-    check_study(images, metadata, dtype)
-    assert metadata is not None
-    return metadata
-
-
-def _mask(images: Sequence[StudyImage], tokens: Sequence[Tensor]) -> Tensor | None:
-    """``B, T``: true where a token is of an image that is there; None when all are."""
-    if all(image.present_B is None for image in images):
-        return None
-    parts = []
-    for image, tokens_BTD in zip(images, tokens, strict=True):
-        present_B = image.present_B
-        if present_B is None:
-            present_B = torch.ones(tokens_BTD.shape[0], dtype=torch.bool, device=tokens_BTD.device)
-        parts.append(present_B[:, None].expand(-1, tokens_BTD.shape[1]))
-    return torch.cat(parts, dim=1)
 
 
 def initialise(module: nn.Module) -> None:

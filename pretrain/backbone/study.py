@@ -95,6 +95,42 @@ class Encoded:
     mask_BT: Tensor | None = None
 
 
+def checked(images: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> Metadata:
+    """What is known of the subjects, once :func:`check_study` has found no fault.
+
+    Args:
+        images: the study.
+        metadata: of the subjects; None for nothing.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: see :func:`check_study`.
+    """
+    if metadata is None and images and isinstance(first := images[0].images, Tensor):
+        metadata = Metadata.uniform(first.shape[:1].numel(), device=first.device)
+    check_study(images, metadata, dtype)
+    assert metadata is not None
+    return metadata
+
+
+def mask_of(images: Sequence[StudyImage], tokens: Sequence[Tensor]) -> Tensor | None:
+    """``B, T``: true where a token is of an image that is there; None when all are.
+
+    Args:
+        images: the study.
+        tokens: of each image.
+    """
+    if all(image.present_B is None for image in images):
+        return None
+    parts = []
+    for image, tokens_BTD in zip(images, tokens, strict=True):
+        present_B = image.present_B
+        if present_B is None:
+            present_B = torch.ones(tokens_BTD.shape[0], dtype=torch.bool, device=tokens_BTD.device)
+        parts.append(present_B[:, None].expand(-1, tokens_BTD.shape[1]))
+    return torch.cat(parts, dim=1)
+
+
 def check_study(study: Sequence[StudyImage], metadata: Metadata | None, dtype: torch.dtype) -> None:
     """Refuse what would come out as an error far from its cause, or as no error at all.
 
