@@ -95,7 +95,7 @@ def test_networks_are_trained_and_scored_once_and_arms_of_a_seed_beside_each_oth
     assert all(torch.equal(found[name], value) for name, value in alone.items())
     assert not torch.equal(found["backbone.query"], POOLED.fresh(SIZE, 1).query)
     rows = embedding.arms_table(tmp_path).rows
-    assert [row[:3] for row in rows] == [("drawn", "query", "2"), ("drawn", "pooled", "2")] + [
+    assert [row[:3] for row in rows] == [("drawn", "query", "2"), ("drawn", POOLED.name, "2")] + [
         ("mean of the four", arm.name, "2") for arm in (QUERY, POOLED)
     ]
     assert rows[0][6] == "-" and not embedding.reads_table(tmp_path).rows and not embedding.test_table(tmp_path).rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,24 +11,68 @@ from torch import Tensor, nn
 from pretrain.backbone import Medformer
 from pretrain.backbone.attention import CrossAttentionLayer
 from pretrain.backbone.perceiver import initialise
-from pretrain.backbone.pooling import TokenPool
+from pretrain.backbone.pooling import token_mean, token_spread
 from pretrain.backbone.study import Encoded
 
 NANO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "stem": "hmlp"}
 """What ``medformer_nano`` is, with the stem that is the default named."""
 
 
-class PooledAnswers(Medformer):
-    """Mean and spread of what the latents answer to the dense queries: that which ``mean_spread`` reads."""
+class Pool(nn.Module):
+    """A linear map of mean and spread of vectors.
+
+    Args:
+        dim: of the vectors and of the result.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(2 * dim, dim).apply(initialise)
+
+    def forward(self, tokens_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """``B, dim``; of those that the mask names."""
+        weight_BT = None
+        if mask_BT is not None:
+            there_BT = mask_BT.to(torch.promote_types(tokens_BTD.dtype, torch.float32))
+            weight_BT = there_BT / there_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        both = [token_mean(tokens_BTD, weight_BT), token_spread(tokens_BTD, weight_BT)]
+        added: Tensor = self.proj(torch.cat(both, dim=1))
+        return added
+
+
+class Pooling(Medformer):
+    """Mean and spread of something add to the answer."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.added = TokenPool(self.embed_dim)
+        self.pool = Pool(self.embed_dim)
 
-    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+
+class PooledLatents(Pooling):
+    """Those of the latents."""
+
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        added_BD: Tensor = self.pool(latents_BND)
+        return answer_BD + added_BD
+
+
+class PooledTokens(Pooling):
+    """Those of the tokens that the latents read."""
+
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        added_BD: Tensor = self.pool(torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
+        return answer_BD + added_BD
+
+
+class PooledAnswers(Pooling):
+    """Those of what the latents answer to the dense queries: that which ``mean_spread`` reads."""
+
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         dense_BTD = self.decode(latents_BND, torch.cat(encoded.tokens, dim=1))
-        added_BD: Tensor = self.added(dense_BTD, encoded.mask_BT)
+        added_BD: Tensor = self.pool(dense_BTD, encoded.mask_BT)
         return answer_BD + added_BD
 
 
@@ -40,7 +84,7 @@ class Queries(Medformer):
         self.queries = nn.Parameter(torch.randn(7, self.embed_dim) * 0.02)
         self.joined = nn.Linear(7 * self.embed_dim, self.embed_dim).apply(initialise)
 
-    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         answers_BQD = self.decode(latents_BND, self.repeated(self.queries, len(answer_BD)))
         added_BD: Tensor = self.joined(answers_BQD.flatten(1))
@@ -54,7 +98,7 @@ class Deeper(Medformer):
         super().__init__(**kwargs)
         self.again = nn.ModuleList(_layer(self.embed_dim) for _ in range(2))
 
-    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         asked_B1D = answer_BD[:, None]
         for layer in self.again:
@@ -69,7 +113,7 @@ class ReadsTokens(Medformer):
         super().__init__(**kwargs)
         self.reader = _layer(self.embed_dim)
 
-    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         found_B1D: Tensor = self.reader(answer_BD[:, None], torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
         return found_B1D[:, 0]
@@ -86,12 +130,10 @@ class Arm:
     Attributes:
         name: in the table.
         network: its class.
-        kwargs: of the model.
     """
 
     name: str
     network: type[Medformer] = Medformer
-    kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -101,14 +143,19 @@ class Arm:
     def fresh(self, size: tuple[int, ...], seed: int) -> Medformer:
         """The network with new weights."""
         torch.manual_seed(seed)
-        return self.network(img_size=size, **NANO, **self.kwargs).eval()
+        return self.network(img_size=size, **NANO).eval()
 
 
 QUERY = Arm("query")
-POOLED = Arm("pooled", kwargs={"embedding": "pooled"})
+POOLED = Arm("pooled latents", PooledLatents)
 LOTS = (
     (QUERY, POOLED, Arm("pooled answers", PooledAnswers)),
-    (Arm("reads tokens", ReadsTokens), Arm("8 queries", Queries), Arm("deeper decoder", Deeper)),
+    (
+        Arm("pooled tokens", PooledTokens),
+        Arm("reads tokens", ReadsTokens),
+        Arm("8 queries", Queries),
+        Arm("deeper decoder", Deeper),
+    ),
 )
 """Those of a lot are trained beside each other, on views that are made once."""
 ARMS = tuple(arm for lot in LOTS for arm in lot)

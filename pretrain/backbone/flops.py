@@ -32,7 +32,7 @@ class Cost:
             stem has mapped its features already.
         encoder: latents read the tokens, see :func:`_layer`, as often as ``cross_attends`` says.
         blocks: latents read each other, ``depth`` times.
-        decoder: queries read the latents; ``4 D^2`` where mean and spread of the tokens add to the embedding.
+        decoder: queries read the latents.
     """
 
     tokens: int
@@ -75,7 +75,7 @@ def forward_cost(model: Medformer, size: Sequence[int], channels: int | None = N
         adapter=2 * tokens * dim * joined,
         encoder=sum(_layer(layer, latents, tokens) for layer in encoders),
         blocks=sum(_layer(layer, latents, latents) for layer in model.blocks),
-        decoder=_layer(model.decoder, 1 + tokens if dense else 1, latents) + (4 * dim**2 if model.pool else 0),
+        decoder=_layer(model.decoder, 1 + tokens if dense else 1, latents),
     )
 
 

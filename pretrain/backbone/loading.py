@@ -106,9 +106,7 @@ def _check(tensors: dict[str, Tensor], own: dict[str, Tensor], source: str) -> N
         if name.startswith(_HEAD):
             continue
         if name not in tensors:
-            raise CheckpointError(
-                f"{source}: tensor {name} is missing; the file is of another model{_other_embedding(name, 'query')}"
-            )
+            raise CheckpointError(f"{source}: tensor {name} is missing; the file is of another model")
         found, expected = tensors[name].shape, tensor.shape
         if name.startswith(_ROWS) and found[1:] == expected[1:] and found[0] > 0:
             if found[0] > expected[0]:
@@ -123,11 +121,4 @@ def _check(tensors: dict[str, Tensor], own: dict[str, Tensor], source: str) -> N
             )
     unknown = sorted(name for name in set(tensors) - set(own) if not name.startswith(_HEAD))
     if unknown:
-        raise CheckpointError(
-            f"{source}: tensor {unknown[0]} is not in the model; the file is of another model"
-            f"{_other_embedding(unknown[0], 'pooled')}"
-        )
-
-
-def _other_embedding(name: str, made: str) -> str:
-    return f", one with embedding={made!r}" if name.startswith("pool.") else ""
+        raise CheckpointError(f"{source}: tensor {unknown[0]} is not in the model; the file is of another model")

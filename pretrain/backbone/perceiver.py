@@ -19,7 +19,6 @@ from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.bare import Repeated, Rows
 from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
-from pretrain.backbone.pooling import TokenPool
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
 from pretrain.backbone.study import Encoded, Features, StudyFeatures, StudyImage, checked, mask_of
@@ -52,8 +51,6 @@ class Medformer(TimmModel):
         drop_path_rate: stochastic depth of the last latent layer; earlier layers have proportionally less.
         voxel_mm: distance of voxels at which the network reads images: those of known spacing are brought to it along
             every axis before the stem. None reads every image as it is.
-        embedding: ``query`` (what the latents answer to a query) or ``pooled`` (that, and a linear map of mean and
-            spread of the tokens), see :class:`~pretrain.backbone.pooling.TokenPool`.
 
     Raises:
         ValueError: an argument does not fit the others; it is named.
@@ -78,7 +75,6 @@ class Medformer(TimmModel):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         voxel_mm: float | None = None,
-        embedding: str = "query",
     ) -> None:
         stride = nominal_stride(img_size, stem) if stride is None else stride
         super().__init__(img_size, in_chans, embed_dim, depth, stride)
@@ -86,12 +82,10 @@ class Medformer(TimmModel):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
-        if embedding not in ("query", "pooled"):
-            raise ValueError(f"embedding {embedding!r} is neither 'query' nor 'pooled'")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self._stem = stem
-        self._model_args |= {**self.stem_args, "embedding": embedding}  # what timm saves
+        self._model_args |= self.stem_args  # what timm saves
         self.latents = LatentArray(latents, latents_per_entry, embed_dim)
         self.encoder = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio)
         rates = [drop_path_rate * number / max(depth - 1, 1) for number in range(depth)]
@@ -110,8 +104,6 @@ class Medformer(TimmModel):
         self.repeated, self.rows = Repeated(), Rows()
         self.apply(initialise)
         nn.init.normal_(self.query, std=0.02)
-        # After all others, which a seed gives the same weights with it and without.
-        self.pool = TokenPool(embed_dim) if embedding == "pooled" else None
         self.reset_classifier(num_classes, global_pool)
 
     @property
@@ -247,23 +239,20 @@ class Medformer(TimmModel):
         latents_BND = encoded.latents_BND if latents_BND is None else latents_BND
         asked_BQD = self.repeated(self.query, latents_BND.shape[0]).to(latents_BND.dtype)
         answers_BQD = self.decode(latents_BND, torch.cat([asked_BQD, *queries], dim=1), norm=False)
-        embedding_BD, answers_BQD = self.pooled(answers_BQD[:, 0], encoded, latents_BND), answers_BQD[:, 1:]
+        embedding_BD, answers_BQD = self.embedded(answers_BQD[:, 0], encoded, latents_BND), answers_BQD[:, 1:]
         if not norm:
             return embedding_BD, answers_BQD
         return self.norm(embedding_BD), self.norm(answers_BQD) if queries else answers_BQD
 
-    def pooled(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """The embedding before the last LayerNorm, ``B, D``.
+    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """The embedding ``B, D`` before the last LayerNorm: what the latents answer to its query.
 
         Args:
-            answer_BD: what the latents answer to the embedding query.
-            encoded: whose tokens may add to it.
+            answer_BD: that answer.
+            encoded: what else a network that makes it in another way may read.
             latents_BND: that answered.
         """
-        if self.pool is None:
-            return answer_BD
-        added_BD: Tensor = self.pool(torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
-        return answer_BD + added_BD
+        return answer_BD
 
     def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
         """The answer ``B, Q, D`` of the latents to any queries.
