@@ -4,8 +4,8 @@
 from random weights on the training split; the epoch is chosen by AUC on the validation split; the test split is
 predicted by the network of that epoch, and by that of the last. Both were settled before: of the two public versions of
 the authors' script one keeps the best epoch, the other a reference to the network, which is the last one. Every fit is
-kept in a file of its own, so a run that was stopped goes on with the next; what is not there yet is left out of the
-table. Sets are in the order of their cost, of which an estimate is printed first.
+kept in a file of its own, and one that was stopped goes on from its last state, written every five epochs; what is not
+there yet is left out of the table. Sets are in the order of their cost, of which an estimate is printed first.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def fit(folder: Path, name: str, splits: Mapping[str, Cases], epochs: int, seed:
             spent = clock(time.process_time() - started_s)
             print(f"{name} seed {seed} epoch {epoch}: loss {loss:.4f}, val AUC {score:.4f}, CPU {spent}", flush=True)
 
-    fitted = fit_reference(reference_network(train)(seed), train, val, recipe, seed=seed, say=say)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    going = kept.with_suffix(".safetensors")
+    fitted = fit_reference(reference_network(train)(seed), train, val, recipe, seed=seed, say=say, checkpoint=going)
     record = {
         "recipe": vars(recipe),
         "seed": seed,
@@ -112,7 +114,6 @@ def fit(folder: Path, name: str, splits: Mapping[str, Cases], epochs: int, seed:
         "cpu_s": time.process_time() - started_s,
         "torch": torch.__version__,
     }
-    kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.with_suffix(".partial").open("wb") as file:
         np.savez(
             file,
@@ -122,6 +123,7 @@ def fit(folder: Path, name: str, splits: Mapping[str, Cases], epochs: int, seed:
             record=json.dumps(record),
         )
     kept.with_suffix(".partial").rename(kept)
+    going.unlink(missing_ok=True)
 
 
 def seconds(splits: Mapping[str, Cases], epochs: int) -> float:

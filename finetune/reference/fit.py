@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,13 +20,18 @@ from finetune.fit.network import Network, Readout
 from finetune.fit.room import studies_at_once
 from finetune.heads import create_head
 from finetune.progress import progress
-from finetune.random_state import seeded
+from finetune.random_state import reseed, seeded
+from finetune.reference.checkpoint import Run, State, load_run, save_run
 from finetune.reference.recipe import SHAPE_FACTOR, ReferenceRecipe
 from finetune.splits import shuffled
 from finetune.targets import Target, create_target
 from pretrain.backbone import Backbone
 
-State = Mapping[str, Tensor]
+_SAVED = 5
+"""So many epochs lie between two states that are kept."""
+_EPOCHS = 1_000_003
+"""Between the seeds of two fits."""
+
 Say = Callable[[int, float, float], None]
 """Is told of each epoch: its number from 1, mean loss of training, deciding score of the validation split."""
 
@@ -83,6 +90,7 @@ def fit_reference(
     seed: int,
     device: str = "cpu",
     say: Say | None = None,
+    checkpoint: Path | None = None,
 ) -> ReferenceFit:
     """Train a backbone and a linear layer on its embedding.
 
@@ -97,45 +105,45 @@ def fit_reference(
         seed: of the linear layer, of dropout where the network has it, and of the order.
         device: where it runs.
         say: is told of each epoch.
+        checkpoint: a file that the fit goes on from where it is there, and that is written every five epochs.
 
     Raises:
+        CheckpointError: the file is damaged, or of another fit.
         TrainingError: the loss is not finite; the epoch is named.
         ConfigError: the backbone does not read such images.
         DataError: memory has no room for a batch.
     """
     target = scored_as(train.target).fitted_to(train.known_labels)
     place = torch.device(device)
-    values = target.values(train.known_labels)
-    generator = np.random.default_rng([seed, len(train)])
-    curve: list[float] = []
-    losses: list[float] = []
     with seeded(seed, place), progress(recipe.epochs, "epochs", f"{train.name}: reference recipe") as shown:
         network = _network(backbone, target).to(place)
         _check_room(network.backbone, train, min(recipe.batch_size, len(train)))
         optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.falls, recipe.gamma)
-        best, kept = 0, _state(network)
-        for epoch in range(1, recipe.epochs + 1):
-            order = shuffled(len(train), seed, f"reference epoch {epoch}")
-            loss = _epoch(network, target, train, values, order, optimizer, recipe, generator)
+        identity = _identity(train, val, recipe, seed)
+        run = Run() if checkpoint is None else load_run(checkpoint, network, optimizer, identity)
+        shown.advance(run.epoch)
+        for epoch in range(run.epoch + 1, recipe.epochs + 1):
+            reseed(_EPOCHS * seed + epoch, place)  # for dropout, where the network has it
+            loss = _epoch(network, target, train, optimizer, recipe, seed, epoch)
             if not math.isfinite(loss):
                 raise TrainingError(f"{train.name}: reference recipe: the loss of epoch {epoch} is {loss}")
-            schedule.step()
-            losses.append(loss)
+            run.losses.append(loss)
             score = math.nan
             if val is not None:
                 score = _score(target, val, said(network, target, val, recipe))
-                curve.append(score)
-                if not math.isnan(score) and (best == 0 or score > curve[best - 1]):
-                    best, kept = epoch, _state(network)
+                run.curve.append(score)
+                if not math.isnan(score) and (run.best == 0 or score > run.curve[run.best - 1]):
+                    run.best, run.kept = epoch, _state(network)
+            run.epoch = epoch
+            if checkpoint is not None and (epoch % _SAVED == 0 or epoch == recipe.epochs):
+                save_run(checkpoint, run, network, optimizer, identity)
             if say is not None:
                 say(epoch, loss, score)
             shown.advance(1)
         last = _state(network)
-        network.load_state_dict(kept if best else last)
-    return ReferenceFit(
-        network.eval(), target, recipe, best or recipe.epochs, tuple(curve), tuple(losses), last
-    )  # fmt: skip
+        network.load_state_dict(run.kept if run.best else last)
+    chosen = run.best or recipe.epochs
+    return ReferenceFit(network.eval(), target, recipe, chosen, tuple(run.curve), tuple(run.losses), last)
 
 
 def scored_as(target: Target) -> Target:
@@ -164,6 +172,12 @@ def _network(backbone: Backbone, target: Target) -> Network:
     return Network(copy.deepcopy(backbone), Readout.of(head, target))
 
 
+def _identity(train: Cases, val: Cases | None, recipe: ReferenceRecipe, seed: int) -> str:
+    """What must be the same for a fit to go on, as text."""
+    data = {"train": train.content_sha256(), "val": None if val is None else val.content_sha256()}
+    return json.dumps({**data, "recipe": vars(recipe), "seed": seed}, sort_keys=True)
+
+
 def _check_room(backbone: Backbone, train: Cases, batch_size: int) -> None:
     """Refuse images of which memory has no room for a batch, which batch normalisation sees as a whole.
 
@@ -180,14 +194,18 @@ def _epoch(
     network: Network,
     target: Target,
     train: Cases,
-    values: Tensor,
-    order: np.ndarray,
     optimizer: torch.optim.Optimizer,
     recipe: ReferenceRecipe,
-    generator: np.random.Generator,
+    seed: int,
+    epoch: int,
 ) -> float:
-    """One pass over the cases in ``order``; the mean loss of a batch."""
+    """One pass over the cases; the mean loss of a batch."""
     network.train()
+    order = shuffled(len(train), seed, f"reference epoch {epoch}")
+    values = target.values(train.known_labels)
+    generator = np.random.default_rng([seed, epoch])
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.rate_in(epoch)
     losses = []
     for start in range(0, len(order), recipe.batch_size):
         rows = order[start : start + recipe.batch_size]

@@ -44,10 +44,10 @@ class ReferenceRecipe:
     gamma: float = 0.1
     shapes: bool = False
 
-    @property
-    def falls(self) -> list[int]:
-        """The numbers of epochs after which the rate falls."""
-        return [round(share * self.epochs) for share in self.milestones]
+    def rate_in(self, epoch: int) -> float:
+        """The rate in an epoch, counted from 1."""
+        falls = [round(share * self.epochs) for share in self.milestones]
+        return self.rate * self.gamma ** sum(epoch > fall for fall in falls)
 
     @property
     def words(self) -> str:

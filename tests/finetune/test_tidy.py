@@ -246,6 +246,17 @@ def test_groups_go_with_their_cases(images: Path) -> None:
     assert dict(read_cases(images, csv=images / "table.csv")["test"].groups) == {}
 
 
+@pytest.mark.parametrize("together", ["study", "bag"])
+def test_images_of_one_case_are_of_one_group(images: Path, together: str) -> None:
+    lines = [f"file,label,site,{together}"]
+    lines += [f"{index}.npy,{'ab'[index // 2 % 2]},s{index},c{index // 2}" for index in range(8)]
+    if together == "study":
+        lines = [f"{line},{'image' if not at else ('t1', 't2')[at % 2]}" for at, line in enumerate(lines)]
+    (images / "pairs.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="another group than"):
+        read_cases(images, csv=images / "pairs.csv", options={"columns": {"groups": ["site"]}})
+
+
 def test_new_cases_need_no_groups(images: Path) -> None:
     train = read_cases(images, csv=images / "table.csv", options={"columns": {"groups": ["site"]}})["train"]
     rows = [line.split(",")[:2] for line in (images / "table.csv").read_text().splitlines()]

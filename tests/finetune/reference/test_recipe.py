@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from medmnist.evaluator import getAUC
 from torch import Tensor, nn
 
-from data_shards.support.errors import ConfigError, DataError, TrainingError
+from data_shards.support.errors import CheckpointError, ConfigError, DataError, TrainingError
 from finetune.reference.baseline import reference_network
 from finetune.reference.fit import fit_reference
 from finetune.reference.recipe import ReferenceRecipe, axes_of, recipe_for
@@ -137,10 +138,9 @@ def test_the_rate_is_a_tenth_after_half_and_a_hundredth_after_three_quarters(epo
     recipe = ReferenceRecipe(epochs=epochs)
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([weight], lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.falls, recipe.gamma)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [0.5 * epochs, 0.75 * epochs], 0.1)
     for epoch in range(epochs):
-        expected = 1e-3 * 0.1 ** ((epoch >= epochs / 2) + (epoch >= 3 * epochs / 4))
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
+        assert recipe.rate_in(epoch + 1) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         optimizer.step()
         schedule.step()
 
@@ -230,6 +230,44 @@ def test_without_a_validation_score_the_last_epoch_is_taken_and_that_is_said() -
     alone = fit_reference(tiny_backbone(), train, None, replace(SHORT, epochs=2), seed=0)
     assert alone.selection("x") == "none: the last epoch, nothing was held out"
     np.testing.assert_array_equal(alone.probabilities(train), alone.at_last(train))
+
+
+class Stopped(Exception):
+    """What ends a fit from outside."""
+
+
+def test_a_fit_that_was_stopped_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+    train, val = blobs(40, side=8, seed=1), blobs(20, side=8, seed=2)
+    recipe = replace(SHORT, epochs=8, shapes=True)
+    whole = fit_reference(tiny_backbone(), train, val, recipe, seed=0)
+    state = tmp_path / "fit.safetensors"
+
+    def stop(epoch: int, loss: float, score: float) -> None:
+        if epoch == 7:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit_reference(tiny_backbone(), train, val, recipe, seed=0, say=stop, checkpoint=state)
+    seen: list[int] = []
+    again = fit_reference(
+        tiny_backbone(), train, val, recipe, seed=0, say=lambda epoch, *_: seen.append(epoch), checkpoint=state
+    )
+    assert seen == [6, 7, 8]
+    assert (again.epoch, again.curve, again.losses) == (whole.epoch, whole.curve, whole.losses)
+    np.testing.assert_array_equal(again.probabilities(val), whole.probabilities(val))
+    np.testing.assert_array_equal(again.at_last(val), whole.at_last(val))
+
+
+def test_the_state_of_another_fit_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
+    train, state = blobs(16, side=8), tmp_path / "fit.safetensors"
+    fit_reference(tiny_backbone(), train, None, replace(SHORT, epochs=1), seed=0, checkpoint=state)
+    for change in ({"seed": 1}, {"recipe": replace(SHORT, epochs=2)}):
+        given = {"recipe": replace(SHORT, epochs=1), "seed": 0, **change}
+        with pytest.raises(CheckpointError, match=r"fit\.safetensors: of another fit"):
+            fit_reference(tiny_backbone(), train, None, given["recipe"], seed=given["seed"], checkpoint=state)
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"fit\.safetensors: not the state of a fit"):
+        fit_reference(tiny_backbone(), train, None, replace(SHORT, epochs=1), seed=0, checkpoint=state)
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_epoch() -> None:

@@ -38,6 +38,15 @@ def test_columns_are_found_by_the_names_that_the_user_gives(tmp_path: Path):
     assert table.rows[0].attributes == {"age_years": "33"}
 
 
+def test_columns_to_group_by_are_text_under_the_names_that_were_asked_for(tmp_path: Path):
+    path = written(tmp_path / "t.csv", "path,Site,patient_age,Patient Name\na.png,north,93,x\nb.png,,40,y\n")
+    rows = read_table(path, Columns(groups=("site", "patient age"))).rows
+    assert [row.groups for row in rows] == [{"site": "north", "patient age": "90"}, {"site": "", "patient age": "40"}]
+    assert Columns(groups="site").groups == ("site",)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="column 'Patient Name' for patient name is the number or name of a person"):
+        read_table(path, Columns(groups=("patient name",)))
+
+
 def test_a_column_that_is_named_for_one_role_has_no_other(tmp_path: Path):
     path = written(tmp_path / "t.csv", "Image,Grade,Study\na.png,1,x\n")
     table = read_table(path, Columns(path="Image", label=("Grade",), subject="Study"))
