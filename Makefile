@@ -13,12 +13,12 @@ STAMP := $(VENV)/.medformer-installed
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos timm-checks lint format bench docs clean
+.PHONY: help install demo test test-all chaos timm-checks lint format bench benchmark-small docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make demo DATA=FOLDER    use the MedMNIST files in FOLDER instead of downloading or synthesising"
+	@echo "  make demo DATA=FOLDER    use the MedMNIST files in FOLDER instead of downloading or synthesising; so does benchmark-small"
 	@echo "  PYTHON=python3.12        the interpreter that makes the virtual environment (3.11 or newer)"
 
 install: $(STAMP)  ## virtual environment and packages; again only when pyproject.toml or constraints.txt change
@@ -58,6 +58,10 @@ format: $(STAMP)  ## put the code into the house style
 
 bench: $(STAMP)  ## ratios against peers, into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+benchmark-small: $(STAMP)  ## the released model on two sets at few labels: a part of docs/benchmark.md
+	test -d runs/shards/breastmnist -a -d runs/shards/retinamnist || $(BIN)/medformer shards build medmnist --set breastmnist --set retinamnist $(if $(DATA),root="$(DATA)") --out runs/shards
+	$(BIN)/medformer evaluate release/medformer-nano --data runs/shards/breastmnist runs/shards/retinamnist --per-class 10 --fraction 0.1 --strategies frozen --seeds 0 1 2 --out runs/benchmark-small --overwrite
 
 docs: $(STAMP)  ## the documents as a site in site/, which opens without a network; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
