@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from data_shards.vocabulary import Task
 from finetune.images import Study
 from finetune.report.pictures import MOST_SIDE, MOST_SLICES, picture_of, within
 from finetune.report.run import words
-from finetune.report.run.cases import examples, order_of_interest
+from finetune.report.run.cases import examples, order_of_interest, table
 from finetune.report.run.page import NO_IMAGES, WITH_IMAGES, render_run
 from finetune.report.run.results import read_run
 from tests.finetune.run_folder import NAMES, write_run
@@ -105,3 +106,14 @@ def test_raw_pixels_and_prevalence_are_told_where_the_record_knows_of_them(tmp_p
     (said,) = words.prevalence(run, run.results[0])
     share = (run.results[0].labels[:, 0] == 1).mean()
     assert f"80\N{NO-BREAK SPACE}% of the labels used were “malignant”, of these images {words.percent(share)}" in said
+
+
+def test_intervals_of_numbers_stand_in_the_table_and_one_that_holds_everything_says_so(tmp_path: Path) -> None:
+    results = read_run(write_run(tmp_path / "run", Task.regression, 12)).results[0]
+    around = np.stack([results.mean - 2.5, results.mean + 2.5], axis=-1)
+    around[0] = (-np.inf, np.inf)
+    (rows,) = read(table(replace(results, ends=around), {}, {})).tables
+    cells = {row[0]: row[4] for row in rows[1:]}
+    assert rows[0][4] == "interval" and cells["row 2"] == "anything"
+    low, high = around[1, 0]
+    assert cells["row 3"] == f"{low:.3f} to {high:.3f}"

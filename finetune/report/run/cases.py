@@ -122,7 +122,8 @@ def _look(picture: Picture | None, key: str, what: str) -> Markup:
 def _cell(text: str, value: float | str) -> Markup:
     if isinstance(value, str):
         return element("td", text, data_v=value)
-    return element("td", text, class_="number", data_v="" if math.isnan(value) else f"{value:.6g}")
+    sorted_by = f"{value:.6g}" if math.isfinite(value) else "1e308" * math.isinf(value)
+    return element("td", text, class_="number", data_v=sorted_by)
 
 
 def _columns(results: Results) -> tuple[list[str], list[list[Cell]]]:
@@ -166,11 +167,15 @@ def _number_columns(results: Results) -> tuple[list[str], list[list[Cell]]]:
         columns += [_measures(truth_N), _measures(said_N), _measures(said_N - truth_N)]
         if results.ends is not None:
             head.append(f"interval{suffix}")
-            ends = results.ends[:, place]
-            columns.append(
-                [(f"{number(a, bounded=False)} to {number(b, bounded=False)}", b - a) for a, b in ends.tolist()]
-            )
+            columns.append([_interval(low, high) for low, high in results.ends[:, place].tolist()])
     return head, columns
+
+
+def _interval(low: float, high: float) -> Cell:
+    """From too few cases to calibrate on, an interval holds everything."""
+    if math.isinf(high - low):
+        return "anything", math.inf
+    return f"{number(low, bounded=False)} to {number(high, bounded=False)}".replace("-", "−"), high - low
 
 
 def _numbers(values_N: np.ndarray) -> list[Cell]:
