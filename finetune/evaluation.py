@@ -35,7 +35,7 @@ from pretrain.foreign import is_network
 from pretrain.intensity import TrainedOn
 
 ALL_LABELS = Budget(fraction=1.0)
-PAGE = "page.html"
+REPORT, PAGE = "report.json", "report.html"
 
 Models = Mapping[str, Pretrained]
 
@@ -78,8 +78,9 @@ def evaluate_bundles(
         config: what to do.
         bundles: each of ``config.models`` as a local folder, or the name of a network; one without weights has no
             arm that is pretrained.
-        out: the folder that appears with ``results.csv`` and ``results.json``, ``page.html``, ``evaluation.json``,
-            ``config.yaml`` and, with arms to compare, ``comparison.json``, ``comparison.csv`` and ``subsets/``.
+        out: the folder that appears with ``results.csv`` and ``results.json``, ``report.html`` and ``report.json``,
+            ``evaluation.json``, ``config.yaml`` and, with arms to compare, ``comparison.json``, ``comparison.csv`` and
+            ``subsets/``.
         overwrite: replace ``out``.
         say: is told of every row as it is there.
 
@@ -118,6 +119,7 @@ def evaluate_bundles(
             write_comparison(found.compared, partial)
         write_tidy(found.table, partial)
         report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared)
+        write_json(partial / REPORT, finite(report.model_dump(mode="json")))
         write_page(report, partial / PAGE)
         write_resolved(config, partial)
     return found

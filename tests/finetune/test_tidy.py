@@ -20,6 +20,7 @@ from data_shards.support.errors import DataError
 from finetune.config import EvaluateConfig
 from finetune.evaluation import evaluate_bundles
 from finetune.readers import read_cases, read_new
+from finetune.reported import report
 from finetune.study.arms import BASELINE, RAW, baseline_arm, recipe_arms
 from finetune.study.compare import Pretrained, compare
 from finetune.study.tidy import COLUMNS, Said, Tidy
@@ -141,8 +142,13 @@ def test_the_constant_stands_beside_every_number_and_raw_pixels_beside_every_net
             assert tuple(row[name] for name in ("protocol", "budget", "seed", *part)) in raw
 
 
+def test_the_page_is_drawn_again_from_what_it_says(evaluated: Path, tmp_path: Path) -> None:
+    again = report(evaluated, tmp_path / "again.html")
+    assert again.read_text() == (evaluated / "report.html").read_text()
+
+
 def test_the_page_says_what_a_constant_scores_and_what_arms_are(evaluated: Path, images: Path) -> None:
-    page = (evaluated / "page.html").read_text()
+    page = (evaluated / "report.html").read_text()
     splits = read_cases(images, csv=images / "table.csv")
     test = splits["test"].known_labels[:, 0]
     share = np.mean(test == np.bincount(splits["train"].known_labels[:, 0]).argmax())
@@ -197,7 +203,7 @@ def test_numbers_have_a_table_and_a_page_that_says_where_they_are(images: Path, 
     assert {row["metric"] for row in rows} == {"r2", "mae", "spearman"} and {row["class"] for row in rows} == {""}
     constant = next(row for row in rows if row["model"] == "constant" and row["metric"] == "mae")
     assert constant["value"] == pytest.approx(np.abs(place[40:] - place[:40].mean()).mean())
-    assert "n has numbers, of which results.csv tells." in (tmp_path / "out" / "page.html").read_text()
+    assert "n has numbers, of which results.csv tells." in (tmp_path / "out" / "report.html").read_text()
     assert len(found.table) == len(rows)
 
 

@@ -13,8 +13,9 @@ from data_shards.vocabulary import Task
 from finetune.classifier.threshold import share
 from finetune.report.run.results import Results
 from finetune.scores.bootstrap import Interval, Resampling, interval
-from finetune.scores.metrics import aligned, auc, replicates
+from finetune.scores.metrics import auc
 from finetune.scores.numbers import absolute_error
+from finetune.scores.precision import average_precision
 
 BAND_REPLICATES = 400
 PLACES = 50
@@ -181,30 +182,6 @@ def confusion(results: Results) -> np.ndarray:
     counts_CC = np.zeros((len(results.classes),) * 2, np.int64)
     np.add.at(counts_CC, (results.labels[:, 0], results.decided[:, 0]), 1)
     return counts_CC
-
-
-def average_precision(
-    labels: np.ndarray, scores: np.ndarray, task: Task, counts: np.ndarray | None = None
-) -> np.ndarray:
-    """Precision at every threshold, weighted by the sensitivity it adds, as scikit-learn's score of this name.
-
-    Args:
-        labels: ``(N,)`` or ``(N, 1)``, 0 or 1.
-        scores: of the second class, ``(N,)``.
-        task: binary.
-        counts: as for :func:`finetune.scores.metrics.auc`.
-
-    Returns:
-        A float64 scalar, or ``(R,)``; NaN without a case of the class.
-
-    Raises:
-        DataError: labels and scores do not fit together.
-    """
-    labels_NL, scores_NK = aligned(labels, scores, task)
-    counts_RN, scalar = replicates(counts, len(labels_NL))
-    true_RG, precision_RG = _precisions(labels_NL[:, 0] == 1, scores_NK[:, -1], counts_RN)
-    found_R: np.ndarray = (np.diff(true_RG, prepend=0, axis=1) * precision_RG).sum(axis=1)
-    return found_R[0] if scalar else found_R
 
 
 def _tallies(truth_N: np.ndarray, said_N: np.ndarray, counts_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
