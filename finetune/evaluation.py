@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
-from data_shards.support.files import finite, new_folder, refuse_existing, write_json
+from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from data_shards.support.progress import clock
 from finetune.backbones import fresh_twin, load_pretrained, open_backbone, opened_twin
 from finetune.cases import Cases
@@ -119,7 +120,8 @@ def evaluate_bundles(
             write_comparison(found.compared, partial)
         write_tidy(found.table, partial)
         report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared)
-        write_json(partial / REPORT, finite(report.model_dump(mode="json")))
+        # In its own order, which is that of the page.
+        write_atomic(partial / REPORT, json.dumps(finite(report.model_dump(mode="json")), indent=1) + "\n")
         write_page(report, partial / PAGE)
         write_resolved(config, partial)
     return found

@@ -128,6 +128,7 @@ def joined(source: Cases, target: Cases) -> Cases:
         source,
         images=JoinedPictures([source.pictures, target.pictures]),
         labels=np.concatenate([source.known_labels, target.known_labels]),
+        groups={},
         keys=np.concatenate([source.keys.astype(str), [f"target {key}" for key in target.keys]]),
         subjects=_subjects(source, target),
         spacing_mm=None,
