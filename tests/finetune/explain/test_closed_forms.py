@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.explain.attention import explicit
-from finetune.explain.gradients import input_tokens, outputs, passes
+from finetune.explain.gradients import outputs, passes, tokens_on_the_way
 from finetune.explain.methods import create_method
 from finetune.explain.methods.grad_cam import GradCam
 from finetune.explain.methods.occlusion import baseline
@@ -119,7 +119,7 @@ def test_rollout_without_classes_is_that_of_the_weights_of_the_network() -> None
     model, _ = made("embedding", "planes")
     question = Question(model.predictor_.members[0], blobs(12).studies_of(0), 1)
     runs = passes(question, outputs(question))
-    with explicit(question.member.backbone) as layers, input_tokens(question.member.backbone):
+    with explicit(question.member.backbone) as layers, tokens_on_the_way(question.member.backbone):
         assert len(list(runs)) == 1
     reading, mixing, answering = (each.mean(dim=1)[0] for each in layers.all)
     expected = 0.5 * answering @ (0.5 * mixing + 0.5 * torch.eye(len(mixing))) @ (0.5 * reading)
@@ -164,7 +164,7 @@ def test_gradients_at_the_tokens_that_are_read_are_those_of_small_steps(head: st
     backbone = member.backbone
     question = Question(member, cases.studies_of(0), 1)
     runs = passes(question, outputs(question))
-    with input_tokens(backbone) as kept:
+    with tokens_on_the_way(backbone) as kept:
         (grads,) = [run.grad(kept) for run in runs]
     assert [tuple(each.shape) for each in grads] == [(1, 16, 32), (1, 9, 32)]
     step = 1e-2
