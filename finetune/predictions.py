@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, FewLabelRegressor
 from finetune.classifier.persistence import read_fitted_document
 from finetune.classifier.predictor import Prediction
+from finetune.classifier.threshold import OperatingPoint
 from finetune.config import PredictConfig
 from finetune.instance_files import write_instances
 from finetune.progress import counted
@@ -77,7 +79,8 @@ def predict(
         config: what to do.
         classifier: ``config.classifier`` as a local folder.
         out: the CSV that appears: the key of each case, its label where there is one, what is predicted, probabilities,
-            uncertainty, set or interval, and whether it abstains.
+            uncertainty, set or interval, whether it abstains, and of two classes the one at the threshold that goes
+            with the estimate.
         overwrite: replace it.
         instances: a folder that appears with what is said of the studies or tokens of each case, see
             :func:`~finetune.instance_files.write_instances`; None for none.
@@ -115,7 +118,11 @@ def predict(
     scores = None
     if cases.labels is not None and cases.task is predictor.target.task:
         scores = Scores.of(cases, prediction.probabilities)
-    table = as_csv(rows_of(cases, prediction.probabilities, prediction=prediction, target=predictor.target))
+    rows = rows_of(cases, prediction.probabilities, prediction=prediction, target=predictor.target)
+    if (point := _point(model.estimate_)) is not None:
+        for row, (above,) in zip(rows, point.decide(prediction.probabilities), strict=True):
+            row["at threshold"] = predictor.target.classes[int(above)]
+    table = as_csv(rows)
     if instances is None:
         write_atomic(out, table)
     else:
@@ -124,6 +131,14 @@ def predict(
             write_atomic(out, table)  # in here, so that no folder is left where there can be no table
     coverage = "" if predictor.conformal is None else predictor.conformal.told
     return PredictResult(cases, prediction, coverage, scores, dict(model.estimate_), predictor.seen.among(cases))
+
+
+def _point(estimate: Mapping[str, Any]) -> OperatingPoint | None:
+    """The threshold that goes with the sensitivity and specificity that are told of a classifier; of two classes."""
+    kept = [
+        each["operating_point"] for each in estimate.values() if isinstance(each, dict) and "operating_point" in each
+    ]
+    return OperatingPoint.from_state(kept[0]) if kept else None
 
 
 def rows_of(

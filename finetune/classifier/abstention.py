@@ -1,4 +1,4 @@
-"""When to give no answer: a set that does not hold exactly one, or a decision that is not sure enough.
+"""When to give no answer: a set that does not hold the decision alone, or a decision that is not sure enough.
 
 The second is a threshold on the probability of the decision (Chow, On optimum recognition error and reject tradeoff,
 IEEE Transactions on Information Theory 16, 1970). The one that just reaches a wanted error on held-out cases is picked
@@ -29,14 +29,19 @@ SHARES = 10
 _ROUNDING = 1e-9
 
 
-def abstains(sets: np.ndarray) -> np.ndarray:
-    """Where a set gives no answer: it holds several, or none.
+def abstains(sets: np.ndarray, decided_NL: np.ndarray) -> np.ndarray:
+    """Where a set gives no answer: it holds several, none, or another one than is decided.
+
+    A set may hold the less likely of two classes alone, where the classes are held to their coverage each by itself.
 
     Args:
         sets: of :meth:`Conformal.sets`; ``(N, C)`` gives ``(N,)``, ``(N, L, 2)`` of several labels gives ``(N, L)``.
+        decided_NL: the decisions, ``(N, 1)`` of one label.
     """
-    found: np.ndarray = sets.sum(axis=-1) != 1
-    return found
+    by_label = sets[:, None] if sets.ndim == 2 else sets
+    holds_NL = np.take_along_axis(by_label, decided_NL[..., None].astype(np.int64), axis=-1)[..., 0]
+    found_NL: np.ndarray = (by_label.sum(axis=-1) != 1) | ~holds_NL
+    return found_NL[:, 0] if sets.ndim == 2 else found_NL
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Predictor:
         sets = None if self.conformal is None else self.conformal.sets(probabilities)
         open_N: np.ndarray | None = None
         if sets is not None:
-            open_N = abstains(sets)
+            open_N = abstains(sets, self.target.decide(probabilities))
             open_N = open_N if open_N.ndim == 1 else np.logical_or.reduce(open_N, axis=1)
         return Prediction(
             probabilities,

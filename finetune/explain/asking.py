@@ -62,6 +62,8 @@ def places_of(target: Target, classes: Sequence[str], probabilities_C: np.ndarra
             return [int(decided_L[0])]
         return np.flatnonzero(decided_L).tolist() or [int(np.argmax(probabilities_C))]
     for name in classes:
+        if name in (PREDICTED, ALL) and name not in names:
+            raise ConfigError(f"classes: {name!r} stands alone; or name classes: {', '.join(names)}")
         if name not in names:
             raise ConfigError(f"unknown class {name!r}{nearest(name, [*names, PREDICTED, ALL])}")
     return [names.index(name) for name in dict.fromkeys(classes)]

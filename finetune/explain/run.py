@@ -120,6 +120,9 @@ def notes_of(result: ExplainResult) -> list[str]:
             f"The classifier was fitted on images of {result.fitted_on} of these {len(result.cases)} cases: their maps "
             "may show what it knows by heart."
         )
+    flat = sum(row["lowest"] == row["highest"] for row in result.rows)
+    if flat:
+        notes.append(f"{flat} of {len(result.rows)} maps are the same everywhere: they point at nothing.")
     if result.sanity is not None:
         notes.append(result.sanity.told[0].upper() + result.sanity.told[1:] + ".")
     return notes

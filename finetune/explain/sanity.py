@@ -68,6 +68,8 @@ class Sanity:
     def told(self) -> str:
         """In one sentence."""
         last = self.rows[-1]
+        if self.cases < 2:
+            return "randomisation check: a single case cannot tell whether maps depend on the model; give more"
         verb = "passes" if self.passes else "fails"
         return (
             f"randomisation check {verb}: with all weights shuffled maps correlate by rank {last.spearman:.2f} "

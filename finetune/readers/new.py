@@ -169,6 +169,8 @@ def _of_files(
         config = reading.config(
             path, csv, classes=recipe.classes if has_labels and not numbers else None, split="shares"
         )
+        # The classifier numbered its classes itself; a number in this table is somebody else's.
+        config = config.model_copy(update={"class_values": False})
         source, warnings = opened(config, reading.on_error)
         warnings = [warning for warning in warnings if not warning.startswith("folders called train and test")]
         listed = Listed.of(source, range(len(source)))

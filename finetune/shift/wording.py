@@ -30,10 +30,13 @@ def told(found: Robustness) -> list[str]:
     if len(single) > 1:
         worst = min(single, key=lambda summary: sign * summary.changes[kind.name].estimate)
         least = max(single, key=lambda summary: sign * summary.changes[kind.name].estimate)
-        lines.append(
-            f"Most is lost to {worst.corruption} ({worst.changes[kind.name].estimate:+.3f}), least to "
-            f"{least.corruption} ({least.changes[kind.name].estimate:+.3f})."
-        )
+        if sign * worst.changes[kind.name].estimate >= 0:
+            lines.append("None of the corruptions lowers it.")
+        else:
+            lines.append(
+                f"Most is lost to {worst.corruption} ({worst.changes[kind.name].estimate:+.3f}), least to "
+                f"{least.corruption} ({least.changes[kind.name].estimate:+.3f})."
+            )
     if "error" in overall.scores:
         times = "" if math.isnan(overall.relative) else f", {overall.relative:.2f} times that of images as they are"
         lines.append(f"Mean corruption error {said(overall.scores['error'])}{times}: one less the balanced accuracy.")

@@ -103,7 +103,7 @@ class Shapes:
             with evaluating(self._twin), torch.no_grad():
                 features = self._twin.forward_features(torch.empty(1, self._in_chans, *size, device="meta"))
                 pooled = self._twin.forward_head(features, pre_logits=True)
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, LookupError) as error:
             return None, " ".join(str(error).split())[:200]
         if not isinstance(pooled, Tensor) or pooled.ndim != 2:
             return None, "its pooled features are not one vector per image"

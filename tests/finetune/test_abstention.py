@@ -11,10 +11,12 @@ from data_shards.vocabulary import Task
 from finetune.classifier.abstention import SHARES, ConfidenceRule, abstains, confidence_threshold
 
 
-def test_a_set_of_several_or_of_none_is_no_answer() -> None:
-    assert abstains(np.array([[True, True], [True, False], [False, False]])).tolist() == [True, False, True]
-    several = np.array([[[True, False], [True, True], [False, False]]])
-    assert abstains(several).tolist() == [[False, True, True]]
+def test_a_set_of_several_of_none_or_without_the_decision_is_no_answer() -> None:
+    sets = np.array([[True, True], [True, False], [False, False], [True, False]])
+    assert abstains(sets, np.array([[0], [0], [0], [1]])).tolist() == [True, False, True, True]
+    several = np.array([[[True, False], [True, True], [False, False], [False, True]]])
+    assert abstains(several, np.array([[0, 1, 0, 1]])).tolist() == [[False, True, True, False]]
+    assert abstains(several, np.array([[1, 1, 0, 1]])).tolist() == [[True, True, True, False]]
 
 
 def test_the_threshold_answers_the_most_that_the_error_allows() -> None:

@@ -182,7 +182,7 @@ def test_an_empty_set_and_one_of_two_are_no_answer() -> None:
     fitted = Conformal.fit(BINARY, np.stack([1 - p_N, p_N], axis=1), np.ones((100, 1), np.int64))
     sets = fitted.sets(np.array([[0.01, 0.99], [0.4, 0.6], [0.96, 0.04]]))
     assert sets.tolist() == [[False, True], [False, False], [True, False]]
-    assert abstains(sets).tolist() == [False, True, False]
+    assert abstains(sets, np.array([[1], [1], [0]])).tolist() == [False, True, False]
 
 
 def test_too_few_subjects_keep_everything_and_it_is_said() -> None:

@@ -58,7 +58,7 @@ def test_the_numbers_are_those_of_the_api_to_the_last_digit(
     told = model.told(read_new(made / "new", model.record_.recipe))
     rows = rows_of(tmp_path / "p.csv")
     assert list(rows[0]) == [
-        "key", "predicted", "p(left)", "p(right)", "uncertainty", "disagreement", "set", "abstains",
+        "key", "predicted", "p(left)", "p(right)", "uncertainty", "disagreement", "set", "abstains", "at threshold",
     ]  # fmt: skip
     assert [(row["p(left)"], row["p(right)"]) for row in rows] == [
         (f"{a:.6f}", f"{b:.6f}") for a, b in told.probabilities
@@ -67,6 +67,8 @@ def test_the_numbers_are_those_of_the_api_to_the_last_digit(
     names = np.array(["left", "right"])
     assert [row["set"] for row in rows] == [" | ".join(names[kept]) for kept in told.sets]
     assert [row["abstains"] for row in rows] == [("no", "yes")[int(open_)] for open_ in told.abstains]
+    point = model.estimate_["cross-validation"]["operating_point"]["threshold"]
+    assert [row["at threshold"] for row in rows] == [names[int(b > point)] for _, b in told.probabilities]
     assert [row["key"] for row in rows] == [f"file {number}" for number in range(1, 11)]
     # The same pixels as an array give the same bits.
     pixels = np.stack([np.asarray(PIL.Image.open(path))[None] for path in sorted((made / "new").iterdir())])

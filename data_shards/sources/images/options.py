@@ -41,6 +41,7 @@ class ImagesConfig(Document):
     modality: str = Field("unknown", description="how the images were made, unless the table or a DICOM header says it")
     task: str = Field("unknown", description="how labels are to be read; unknown: by what they look like")
     classes: dict[int, str] | None = Field(None, description="name of each label value; else they are numbered sorted")
+    class_values: bool = Field(True, description="whether a label may be the value of a named class, beside its name")
     missing: Spellings | None = Field(
         None, description="spellings of no label beside the empty cell; default NA, NaN, None, null, '.', '-', '?' ..."
     )

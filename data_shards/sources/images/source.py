@@ -76,7 +76,14 @@ class Images(Source):
             [study.label for study in self._studies],
             [study.name for study in self._studies],
             found.label_names,
-            Reading(Task[config.task], config.classes, missing, config.missing_columns, found.decimal_comma),
+            Reading(
+                Task[config.task],
+                config.classes,
+                missing,
+                config.missing_columns,
+                found.decimal_comma,
+                config.class_values,
+            ),
         )
         self._label_names = tuple(found.label_names)
         self.skipped = found.skipped

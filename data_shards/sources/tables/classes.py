@@ -46,6 +46,10 @@ class HowToRead(Protocol):
         """Names of label values."""
 
     @property
+    def class_values(self) -> bool:
+        """Whether a cell may be the value of a class that is called by a word."""
+
+    @property
     def decimal_comma(self) -> bool:
         """How numbers are written."""
 
@@ -68,8 +72,8 @@ class Numbered:
 def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
     """Tell the classes of a column by its cells.
 
-    - With ``classes`` a cell is the name of a class or its value. Names that are numbers are compared as numbers; where
-      one is another number than its value, numbers are names alone.
+    - With ``classes`` a cell is the name of a class or, with ``class_values``, its value. Names that are numbers are
+      compared as numbers; where one is another number than its value, numbers are names alone.
     - Whole numbers, also as ``1.0``, are taken as they are; negative ones, numbers with fractions and very large ones
       are numbered from 0 in the order of their values and give the classes their names.
     - A column of yes and no, in whatever spelling, has 0 for no and 1 for yes. Words that say the same and are no
@@ -81,7 +85,7 @@ def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
         DataError: numbers and words are mixed, or the column looks like one of identifiers or measurements.
     """
     if reading.classes is not None:
-        return _given(reading.classes, reading)
+        return _given(reading.classes, reading, words)
     distinct = sorted(set(words))
     values = {word: _value(word, reading) for word in distinct}
     numbers = sorted({value for value in values.values() if value is not None})
@@ -104,14 +108,17 @@ def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
     return _by_word(distinct, reading)
 
 
-def _given(classes: Mapping[int, str], reading: HowToRead) -> Numbered:
+def _given(classes: Mapping[int, str], reading: HowToRead, words: Sequence[str]) -> Numbered:
     by_name = {name: value for value, name in classes.items()}
     # pandas writes 1 as 1.0 once a cell of the column is missing: both are one name.
     numbers = [(number, value) for name, value in by_name.items() if (number := _value(name, reading)) is not None]
     by_number = dict(numbers)
     if len(by_number) < len(numbers):
         raise DataError("two names of classes are the same number")
-    if all(number == value for number, value in numbers):
+    said = {value: flag(name, decimal_comma=reading.decimal_comma) for value, name in classes.items()}
+    if not numbers and not reading.class_values and any(said[value] is not bool(value) for value in said):
+        _refuse_values(words, classes, reading)
+    elif all(number == value for number, value in numbers):
         by_number = {value: value for value in classes}
 
     def value_of(cell: str) -> int | None:
@@ -119,6 +126,15 @@ def _given(classes: Mapping[int, str], reading: HowToRead) -> Numbered:
         return by_name.get(cell, None if number is None else by_number.get(number))
 
     return Numbered(dict(classes), value_of)
+
+
+def _refuse_values(words: Sequence[str], classes: Mapping[int, str], reading: HowToRead) -> None:
+    """Numbers cannot be told apart from another numbering of the same classes."""
+    if words and all(_value(word, reading) is not None for word in words):
+        raise DataError(
+            f"labels are numbers, the first {words[0]}; the classes are called {', '.join(classes.values())}, and "
+            "which number is which cannot be known: write the names"
+        )
 
 
 def _value(word: str, reading: HowToRead) -> int | float | None:

@@ -29,6 +29,8 @@ class Reading:
             the classes is none. The empty cell is always one.
         partial: what it means when some of several label columns say nothing.
         decimal_comma: see :func:`~data_shards.sources.tables.cells.number`.
+        class_values: whether a cell may also be the value of a class that is called by a word. Not where classes were
+            numbered by somebody else, as when a classifier meets another table.
     """
 
     task: Task = Task.unknown
@@ -36,6 +38,7 @@ class Reading:
     missing: Sequence[str] = MISSING
     partial: Partial = "refuse"
     decimal_comma: bool = False
+    class_values: bool = True
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,13 @@ class GradCam(CaseMethod):
         ]
 
     def cam(self, features_TD: Tensor, gradient_TD: Tensor) -> Tensor:
-        """The map of one grid, ``(T,)``."""
+        """The map of one grid, ``(T,)``.
+
+        Raises:
+            ConfigError: it is a single cell, which is nowhere rather than elsewhere.
+        """
+        if len(features_TD) < 2:
+            raise ConfigError("method grad_cam: the network sees such an image as a single cell; use occlusion")
         apart_TD = features_TD - features_TD.mean(dim=0)
         if self.config.weights == "mean":
             gradient_TD = gradient_TD.mean(dim=0, keepdim=True)

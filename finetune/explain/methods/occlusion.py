@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from data_shards.sample import Image
 from data_shards.support.documents import Document
+from data_shards.support.errors import ConfigError
 from finetune.explain.base import CaseMethod, register_method
 from finetune.explain.question import Question
 from finetune.explain.space import CellMap
@@ -65,6 +66,11 @@ class Occlusion(CaseMethod):
         shape = image.pixels.shape[1:]
         axes = len(shape)
         block = self.config.block or max(1, math.ceil(max(shape) / _BLOCKS[axes]))
+        if block >= max(shape):
+            size = "x".join(map(str, shape))
+            raise ConfigError(
+                f"method occlusion: a block of {block} covers the whole image of {size}; take a smaller one"
+            )
         step = self.config.step or (max(1, block // 2) if axes == 2 else block)
         starts = [range(0, max(1, length - block + step), step) for length in shape]
         boxes = [tuple(slice(at, at + block) for at in corner) for corner in product(*starts)]

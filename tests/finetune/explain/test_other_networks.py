@@ -96,3 +96,12 @@ def test_what_is_read_in_windows_is_explained_by_occlusion_alone() -> None:
     for name in ("rollout", "grad_cam"):
         with pytest.raises(ConfigError, match="larger than the window in which the classifier reads images; occlusion"):
             explained(model, cases, name)
+
+
+def test_a_grid_of_one_cell_and_a_block_as_large_as_the_image_are_refused() -> None:
+    cases = blobs(12, side=28)
+    model = linear("resnet").fit(cases)
+    with pytest.raises(ConfigError, match="grad_cam: the network sees such an image as a single cell; use occlusion"):
+        explained(model, cases, "grad_cam")
+    with pytest.raises(ConfigError, match="a block of 28 covers the whole image of 28x28; take a smaller one"):
+        explained(model, cases, "occlusion", block=28)
