@@ -214,6 +214,11 @@ def test_numbers_have_a_table_and_a_page_that_says_where_they_are(images: Path, 
         (["--baselines", "tangent"], "baselines are arms of a comparison; give per_class, fraction or full"),
         (["--full", "--baselines", "resnet50"], "baselines"),
         (["--full", "--epochs", "0"], "epochs"),
+        (["--per-class", "0"], "per_class.0: Input should be greater than or equal to 1"),
+        (["--fraction", "0"], "fraction.0: Input should be greater than 0"),
+        (["--fraction", "0.1", "1.5"], "fraction.1: Input should be less than or equal to 1"),
+        (["--fraction", "nan"], "fraction.0"),
+        (["--seeds", "-1", "0", "1"], "seeds.0: Input should be greater than or equal to 0"),
         (["--full", "--seeds", "0", "1"], "at least 3 different seeds"),
     ],
 )
@@ -270,15 +275,6 @@ def test_new_cases_need_no_groups(images: Path) -> None:
     assert train.recipe is not None
     new = read_new(images, train.recipe, csv=images / "new.csv")
     assert len(new) == 60 and dict(new.groups) == {}
-
-
-def test_two_datasets_of_one_name_are_refused(images: Path, tmp_path: Path) -> None:
-    table = images / "table.csv"
-    config = parse(EvaluateConfig, {"models": ["m"], "data": [images, images], "csv": table}, "")
-    bundle = save_bundle(tmp_path / "tiny", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    with pytest.raises(DataError, match="another of the datasets is called table, too"):
-        evaluate_bundles(config, {"m": bundle}, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
