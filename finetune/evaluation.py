@@ -121,7 +121,7 @@ def evaluate_bundles(
         if found.compared:
             write_comparison(found.compared, partial)
         write_tidy(found.table, partial)
-        report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared)
+        report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared, found.table)
         # In its own order, which is that of the page.
         write_atomic(partial / REPORT, json.dumps(finite(report.model_dump(mode="json")), indent=1) + "\n")
         write_page(report, partial / PAGE)
