@@ -256,15 +256,15 @@ class EvaluateConfig(ImagesConfig):
     models: tuple[str, ...] = Field(min_length=1)
     data: tuple[Path, ...] = Field(min_length=1)
     k: int = Field(default=20, ge=1)
-    per_class: tuple[int, ...] = ()
-    fraction: tuple[float, ...] = ()
+    per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     heads: tuple[str, ...] = ("linear",)
     strategies: tuple[str, ...] = ("frozen", "full")
     full: bool = False
     epochs: int = Field(default=100, ge=1)
     baselines: tuple[Literal["resnet18", "tangent"], ...] = ()
     groups: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     max_steps: int | None = Field(default=None, ge=1)
     device: str = "cpu"
 

@@ -13,6 +13,7 @@ from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from data_shards.support.progress import clock
+from data_shards.vocabulary import Task
 from finetune.backbones import fresh_twin, load_pretrained, open_backbone, opened_twin
 from finetune.cases import Cases
 from finetune.census import describe
@@ -23,11 +24,11 @@ from finetune.report.collect import data_set
 from finetune.report.document import DataSet
 from finetune.report.evaluation import evaluation_report, trivial_words
 from finetune.report.page import write_page
-from finetune.runs import Say, read
+from finetune.runs import Say, outlined, read
 from finetune.scoring import Scores
 from finetune.study.arms import BASELINE, Arm, arms_of, baseline_arm, raw_arm, recipe_arms, tangent_arms
 from finetune.study.compare import ComparisonRow, Pretrained, check_seeds, compare
-from finetune.study.probing import EvaluationRow, evaluate, required_splits
+from finetune.study.probing import EvaluationRow, check_splits, evaluate, required_splits
 from finetune.study.representations import Frozen, RawPixels, Representation
 from finetune.study.summary import write_comparison
 from finetune.study.tidy import Said, Tidy, write_tidy
@@ -37,6 +38,8 @@ from pretrain.intensity import TrainedOn
 
 ALL_LABELS = Budget(fraction=1.0)
 REPORT, PAGE = "report.json", "report.html"
+
+_NO_CLASSES = "numbers have no classes to draw so many of each; give fraction, not per_class"
 
 Models = Mapping[str, Pretrained]
 
@@ -91,6 +94,7 @@ def evaluate_bundles(
     refuse_existing(out, overwrite=overwrite)
     if config.budgets or config.full:
         check_seeds(config.seeds)
+    _check_data(config)
     models: dict[str, Pretrained] = {}
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
@@ -101,8 +105,6 @@ def evaluate_bundles(
         for path in config.data:
             splits = _splits(path, config, trained, say)
             train, test = required_splits(splits)
-            if test.name in (dataset.name for dataset in found.trivial.values()):
-                raise DataError(f"{path}: another of the datasets is called {test.name}, too; evaluate one at a time")
             tidy = Tidy(train, test, config.seeds[0])
             shown = f"{test.organ.name}, {test.modality.name}"
             found.trivial[trivial_words(train, test)] = data_set(splits, shown, test.licence)
@@ -119,7 +121,7 @@ def evaluate_bundles(
         if found.compared:
             write_comparison(found.compared, partial)
         write_tidy(found.table, partial)
-        report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared)
+        report = evaluation_report(config, list(models), found.trivial, found.probes, found.compared, found.table)
         # In its own order, which is that of the page.
         write_atomic(partial / REPORT, json.dumps(finite(report.model_dump(mode="json")), indent=1) + "\n")
         write_page(report, partial / PAGE)
@@ -182,6 +184,25 @@ class _Fits:
         return [arm for arm in arms if arm.weights == "random" or self._models[arm.model].backbone is not None]
 
 
+def _check_data(config: EvaluateConfig) -> None:
+    """Refuse datasets that cannot be evaluated together before anything of the first is computed.
+
+    Raises:
+        DataError: one is not there or damaged, is of a kind that an option does not go with, has no training or no test
+            split, or is called as another.
+    """
+    names: set[str] = set()
+    for path in config.data:
+        found = outlined(path, config)
+        if found.name in names:
+            raise DataError(f"{path}: another of the datasets is called {found.name}, too; evaluate one at a time")
+        names.add(found.name)
+        if found.splits is not None:
+            check_splits(found.splits, str(path))
+        if config.per_class and found.task is Task.regression:
+            raise DataError(f"{path}: {_NO_CLASSES}")
+
+
 def _splits(
     path: Path, config: EvaluateConfig, trained: Mapping[str, Sequence[TrainedOn]], say: Say
 ) -> dict[str, Cases]:
@@ -196,7 +217,7 @@ def _splits(
         for said in differences(next(iter(splits.values())), rules):
             say(f"{path.name}: warning: {name}: {said}")
     if config.per_class and not required_splits(splits)[0].target.classifies:
-        raise DataError(f"{path}: numbers have no classes to draw so many of each; give fraction, not per_class")
+        raise DataError(f"{path}: {_NO_CLASSES}")
     return splits
 
 

@@ -25,7 +25,7 @@ from finetune.estimated import data_summary, estimated_rows
 from finetune.heads import check_head
 from finetune.intensity import differences, with_rules
 from finetune.progress import counted
-from finetune.readers import read_cases, read_new, read_partly
+from finetune.readers import Outline, check_told, outline, read_cases, read_new, read_partly
 from finetune.report.run.page import PAGE, write_run_page
 from finetune.report.run.results import read_run
 from finetune.scoring import Scores
@@ -218,8 +218,30 @@ def _estimates(
     return {CROSS_VALIDATION: found}, []
 
 
-def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
-    """The cases at a path, by split, as the options say."""
+def outlined(path: Path, config: ImagesConfig) -> Outline:
+    """What :func:`read` will find at a path, as far as it can be told before an image is decoded.
+
+    Raises:
+        DataError: it is not there or damaged, or is of a kind that an option does not go with.
+    """
+    found = outline(path, config.csv)
+    check_told(
+        path,
+        found.kind,
+        size=config.size,
+        organ=word(Organ, config.organ),
+        modality=word(Modality, config.modality),
+        task=word(Task, config.task),
+        prepare=config.prepare,
+        options=_options(path, config),
+        label=config.label,
+        intensity=config.intensity != {},  # the rule of a model, which is not known yet, is one
+    )
+    return found
+
+
+def _options(path: Path, config: ImagesConfig) -> dict[str, Any]:
+    """Further options of a folder of images, label columns among them."""
     options = dict(config.options)
     if config.labels:
         columns = dict(options.get("columns") or {})
@@ -228,6 +250,12 @@ def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
         if config.csv is None:
             raise DataError(f"{path}: label columns are named and there is no table")
         options["columns"] = columns | {"label": config.labels}
+    return options
+
+
+def read(path: Path, config: ImagesConfig) -> dict[str, Cases]:
+    """The cases at a path, by split, as the options say."""
+    options = _options(path, config)
     with counted("studies", "reading") as told:
         return read_cases(
             path,

@@ -18,18 +18,24 @@ def local_model(reference: str, tracking_uri: str | None = None, *, networks: bo
     Args:
         reference: a folder, ``name@alias`` or ``name:version`` of the registry, or the name of a network.
         tracking_uri: the registry's store; None for the default.
-        networks: whether names of networks are taken as well, see :func:`~pretrain.foreign.reference.parse_network`.
+        networks: whether a backbone is wanted, which the name of a network gives as well, see
+            :func:`~pretrain.foreign.reference.parse_network`; else it is a fitted classifier.
 
     Yields:
         The folder, or ``reference`` itself when it is the name of a network.
 
     Raises:
         RegistryError: the registry has no such model; or it has the name, and the aliases to choose from are told.
-        ConfigError: it is none of the three.
+        ConfigError: it is none of the three, or the name of a network where a fitted classifier is wanted.
     """
     if Path(reference).is_dir() or (networks and is_network(reference)):
         yield reference
         return
+    if is_network(reference):
+        raise ConfigError(
+            f"{reference}: the name of a network, not a fitted classifier; expected the folder that medformer finetune "
+            "wrote, or NAME@ALIAS of the registry"
+        )
     if not set(reference) & {"@", ":"}:
         raise _unknown(reference, tracking_uri, networks)
     from cluster.registry import Registry  # only here: a local folder needs no registry software
@@ -57,7 +63,7 @@ def _unknown(name: str, tracking_uri: str | None, networks: bool) -> Exception:
                 models = [model.name for model in registry.list()]
                 if name in models:
                     return registry.which_version(name)
-    network = ", nor the name of a network" if networks else ""
+    what, network = ("model bundle", ", nor the name of a network") if networks else ("fitted classifier", "")
     choices = [*models, *(own_networks() if networks else ())]
     hint = nearest(name, choices) if choices else ""
-    return ConfigError(f"{name}: neither the folder of a model bundle nor a model of the registry{network}{hint}")
+    return ConfigError(f"{name}: neither the folder of a {what} nor a model of the registry{network}{hint}")

@@ -16,6 +16,7 @@ from finetune.cases import Cases
 from finetune.readers.archive import read_archive
 from finetune.readers.arrays import array_recipe
 from finetune.readers.files import read_files
+from finetune.readers.kinds import Outline, check_told, kind_at, outline
 from finetune.readers.new import read_new, read_partly
 from finetune.readers.reading import Reading
 from finetune.readers.recipe import Recipe
@@ -69,28 +70,25 @@ def read_cases(
             told of something else.
         ConfigError: an option or a preparation is unknown or of the wrong type.
     """
-    if csv is None and (path.is_file() or (path / "manifest.json").is_file()):
-        told = {
-            "a size": size is not None,
-            "an organ": organ != Organ.unknown,
-            "a modality": modality != Modality.unknown,
-            "a task": task != Task.unknown,
-            "a preparation": prepare is not None,
-            "options": bool(options),
-            "labels of folders": label == "folder",
-        }
-        for what, is_told in told.items():
-            if is_told:
-                raise DataError(f"{path}: {what} can be given for a folder of images only")
-        if path.is_file():
-            if intensity:
-                raise DataError(f"{path}: its values have 8 bits; an intensity is for shards and folders of images")
-            return read_archive(path, labelled=label != "none")
+    kind = kind_at(path, csv)
+    check_told(
+        path,
+        kind,
+        size=size,
+        organ=organ,
+        modality=modality,
+        task=task,
+        prepare=prepare,
+        options=options,
+        label=label,
+        intensity=bool(intensity),
+    )
+    if kind == "archive":
+        return read_archive(path, labelled=label != "none")
+    if kind == "shards":
         return read_shards(
             path, show_paths=show_paths, labelled=label != "none", intensity=intensity, progress=progress
         )
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
     reading = Reading(
         organ=organ,
         modality=modality,
@@ -123,9 +121,13 @@ def _preparation(given: Mapping[str, Any] | Preparation | None, size: int | tupl
 
 
 __all__ = [
+    "Outline",
     "Reading",
     "Recipe",
     "array_recipe",
+    "check_told",
+    "kind_at",
+    "outline",
     "read_archive",
     "read_cases",
     "read_files",

@@ -19,7 +19,7 @@ from data_shards.vocabulary import Modality, Task
 from finetune.cases import Cases, check_disjoint
 from finetune.images import ReadPictures, Study
 from finetune.readers.listed import NAMED, Listed, labelled
-from finetune.readers.reading import MANY_FOLDERS, Levels, Reading
+from finetune.readers.reading import MANY_FOLDERS, Levels, Reading, check_folder
 from finetune.readers.recipe import PERCENTILES, Depth, Recipe
 from finetune.readers.repeats import together
 from finetune.readers.survey import Channelled, Progress
@@ -63,8 +63,7 @@ def read_files(
         ConfigError: an option is unknown.
     """
     reading = reading or Reading()
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder of images")
+    check_folder(path, csv)
     with told_of(csv or path):
         source, config, warnings = _listed(path, csv, reading)
         has_labels = bool(source.label_names) and reading.label != "none"

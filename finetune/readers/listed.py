@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_shards.sources.images.source import Images
+from data_shards.sources.tables.privacy import is_date
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 from finetune.cases import contiguous
@@ -20,6 +21,8 @@ NAMED = 5
 """So many items are named in a warning."""
 MOST_GROUPS = 20
 """A column that has more values than this groups nothing."""
+FEW_SUBJECTS = 5
+"""Of no more subjects than this each may well be of another site."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,26 @@ class Listed:
         """What the cases are grouped by, text by the name of the column.
 
         Raises:
-            DataError: a column has so many values that they are rather names or numbers than groups.
+            DataError: a column has dates; it has so many values that they are rather names or numbers than groups; or
+                each value is of one subject and each subject has one value. The message has no value.
         """
         told = [self.source.groups_of(position) for position in self.case_positions]
         found = {name: np.array([each[name] for each in told]) for name in told[0]}
+        known = self.subjects()
+        subjects = np.arange(len(told)) if known is None else known
         for name, values in found.items():
+            if any(is_date(value) for value in np.unique(values).tolist()):
+                raise DataError(f"column {name!r} for groups has dates, which tell people apart; group by the year")
             if (count := len(np.unique(values))) > MOST_GROUPS:
                 raise DataError(
                     f"column {name!r} has {count} different values in {len(values)} cases; scores are grouped by at "
                     f"most {MOST_GROUPS}, more look like names or measurements"
+                )
+            pairs = set(zip(values.tolist(), subjects.tolist(), strict=True))
+            if len(pairs) == count == len(np.unique(subjects)) and count > FEW_SUBJECTS:
+                raise DataError(
+                    f"column {name!r} for groups has a value of its own for each of the {count} subjects; "
+                    "it names them, and a group of one subject tells nothing"
                 )
         return found
 

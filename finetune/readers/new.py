@@ -20,7 +20,7 @@ from finetune.cases import Cases
 from finetune.images import JoinedPictures, Pictures, ReadPictures, Study
 from finetune.readers.archive import open_archive
 from finetune.readers.listed import Listed
-from finetune.readers.reading import Levels, Reading
+from finetune.readers.reading import Levels, Reading, check_folder
 from finetune.readers.recipe import Recipe
 from finetune.readers.repeats import together
 from finetune.readers.shards import ShardSplit, shard_labels
@@ -149,8 +149,7 @@ def _of_files(
     show_paths: bool,
     on_error: Literal["stop", "skip"],
 ) -> _Partly:
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder of images")
+    check_folder(path, csv)
     with told_of(csv or path):
         reading = Reading(
             organ=Organ[recipe.organ],

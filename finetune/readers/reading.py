@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from data_shards.format.manifest import read_manifest
 from data_shards.intensity import IntensityRules
 from data_shards.prepare.document import Preparation
 from data_shards.sample import SPLITS
@@ -87,7 +88,7 @@ class Reading(Document):
                 "root": folder,
                 "table": csv,
                 "columns": columns,
-                "name": _short(csv.stem if csv is not None else folder.resolve().name),
+                "name": short_name(csv.stem if csv is not None else folder.resolve().name),
                 "organ": self.organ.name,
                 "modality": self.modality.name,
                 "task": self.task.name,
@@ -131,6 +132,29 @@ class Levels:
             below = [path.partition("/") for path in paths]
             inner = {name for top in tops for name in _inner(folder, top, [rest for at, _, rest in below if at == top])}
             self.classes = tuple(sorted(inner))
+
+
+def check_folder(path: Path, csv: Path | None) -> None:
+    """Refuse what is no folder of images, and a table beside what needs none.
+
+    Raises:
+        DataError: there is no such folder; or a table is given with a single file, or with a folder of shards.
+    """
+    if csv is not None and path.is_file():
+        raise DataError(f"{path}: a single file; a table (csv) is for a folder of images, archives have labels")
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder of images")
+    if csv is not None and _are_shards(path):
+        raise DataError(f"{path}: a folder of shards; a table (csv) is for a folder of images, shards have labels")
+
+
+def _are_shards(folder: Path) -> bool:
+    """Whether a folder has a manifest of shards; other programs call files of theirs so, too."""
+    try:
+        read_manifest(folder)
+    except DataError:
+        return False
+    return True
 
 
 def _inner(folder: Path, top: str, paths: Sequence[str]) -> list[str]:
@@ -187,6 +211,6 @@ def _shape(path: Path) -> tuple[int, ...] | None:
     return shape if len(shape) > 2 else None
 
 
-def _short(name: str) -> str:
-    """A name of a dataset, as the source takes it."""
+def short_name(name: str) -> str:
+    """A name of a file or folder as that of a dataset, as the source takes it."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).lstrip("_-") or "images"

@@ -194,6 +194,44 @@ class ProbeResult(Document):
     balanced_accuracy: Estimate
 
 
+class GroupResult(Document):
+    """Test scores of one set of predictions on one group of the cases.
+
+    Attributes:
+        dataset: name of the data set.
+        group_by: the column by which cases are grouped.
+        group: the value in it.
+        model: name of the network, or ``raw pixels``.
+        weights: ``pretrained``, ``random`` or ``none``.
+        arm: of a comparison, or the probe.
+        labels: labels allowed, in words.
+        draws: of labels and weights, of which the scores are means; with a single one they have intervals.
+        images: test cases of the group.
+        subjects: how many they are of.
+        auc: as :class:`FewLabelResult`.
+        accuracy: as :class:`FewLabelResult`.
+        balanced_accuracy: as :class:`FewLabelResult`.
+        constant: accuracy of always saying the commonest class of the training split.
+        lacking: the classes that the group does not have, which leave its AUC undefined, in words.
+    """
+
+    dataset: str
+    group_by: str
+    group: str
+    model: str
+    weights: str
+    arm: str
+    labels: str
+    draws: int = Field(gt=0)
+    images: int = Field(gt=0)
+    subjects: int = Field(gt=0)
+    auc: Estimate
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    constant: Undefined
+    lacking: str = ""
+
+
 class Confusion(Document):
     """Which class the test images of each class were taken for.
 
@@ -284,6 +322,7 @@ class ReportData(Document):
         differences: paired differences between arms.
         fits: how fits chose their batches, where they did.
         probes: probe results.
+        groups: scores by group, where these are asked for.
         confusions: confusion matrices.
         embeddings: embedding plots.
         samples: images that stand on the page; none of patients unless asked for.
@@ -306,6 +345,7 @@ class ReportData(Document):
     differences: tuple[Difference, ...] = ()
     fits: tuple[FitCurves, ...] = ()
     probes: tuple[ProbeResult, ...] = ()
+    groups: tuple[GroupResult, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     samples: tuple[Sample, ...] = ()
@@ -316,7 +356,7 @@ class ReportData(Document):
         names = [dataset.name for dataset in self.datasets]
         if len(set(names)) != len(names):
             raise ValueError(f"two data sets have the same name: {', '.join(names)}")
-        for parts in (self.few_label, self.differences, self.fits, self.probes):
+        for parts in (self.few_label, self.differences, self.fits, self.probes, self.groups):
             _known("data set", names, (part.dataset for part in parts))
         for further in (self.confusions, self.embeddings, self.samples):
             _known("data set", names, (part.dataset for part in further))

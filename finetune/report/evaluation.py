@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 from data_shards.support.documents import digest
 from finetune.cases import Cases
 from finetune.config import EvaluateConfig
 from finetune.report.collect import arms_of, auc_differences, few_label_results, fit_curves, probe_results
 from finetune.report.document import DataSet, ReportData
+from finetune.report.groups import group_results
 from finetune.study.arms import BASELINE, RECIPE, TANGENT
 from finetune.study.compare import ComparisonRow
 from finetune.study.constant import constant
@@ -30,6 +32,7 @@ def evaluation_report(
     datasets: Mapping[str, DataSet],
     probes: Sequence[EvaluationRow],
     compared: Sequence[ComparisonRow],
+    table: Sequence[Mapping[str, Any]] = (),
 ) -> ReportData:
     """Everything the page says. Scores of numbers, which have no AUC, are in the table alone.
 
@@ -39,6 +42,7 @@ def evaluation_report(
         datasets: what it is of, each by a sentence on what a constant answer scores.
         probes: rows of the probes.
         compared: rows of the comparison.
+        table: rows of the tidy table, of which those of groups are shown.
     """
     classified = {dataset.name for dataset in datasets.values() if dataset.task != "regression"}
     few = [row for row in compared if row.dataset in classified]
@@ -58,6 +62,7 @@ def evaluation_report(
         differences=auc_differences(few),
         fits=fit_curves(few),
         probes=probe_results([row for row in probes if row.dataset in classified]),
+        groups=group_results(table, classified),
     )
 
 

@@ -52,6 +52,8 @@ def _sections(data: ReportData) -> Iterator[tuple[str, list[Markup]]]:
         parts["Batches that fits chose"] = _fits(data)
     if data.probes:
         parts["Probes"] = iter([element("p", note), tables.probes(data)])
+    if data.groups:
+        parts["Groups"] = _groups(data)
     if data.confusions:
         parts["Confusion"] = _confusions(data)
     if data.embeddings:
@@ -89,6 +91,19 @@ def _found(data: ReportData) -> Iterator[Markup]:
             for each in data.samples
         ]  # fmt: skip
         yield element("div", *shown, class_="samples")
+
+
+def _groups(data: ReportData) -> Iterator[Markup]:
+    yield element(
+        "p", "Test cases of each group alone. Small groups have wide intervals, and of several some differ by chance."
+    )
+    for dataset in data.datasets:
+        mine = [row for row in data.groups if row.dataset == dataset.name]
+        for column in dict.fromkeys(row.group_by for row in mine):
+            results = [row for row in mine if row.group_by == column]
+            yield tables.groups(data, results, dataset)
+            for group, lacking in {row.group: row.lacking for row in results if row.lacking}.items():
+                yield element("p", f"{column} {group}: {lacking}; its AUC is undefined.", class_="quiet")
 
 
 def _confusions(data: ReportData) -> Iterator[Markup]:

@@ -7,7 +7,16 @@ from collections.abc import Container, Mapping, Sequence
 from html import unescape
 
 from finetune.report import wording
-from finetune.report.document import Confusion, Curve, DataSet, Difference, Estimate, FewLabelResult, ReportData
+from finetune.report.document import (
+    Confusion,
+    Curve,
+    DataSet,
+    Difference,
+    Estimate,
+    FewLabelResult,
+    GroupResult,
+    ReportData,
+)
 from finetune.report.markup import Markup, element, join
 
 _NOTHING = Markup("<span class='none'>–</span>")
@@ -122,6 +131,32 @@ def probes(data: ReportData) -> Markup:
     ]
     head = ["data set", "probe", "labels", "features", "AUC", "accuracy", "balanced accuracy"]
     return table(f"Test scores with {data.probe_interval}", head, rows, numeric=range(4, 7))
+
+
+def groups(data: ReportData, results: Sequence[GroupResult], dataset: DataSet) -> Markup:
+    """Scores of every group of one column, those of one set of predictions below each other."""
+    rows = [
+        [
+            row.group,
+            str(row.images),
+            str(row.subjects),
+            row.model if row.weights == "none" else f"{row.model}, {row.weights}",
+            row.arm,
+            row.labels,
+            str(row.draws),
+            _estimate(row.auc),
+            _estimate(row.accuracy),
+            wording.score(row.constant),
+            _estimate(row.balanced_accuracy),
+        ]
+        for row in results
+    ]
+    head = [
+        results[0].group_by, "test cases", "subjects", "features of", "arm", "labels", "draws", "AUC", "accuracy",
+        "accuracy of the constant", "balanced accuracy",
+    ]  # fmt: skip
+    caption = join([name_of(dataset), f": by {results[0].group_by}, with {data.probe_interval} of single draws"])
+    return table(caption, head, rows, numeric=(1, 2, *range(6, 11)))
 
 
 def confusion(found: Confusion, dataset: DataSet) -> Markup:

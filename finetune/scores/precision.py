@@ -26,7 +26,8 @@ def average_precision(
         counts: ``(N,)`` or ``(R, N)``; one each when left out.
 
     Returns:
-        A float64 scalar, or ``(R,)``. It is NaN where a class or label has no image.
+        A float64 scalar, or ``(R,)``. As the AUC, and unlike scikit-learn's, it is NaN where a class has no image, or a
+        label is on no image or on every one: without anything to tell apart it is 1, whoever says what.
 
     Raises:
         DataError: labels and scores do not fit together or the task.
@@ -43,8 +44,9 @@ def _mean_precision(positive_N: np.ndarray, scores_N: np.ndarray, counts_RN: np.
     ties = np.flatnonzero(np.diff(scores_N[order], prepend=np.nan) != 0)
     above_RG = np.add.reduceat(counts_RN[:, order], ties, axis=1).cumsum(axis=1)
     positives_RG = np.add.reduceat(counts_RN[:, order] * positive_N[order], ties, axis=1)
+    defined_R = positives_RG.sum(axis=1) < above_RG[:, -1]
     # Above the first threshold there may be nobody in a replicate, and then no positive, either.
     precision_RG = positives_RG.cumsum(axis=1) / np.maximum(above_RG, np.finfo(np.float64).tiny)
     with np.errstate(invalid="ignore"):
         mean_R: np.ndarray = (positives_RG * precision_RG).sum(axis=1) / positives_RG.sum(axis=1)
-    return mean_R
+    return np.where(defined_R, mean_R, np.nan)

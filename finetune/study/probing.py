@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,14 +109,26 @@ def required_splits(splits: Mapping[str, Cases]) -> tuple[Cases, Cases]:
     Raises:
         DataError: one is missing, or a class has no training image.
     """
+    check_splits(splits, next(iter(splits.values())).name if splits else "the dataset")
+    require_all_classes(splits["train"])
+    return splits["train"], splits["test"]
+
+
+def check_splits(splits: Container[str], name: str) -> None:
+    """Refuse a dataset without a training or a test split.
+
+    Args:
+        splits: their names.
+        name: of the dataset, for the message.
+
+    Raises:
+        DataError: names the one that is missing.
+    """
     for split in ("train", "test"):
         if split not in splits:
-            name = next(iter(splits.values())).name if splits else "the dataset"
             raise DataError(
                 f"{name}: there is no {split} split; a table says it in a column split, folders by their names"
             )
-    require_all_classes(splits["train"])
-    return splits["train"], splits["test"]
 
 
 def require_all_classes(train: Cases) -> None:

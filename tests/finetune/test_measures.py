@@ -148,13 +148,14 @@ def test_a_group_is_scored_as_if_there_were_no_other_cases() -> None:
             assert (measure.images, measure.subjects) == (len(rows), len(set(subjects[rows])))
 
 
-def test_what_a_group_lacks_is_named_and_its_auc_is_not_defined() -> None:
+def test_what_a_group_lacks_is_named_and_what_needs_two_classes_is_not_defined() -> None:
     cases, said = drawn(Task.binary, 1)
     site = np.where(cases.known_labels[:, 0] == 1, "sick", "mixed")
     site[:4] = "mixed"
     found = by_key(list(measured(replace(cases, groups={"site": site}), said, replicates=20)))
     lonely = found["site", "sick", "", "auc"]
     assert np.isnan(lonely.value.estimate) and lonely.lacking == "class 'class 0' has no image"
+    assert np.isnan(found["site", "sick", "", "average_precision"].value.estimate)
     assert found["", "", "", "auc"].lacking == ""
 
 
@@ -166,7 +167,14 @@ def test_average_precision_counts_a_case_as_often_as_it_is_told_and_is_nan_witho
         average_precision(np.repeat(labels, row, axis=0), np.repeat(said, row, axis=0), cases.task) for row in counts
     ]
     np.testing.assert_allclose(average_precision(labels, said, cases.task, counts), repeated, atol=1e-12)
-    assert np.isnan(average_precision(np.zeros(3), np.array([0.1, 0.2, 0.3]), Task.binary))
+    for label in (0, 1):
+        assert np.isnan(average_precision(np.full(3, label), np.array([0.1, 0.2, 0.3]), Task.binary))
+    everywhere = np.array([[1, 1], [0, 1], [1, 1]])
+    assert np.isnan(average_precision(everywhere, np.array([[0.1, 0.2]] * 3), Task.multilabel))
+    with_and_without = average_precision(
+        np.array([0, 1, 1]), np.array([0.2, 0.9, 0.1]), Task.binary, np.array([[1, 1, 1], [0, 1, 1], [1, 0, 0]])
+    )
+    assert np.isnan(with_and_without).tolist() == [False, True, True]
     assert average_precision(np.array([0, 1]), np.array([0.2, 0.9]), Task.binary) == 1.0
     with pytest.raises(DataError, match="3 labels and 2 scores"):
         average_precision(np.zeros(3), np.zeros((2, 2)), Task.binary)

@@ -20,6 +20,7 @@ from data_shards.support.errors import DataError
 from finetune.config import EvaluateConfig
 from finetune.evaluation import evaluate_bundles
 from finetune.readers import read_cases, read_new
+from finetune.report.document import ReportData
 from finetune.reported import report
 from finetune.study.arms import BASELINE, RAW, baseline_arm, recipe_arms
 from finetune.study.compare import Pretrained, compare
@@ -147,6 +148,27 @@ def test_the_page_is_drawn_again_from_what_it_says(evaluated: Path, tmp_path: Pa
     assert again.read_text() == (evaluated / "report.html").read_text()
 
 
+def test_the_page_has_the_scores_of_every_group(evaluated: Path) -> None:
+    told = ReportData.model_validate_json((evaluated / "report.json").read_text()).groups
+    rows = [row for row in rows_of(evaluated) if row["group_by"] and row["model"] != "constant"]
+    names = ("group_by", "group", "model", "weights", "arm", "budget")
+    by_says: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        by_says.setdefault((row["protocol"], *(row[name] for name in names)), []).append(row)
+    assert len(told) == len(by_says)
+    shown = {(each.group_by, each.group, each.model, each.weights, each.arm, each.labels): each for each in told}
+    assert len(shown) == len(told)
+    for says, mine in by_says.items():
+        result = shown[says[1:]]
+        for score, metric in ((result.auc, "auc"), (result.accuracy, "acc")):
+            drawn = [row["value"] for row in mine if row["metric"] == metric]
+            assert result.draws == len(drawn) == (3 if says[0] in ("few_label", "full") else 1)
+            assert score.value == (None if None in drawn else pytest.approx(np.mean(drawn)))
+        assert result.images == mine[0]["images"] and result.lacking == mine[0]["lacking"]
+    page = (evaluated / "report.html").read_text()
+    assert ": by site, with 95 % bootstrap interval over test subjects" in page and "not stated" in page
+
+
 def test_the_page_says_what_a_constant_scores_and_what_arms_are(evaluated: Path, images: Path) -> None:
     page = (evaluated / "report.html").read_text()
     splits = read_cases(images, csv=images / "table.csv")
@@ -214,6 +236,11 @@ def test_numbers_have_a_table_and_a_page_that_says_where_they_are(images: Path, 
         (["--baselines", "tangent"], "baselines are arms of a comparison; give per_class, fraction or full"),
         (["--full", "--baselines", "resnet50"], "baselines"),
         (["--full", "--epochs", "0"], "epochs"),
+        (["--per-class", "0"], "per_class.0: Input should be greater than or equal to 1"),
+        (["--fraction", "0"], "fraction.0: Input should be greater than 0"),
+        (["--fraction", "0.1", "1.5"], "fraction.1: Input should be less than or equal to 1"),
+        (["--fraction", "nan"], "fraction.0"),
+        (["--seeds", "-1", "0", "1"], "seeds.0: Input should be greater than or equal to 0"),
         (["--full", "--seeds", "0", "1"], "at least 3 different seeds"),
     ],
 )
@@ -233,11 +260,21 @@ def test_what_cannot_be_asked_for_is_one_line_and_leaves_nothing(
         ("sit", "no column 'sit' for the role groups; did you mean 'site'?"),
         ("ward", "column 'ward' has 60 different values in 60 cases; scores are grouped by at most 20"),
         ("patient id", "is the number or name of a person"),
+        ("patient", "'patient' for groups is the number or name of a person"),
+        ("label", "'label' for groups is the label: a group would have one class"),
+        ("file", "'file' for groups is the path"),
+        ("seen", "'seen' for groups has dates, which tell people apart"),
+        ("nickname", "'nickname' for groups has a value of its own for each of the 12 subjects"),
     ],
 )
 def test_a_column_that_groups_nothing_or_names_people_is_refused(images: Path, column: str, message: str) -> None:
-    table = (images / "table.csv").read_text().replace("ward", "patient id" if column == "patient id" else "ward")
-    (images / "other.csv").write_text(table)
+    header, *rows = (images / "table.csv").read_text().split("\n")
+    if column in ("patient id", "patient"):
+        header = header.replace("ward", column)
+    lines = [f"{header},seen,nickname,subject"]
+    # Twelve subjects, five images each, each in one split.
+    lines += [f"{row},2021-0{at % 4 + 1}-01,{chr(97 + at // 5)}oe,{at // 5}" for at, row in enumerate(rows)]
+    (images / "other.csv").write_text("\n".join(lines).replace(",val,", ",test,"))
     with pytest.raises(DataError, match=message):
         read_cases(images, csv=images / "other.csv", options={"columns": {"groups": [column]}})
 
@@ -270,15 +307,6 @@ def test_new_cases_need_no_groups(images: Path) -> None:
     assert train.recipe is not None
     new = read_new(images, train.recipe, csv=images / "new.csv")
     assert len(new) == 60 and dict(new.groups) == {}
-
-
-def test_two_datasets_of_one_name_are_refused(images: Path, tmp_path: Path) -> None:
-    table = images / "table.csv"
-    config = parse(EvaluateConfig, {"models": ["m"], "data": [images, images], "csv": table}, "")
-    bundle = save_bundle(tmp_path / "tiny", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    with pytest.raises(DataError, match="another of the datasets is called table, too"):
-        evaluate_bundles(config, {"m": bundle}, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

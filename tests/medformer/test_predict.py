@@ -128,7 +128,9 @@ def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(
     out = tmp_path / "p.csv"
     for change, message in (
         ([str(made / "tiny")], "a model bundle, not a fitted classifier; medformer finetune makes one of it"),
-        (["nowhere"], "nowhere: neither the folder of a model bundle nor a model of the registry"),
+        (["nowhere"], "nowhere: neither the folder of a fitted classifier nor a model of the registry"),
+        (["timm:resnet18"], "timm:resnet18: the name of a network, not a fitted classifier; expected the folder"),
+        (["medformer_nano"], "medformer_nano: the name of a network, not a fitted classifier"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--data", str(tmp_path)], "16 x 16"),
         (["--csv", str(tmp_path / "strange.csv")], "row 2 of the table: the label is none of the 2 classes"),

@@ -71,6 +71,24 @@ _NUMBER = frozenset(
 _PERSON_NUMBER = re.compile("(?:pat|patient(?:en)?|probanden|fall|versicherten|kranken)(?:nummer|nr|id|name|kennung)")
 
 
+# Words that are the name or number of a person where no other word stands beside them: patient, but not patient_age.
+_PERSON_ALONE = _PERSON | {
+    "case", "caseid", "firstname", "forename", "lastname", "surname", "fullname", "vorname", "nachname", "proband",
+    "probanden", "patientin", "patienti", "paciente", "paziente",
+}  # fmt: skip
+
+_MONTH = "jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
+# 2021-03-09, 2021/03, 20210309, 9.3.2021, 3/9/21, 9 Mar 2021, March 9, 2021; an hour may follow. A year alone is none.
+_DATED = re.compile(
+    r"(?:(?:1[89]|2[01])\d\d[-/.](?:0?[1-9]|1[0-2])(?:[-/.](?:0?[1-9]|[12]\d|3[01]))?"
+    r"|(?:1[89]|2[01])\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    r"|(?:0?[1-9]|[12]\d|3[01])([-/.])(?:0?[1-9]|[12]\d|3[01])\1(?:(?:1[89]|2[01])\d\d|\d\d)"
+    rf"|(?:\d{{1,2}}\.?[- ]?)?(?:{_MONTH})[a-zä]*\.?[- ]?(?:\d{{1,2}},?[- ])?(?:1[89]|2[01])\d\d)"
+    r"(?:[T ]\d{1,2}:?\d\d.*)?",
+    re.IGNORECASE,
+)
+
+
 def words_of(name: str) -> list[str]:
     """The words and numbers in the name of a column, in small letters."""
     return [word.casefold() for word in _WORDS.findall(_HUMP.sub(" ", name))]
@@ -101,6 +119,17 @@ def identifies(name: str) -> str:
     if numbered or words & _NUMBER_OF_PERSON or (words & _PERSON and words & _NUMBER):
         return "the number or name of a person"
     return ""
+
+
+def names_person(name: str) -> bool:
+    """Whether the column of this name tells who is shown though nothing says "number": ``patient``, ``Surname``."""
+    apart = words_of(name)
+    return bool(apart) and (set(apart) <= _PERSON_ALONE or "".join(apart) in _PERSON_ALONE)
+
+
+def is_date(text: str) -> bool:
+    """Whether a cell is a date to the day or month, however it is written; a year alone is none."""
+    return _DATED.fullmatch(text.strip()) is not None
 
 
 def age_in_years(text: str) -> float:

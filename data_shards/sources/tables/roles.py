@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from data_shards.sources.tables.csv_file import CsvFile, read_csv
-from data_shards.sources.tables.privacy import identifies, is_age, kept_number
+from data_shards.sources.tables.privacy import identifies, is_age, kept_number, names_person
 from data_shards.support.documents import Document
 from data_shards.support.errors import DataError
 
@@ -206,7 +206,20 @@ def _find(header: Sequence[str], columns: Columns, roles: Sequence[str]) -> _Pla
         reason = identifies(header[place]) or identifies(what) or "the subject" * (place == found.get("subject"))
         if reason:
             raise DataError(f"column {header[place]!r} for {what} is {reason}")
+    for name, place in groups.items():
+        if reason := _groups_nothing(header[place], place, found, labels):
+            raise DataError(f"column {name!r} for groups is {reason}")
     return _Places(found, labels, attributes, groups)
+
+
+def _groups_nothing(name: str, place: int, found: Mapping[str, int], labels: Sequence[int]) -> str:
+    """Why no scores can be told by the values of a column; empty when they can."""
+    if place in labels:
+        return "the label: a group would have one class, of which nothing can be told apart"
+    for role in ("path", "study", "bag"):
+        if place == found.get(role):
+            return f"the {role}"
+    return "the number or name of a person" if names_person(name) else ""
 
 
 def _matches(header: Sequence[str], name: str) -> list[int]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from data_shards.sources.tables.privacy import age_in_years, identifies, is_age, kept_number, kept_value
+from data_shards.sources.tables.privacy import (
+    age_in_years,
+    identifies,
+    is_age,
+    is_date,
+    kept_number,
+    kept_value,
+    names_person,
+)
 from data_shards.support.errors import DataError
 
 AGES = (
@@ -53,6 +61,33 @@ def test_columns_of_ages_are_known_by_every_spelling() -> None:
 def test_columns_that_identify_are_known_and_measurements_are_not_taken_for_them() -> None:
     assert [name for name in IDENTIFYING if not identifies(name)] == []
     assert [name for name in HARMLESS if identifies(name)] == []
+
+
+def test_a_person_alone_is_told_from_what_is_said_of_a_person() -> None:
+    people = ("patient", "Patients", "SUBJECT", "person", "participant", "Donor", "medical record", "surname", "Case",
+              "Patienten", "last_name", "pt")  # fmt: skip
+    others = (
+        "patient_age",
+        "patient sex",
+        "subject_count",
+        "site",
+        "sex",
+        "scanner",
+        "hospital",
+        "",
+        "patientposition",
+    )
+    assert [name for name in people if not names_person(name)] == []
+    assert [name for name in others if names_person(name)] == []
+
+
+def test_dates_are_known_by_every_spelling_and_years_and_measures_are_none() -> None:
+    dates = ("2021-03-09", "2021/3/9", "2021-03", "20210309", "09.03.2021", "3/9/21", "9 Mar 2021", "March 9, 2021",
+             "Mar 2021", "2021-03-09T08:30:00", "2021-03-09 08:30", " 9-Mar-2021 ", "3. März 2021")  # fmt: skip
+    others = ("2021", "1.5", "3.0", "1.5T", "12", "site 3", "20219999", "60-69", "mar", "May", "3.2.1", "", "1/2",
+              "Marburg 3", "20213", "10.5")  # fmt: skip
+    assert [text for text in dates if not is_date(text)] == []
+    assert [text for text in others if is_date(text)] == []
 
 
 @pytest.mark.parametrize(
