@@ -66,7 +66,7 @@ def test_images_and_maps_stand_on_the_page_where_they_are_asked_for(
     assert capsys.readouterr().out.strip() == str(out)
     page = out.read_text()
     assert page.count('class="look"') == 24 and "Anna" not in page
-    words = ["explain", str(site / "run"), str(site / "images"), "--csv", str(site / "table.csv")]
+    words = ["explain", str(site / "run"), "--data", str(site / "images"), "--csv", str(site / "table.csv")]
     words += ["--method", "occlusion", "--set", "options.block=8", "--cases", "row 38", "row 40"]
     assert main([*words, "--out", str(tmp_path / "maps")]) == 0
     maps = ["report", str(site / "run"), "--explanations", str(tmp_path / "maps"), "--out"]
