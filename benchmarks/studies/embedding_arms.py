@@ -18,6 +18,25 @@ NANO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "stem": "h
 """What ``medformer_nano`` is, with the stem that is the default named."""
 
 
+class OtherEmbedding(Medformer):
+    """Makes its embedding in another way than by the answer to one query."""
+
+    def embedded(self, answers_BQD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`Medformer`."""
+        made_BD = self.made(answers_BQD[:, 0], encoded, latents_BND)
+        return torch.cat([made_BD[:, None], answers_BQD[:, 1:]], dim=1)
+
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """The embedding ``B, D`` before the last LayerNorm.
+
+        Args:
+            answer_BD: to the query of the embedding.
+            encoded: what was answered of.
+            latents_BND: that answered.
+        """
+        raise NotImplementedError
+
+
 class Pool(nn.Module):
     """A linear map of mean and spread of vectors.
 
@@ -40,7 +59,7 @@ class Pool(nn.Module):
         return added
 
 
-class Pooling(Medformer):
+class Pooling(OtherEmbedding):
     """Mean and spread of something add to the answer."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -51,8 +70,8 @@ class Pooling(Medformer):
 class PooledLatents(Pooling):
     """Those of the latents."""
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """See :class:`Medformer`."""
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`OtherEmbedding`."""
         added_BD: Tensor = self.pool(latents_BND)
         return answer_BD + added_BD
 
@@ -60,8 +79,8 @@ class PooledLatents(Pooling):
 class PooledTokens(Pooling):
     """Those of the tokens that the latents read."""
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """See :class:`Medformer`."""
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """See :class:`OtherEmbedding`."""
         added_BD: Tensor = self.pool(torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
         return answer_BD + added_BD
 
@@ -69,14 +88,14 @@ class PooledTokens(Pooling):
 class PooledAnswers(Pooling):
     """Those of what the latents answer to the dense queries: that which ``mean_spread`` reads."""
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         dense_BTD = self.decode(latents_BND, torch.cat(encoded.tokens, dim=1))
         added_BD: Tensor = self.pool(dense_BTD, encoded.mask_BT)
         return answer_BD + added_BD
 
 
-class Queries(Medformer):
+class Queries(OtherEmbedding):
     """Eight queries; a linear map of the answers to seven of them is added to that of the first."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -84,21 +103,21 @@ class Queries(Medformer):
         self.queries = nn.Parameter(torch.randn(7, self.embed_dim) * 0.02)
         self.joined = nn.Linear(7 * self.embed_dim, self.embed_dim).apply(initialise)
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         answers_BQD = self.decode(latents_BND, self.repeated(self.queries, len(answer_BD)))
         added_BD: Tensor = self.joined(answers_BQD.flatten(1))
         return answer_BD + added_BD
 
 
-class Deeper(Medformer):
+class Deeper(OtherEmbedding):
     """The answer to the embedding query asks the latents twice more."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.again = nn.ModuleList(_layer(self.embed_dim) for _ in range(2))
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         asked_B1D = answer_BD[:, None]
         for layer in self.again:
@@ -106,14 +125,14 @@ class Deeper(Medformer):
         return asked_B1D[:, 0]
 
 
-class ReadsTokens(Medformer):
+class ReadsTokens(OtherEmbedding):
     """The answer to the embedding query asks the tokens themselves."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reader = _layer(self.embed_dim)
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         found_B1D: Tensor = self.reader(answer_BD[:, None], torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
         return found_B1D[:, 0]

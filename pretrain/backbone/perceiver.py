@@ -239,20 +239,20 @@ class Medformer(TimmModel):
         latents_BND = encoded.latents_BND if latents_BND is None else latents_BND
         asked_BQD = self.repeated(self.query, latents_BND.shape[0]).to(latents_BND.dtype)
         answers_BQD = self.decode(latents_BND, torch.cat([asked_BQD, *queries], dim=1), norm=False)
-        embedding_BD, answers_BQD = self.embedded(answers_BQD[:, 0], encoded, latents_BND), answers_BQD[:, 1:]
-        if not norm:
-            return embedding_BD, answers_BQD
-        return self.norm(embedding_BD), self.norm(answers_BQD) if queries else answers_BQD
+        answers_BQD = self.embedded(answers_BQD, encoded, latents_BND)
+        if norm:
+            answers_BQD = self.norm(answers_BQD)
+        return answers_BQD[:, 0], answers_BQD[:, 1:]
 
-    def embedded(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """The embedding ``B, D`` before the last LayerNorm: what the latents answer to its query.
+    def embedded(self, answers_BQD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
+        """The answers ``B, Q, D`` before the last LayerNorm, the first of which becomes the embedding.
 
         Args:
-            answer_BD: that answer.
-            encoded: what else a network that makes it in another way may read.
+            answers_BQD: of the latents; here they stay as they are.
+            encoded: what else a network that makes its embedding in another way may read.
             latents_BND: that answered.
         """
-        return answer_BD
+        return answers_BQD
 
     def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
         """The answer ``B, Q, D`` of the latents to any queries.

@@ -270,6 +270,7 @@ def test_labels_of_every_kind_are_compared_and_evaluated(name: str, tmp_path: Pa
     assert all(row.scores.metric(deciding).estimate > 0.7 for row in probes)
 
 
+@pytest.mark.slow
 def test_every_arm_of_a_comparison_takes_volumes(tmp_path: Path) -> None:
     splits = {name: solid_blobs(12, seed=seed) for seed, name in enumerate(("train", "test"))}
     told = {name: replace(part, spacing_mm=np.ones((12, 3))) for name, part in splits.items()}

@@ -252,6 +252,7 @@ def test_the_record_counts_distinct_images_and_says_how_it_chose() -> None:
     assert full.record_.selection == "schedule and number of steps by a carved part of the given labels"
 
 
+@pytest.mark.slow
 def test_multilabel_targets_give_one_probability_per_label() -> None:
     given = blobs(60, 4, seed=1)
     targets = np.stack([given.targets % 2, given.targets // 2], axis=1)
@@ -383,6 +384,7 @@ def test_a_task_that_does_not_fit_the_cases_is_refused(kind: type, name: str, op
         kind(tiny_backbone(), **options).fit(of_target(name, 8, side=8))
 
 
+@pytest.mark.slow
 def test_numbers_are_told_in_their_units_with_intervals() -> None:
     given, new = of_target("regression", 40, seed=1), of_target("regression", 30, seed=2)
     model = FewLabelRegressor(tiny_backbone()).fit(given.images, given.targets)

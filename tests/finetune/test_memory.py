@@ -55,6 +55,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_large_pictures_are_embedded_in_bounded_memory() -> None:
     """Twelve at a time take 1.4 GiB; the bound is 300 MiB, and kernels get a margin."""
     done = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, check=True)

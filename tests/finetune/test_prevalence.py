@@ -40,6 +40,7 @@ def _gaussians(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 @pytest.mark.parametrize(
     ("balanced", "evenly", "mixup"), [(True, False, 0.0), (False, True, 0.0), (False, False, 0.0), (True, False, 0.05)]
 )
+@pytest.mark.slow
 def test_a_head_trained_by_gradient_has_the_true_probabilities(balanced: bool, evenly: bool, mixup: float) -> None:
     inputs, labels, _ = _gaussians(4000, 0)
     test, _, exact = _gaussians(4000, 1)

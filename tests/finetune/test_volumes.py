@@ -74,6 +74,7 @@ def test_raw_voxels_are_averaged_down_to_cubes() -> None:
 
 
 @pytest.mark.parametrize(("head", "strategy"), WAYS)
+@pytest.mark.slow
 def test_volumes_are_told_apart_by_weights_of_planes_and_back(head: str, strategy: str) -> None:
     for given, test in ((solid_blobs(28, seed=1), solid_blobs(40, seed=2)), (blobs(28, seed=1), blobs(40, seed=2))):
         classifier = FewLabelClassifier(seeing_backbone(), **options_of(head, strategy, **QUICK))

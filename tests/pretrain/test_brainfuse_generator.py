@@ -81,6 +81,7 @@ def moving(count: int, seed: int) -> list[torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_it_learns_a_motion_that_the_mean_cannot_show() -> None:
     torch.manual_seed(0)
     drawing = torch.Generator().manual_seed(0)

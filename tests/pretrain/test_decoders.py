@@ -79,6 +79,7 @@ def balls(rows: int, axes: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.slow
 def test_a_segmentation_is_learned_on_planes_and_volumes(axes: int) -> None:
     model = small(in_chans=1, stem_width=8).train()
     decoder = SegmentationDecoder(32, 2, 4, axes, in_chans=1, hidden=8)

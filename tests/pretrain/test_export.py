@@ -42,6 +42,7 @@ def test_an_exported_program_takes_any_batch_and_size(axes: int) -> None:
 
 
 @pytest.mark.parametrize("axes", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
 def test_onnx_runtime_gives_what_python_gives(axes: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

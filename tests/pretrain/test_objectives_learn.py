@@ -98,6 +98,7 @@ SMALL = {"hidden": 32, "out": 16}
         ("jigsaw", {}, "loss", 0.8, 0.1),
     ],
 )
+@pytest.mark.slow
 def test_it_learns_without_collapse(
     name: str, parameters: dict[str, Any], watched: str, falls_to: float, spreads: float
 ) -> None:

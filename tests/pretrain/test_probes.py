@@ -130,6 +130,7 @@ def test_ranks_embed_together_and_all_hear_the_same(shards: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("process_group")
+@pytest.mark.slow
 def test_a_run_may_be_resumed_with_other_probes(shards: Path, tmp_path: Path) -> None:
     content = document(shards, tmp_path / "out", schedule={"max_steps": 4}, model={"kwargs": KWARGS})
     assert run(PretrainConfig.model_validate(content), GroupRuntime(stop_after=2)) is None

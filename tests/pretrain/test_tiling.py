@@ -280,6 +280,7 @@ def seams(values: Sequence[Tensor], field: Tensor, tiling: Tiling, windows: Sequ
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_tokens_and_restoration_of_a_smooth_volume_have_no_seam_above_a_hundredth_of_their_range() -> None:
     """Windows of 6 cells, at half overlap; an untrained network makes different things of the same place in each."""
     network, decoder, image = small(), RestorationDecoder(32, 1, 4, 3, hidden=8).eval(), smooth((60, 42, 36))
@@ -336,6 +337,7 @@ def test_a_network_of_one_resolution_reads_windows_of_it() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_depth_of_the_image() -> None:
     network, decoder = small().eval(), RestorationDecoder(32, 1, 4, 3, hidden=4).eval()
 

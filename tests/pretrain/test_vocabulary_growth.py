@@ -139,6 +139,7 @@ def test_a_run_goes_on_with_a_larger_vocabulary_to_the_same_weights(
         assert len(after[name]) == len(tensor) + 2 * (name in TABLES)
 
 
+@pytest.mark.slow
 def test_a_run_whose_optimizer_is_split_over_the_workers_says_that_it_cannot(shards: Path, tmp_path: Path) -> None:
     for found in run_ranks(resumed_under_zero, 2, shards, tmp_path / "out"):
         assert "is from before an entry joined the vocabulary" in found and "ZeRO stage 1" in found

@@ -36,6 +36,7 @@ class Edges(CaseMethod):
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "rollout", "occlusion"])
+@pytest.mark.slow
 def test_a_map_of_a_trained_model_passes_and_one_of_the_image_fails(name: str) -> None:
     cases = blobs(32)
     model = fitted(cases, strategy="full", max_steps=40, head_options={"reads": "mean_spread"})
