@@ -94,12 +94,12 @@ def evaluate_bundles(
     refuse_existing(out, overwrite=overwrite)
     if config.budgets or config.full:
         check_seeds(config.seeds)
-    _check_data(config)
     models: dict[str, Pretrained] = {}
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
         models[name], trained[name] = _pretrained(folder, called, config.device)
     config = with_rules(config, trained)
+    _check_data(config)
     found, fits = Evaluation(), _Fits(config, models, say)
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:

@@ -25,7 +25,7 @@ from finetune.estimated import data_summary, estimated_rows
 from finetune.heads import check_head
 from finetune.intensity import differences, with_rules
 from finetune.progress import counted
-from finetune.readers import Outline, check_told, outline, read_cases, read_new, read_partly
+from finetune.readers import Outline, check_told, kind_at, outline, read_cases, read_new, read_partly
 from finetune.report.run.page import PAGE, write_run_page
 from finetune.report.run.results import read_run
 from finetune.scoring import Scores
@@ -224,10 +224,9 @@ def outlined(path: Path, config: ImagesConfig) -> Outline:
     Raises:
         DataError: it is not there or damaged, or is of a kind that an option does not go with.
     """
-    found = outline(path, config.csv)
     check_told(
         path,
-        found.kind,
+        kind_at(path, config.csv),
         size=config.size,
         organ=word(Organ, config.organ),
         modality=word(Modality, config.modality),
@@ -237,7 +236,7 @@ def outlined(path: Path, config: ImagesConfig) -> Outline:
         label=config.label,
         intensity=config.intensity != {},  # the rule of a model, which is not known yet, is one
     )
-    return found
+    return outline(path, config.csv)
 
 
 def _options(path: Path, config: ImagesConfig) -> dict[str, Any]:
