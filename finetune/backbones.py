@@ -101,6 +101,27 @@ def told_of(opened: OpenedBackbone) -> list[str]:
     return said
 
 
+def refuse_classifier(folder: Path, called: str) -> None:
+    """See that a folder is not that of a fitted classifier, without opening it.
+
+    Args:
+        folder: that should be a bundle.
+        called: what the user calls it.
+
+    Raises:
+        ConfigError: it is a fitted classifier, or what ``finetune`` wrote.
+    """
+    if (folder / CLASSIFIER_FILE).is_file():
+        raise ConfigError(
+            f"{called}: a fitted classifier, not a model bundle; medformer predict applies it, and fitting starts from "
+            "what it was adapted from"
+        )
+    if (folder / "classifier" / CLASSIFIER_FILE).is_file():
+        raise ConfigError(
+            f"{called}: what finetune wrote, not a model bundle; medformer predict applies its classifier"
+        )
+
+
 def load_pretrained(folder: Path, called: str = "") -> Bundle:
     """Read a bundle whose network has seen no labels.
 
@@ -113,15 +134,7 @@ def load_pretrained(folder: Path, called: str = "") -> Bundle:
         CheckpointError: the bundle is damaged.
     """
     called = called or str(folder)
-    if (folder / CLASSIFIER_FILE).is_file():
-        raise ConfigError(
-            f"{called}: a fitted classifier, not a model bundle; medformer predict applies it, and fitting starts from "
-            "what it was adapted from"
-        )
-    if (folder / "classifier" / CLASSIFIER_FILE).is_file():
-        raise ConfigError(
-            f"{called}: what finetune wrote, not a model bundle; medformer predict applies its classifier"
-        )
+    refuse_classifier(folder, called)
     with seeded(0):  # weights are drawn before those of the bundle take their place
         bundle = load_bundle(folder)
     fitted = bundle.provenance.get("fine_tuned")
