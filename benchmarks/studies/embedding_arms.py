@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ class OtherEmbedding(Medformer):
         made_BD = self.made(answers_BQD[:, 0], encoded, latents_BND)
         return torch.cat([made_BD[:, None], answers_BQD[:, 1:]], dim=1)
 
+    @abc.abstractmethod
     def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """The embedding ``B, D`` before the last LayerNorm.
 
@@ -34,7 +36,6 @@ class OtherEmbedding(Medformer):
             encoded: what was answered of.
             latents_BND: that answered.
         """
-        raise NotImplementedError
 
 
 class Pool(nn.Module):
