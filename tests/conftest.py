@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,16 @@ def medformer_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS"):
             patch.delenv(variable, raising=False)
         yield home
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """What a test draws without a seed of its own does not depend on the tests before it in its process."""
+    random.seed(0)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
