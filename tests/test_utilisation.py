@@ -34,6 +34,7 @@ def test_kernels_are_told_apart_by_their_names(kernel: str, kind: str) -> None:
     assert kind_of(kernel) == kind
 
 
+@pytest.mark.slow
 def test_a_step_on_the_cpu_fills_every_column(capsys: pytest.CaptureFixture[str]) -> None:
     words = "--device cpu --model medformer_nano --size 8 --size 4 8 8 --channels 1 --batch 2 --steps 1 --compile off"
     words += " --peak-tflops 0.1 --checkpointing on"

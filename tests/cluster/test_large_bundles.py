@@ -59,7 +59,8 @@ def grown_mib(uri: str, verb: str, name: str, folder: Path) -> float:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("size", [600 * MIB, pytest.param(5 * GIB, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [600 * MIB, 5 * GIB])
+@pytest.mark.slow
 def test_a_large_bundle_goes_through_a_server_in_little_memory(
     new_tracking_server: TrackingServer, make_bundle: MakeBundle, tmp_path: Path, size: int
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_large_bundle_goes_through_a_server_in_little_memory(
     shutil.rmtree(new_tracking_server.folder / "artifacts")
 
 
+@pytest.mark.slow
 def test_a_pull_goes_on_where_the_server_was_killed(
     new_tracking_server: TrackingServer, make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,6 +252,7 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_workers_end_when_others_were_started_in_their_folder(tmp_path: Path) -> None:
     """A driver that was taken for lost and lives must not write beside the one that took its place."""
     said, _, _ = run_driver(

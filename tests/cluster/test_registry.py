@@ -187,6 +187,7 @@ PUBLISH = "import sys; from pathlib import Path; from cluster.registry import Re
 PUBLISH += "print(Registry(sys.argv[1]).publish(Path(sys.argv[2]), sys.argv[3]).version)"
 
 
+@pytest.mark.slow
 def test_two_publishers_at_once_get_two_versions(
     make_bundle: MakeBundle, name: str, tmp_path: Path, tracking_uri: str
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_server_that_stays_away_neither_fails_nor_holds_up_the_end(
     assert len(warnings) == 2 and "--resume sends what is missed" in warnings[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_just_after_its_server_is_back_is_there_in_full(
     new_tracking_server: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_restart_sends_only_what_is_not_there(sqlite_uri: str, out: Path, monk
     assert second.run_id == first.run_id and sent == ["figures/embeddings/chest/step-00000010.png"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_missed_is_there_when_it_is_back(
     new_tracking_server: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def on_rank(rank: int, world_size: int, names: tuple[str, ...]) -> dict[str, dic
     return {name: stepped(name, images(name)[first : first + ROWS[rank]], first) for name in names}
 
 
+@pytest.mark.slow
 def test_unequal_ranks_are_one_process_on_the_concatenation() -> None:
     ranks = run_ranks(on_rank, 2, tuple(SIDES))
     for name in SIDES:

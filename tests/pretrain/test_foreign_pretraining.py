@@ -36,7 +36,7 @@ def config_of(shards: Path, out: Path, model: dict[str, Any], **changes: Any) ->
 
 
 @pytest.mark.usefixtures("process_group")
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", [pytest.param("resnet", marks=pytest.mark.slow), "vit"])
 def test_a_run_that_was_stopped_ends_with_the_same_bits_and_a_bundle_of_timms(
     network: str, shards: Path, tmp_path: Path
 ) -> None:

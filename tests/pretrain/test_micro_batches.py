@@ -116,6 +116,7 @@ def runs_at_every_stage(rank: int, world_size: int, shards: Path, folder: Path) 
         run_of(shards, folder / str(stage), 3, deepspeed={"zero_optimization": {"stage": stage}})
 
 
+@pytest.mark.slow
 def test_a_run_in_micro_batches_is_the_run_of_whole_batches_at_every_stage(shards: Path, tmp_path: Path) -> None:
     run_ranks(runs_at_every_stage, 2, shards, tmp_path)
     whole = Run(tmp_path, tmp_path / "whole")

@@ -119,6 +119,7 @@ def probed_on_ranks(rank: int, world_size: int, shards: Path, folder: Path) -> l
 
 
 @pytest.mark.usefixtures("process_group")
+@pytest.mark.slow
 def test_ranks_embed_together_and_all_hear_the_same(shards: Path, tmp_path: Path) -> None:
     lines = run_ranks(probed_on_ranks, 2, shards, tmp_path / "two")
     assert untimed(lines[0]) == untimed(lines[1])

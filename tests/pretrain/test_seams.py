@@ -158,6 +158,7 @@ def averages_follow(rank: int, world_size: int, shards: Path, folder: Path) -> d
     return found
 
 
+@pytest.mark.slow
 def test_averages_and_centres_move_alike_on_every_rank_at_every_stage(shards: Path, tmp_path: Path) -> None:
     first, second = run_ranks(averages_follow, 2, shards, tmp_path)
     torch.manual_seed(3)

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pretrain.checkpoint import CheckpointStore
 from pretrain.meter import read_metrics
 from pretrain.runtime import _free_port
@@ -34,6 +36,7 @@ def test_sigterm_to_one_rank_stops_both_after_the_step_it_comes_in_or_the_next(s
         newest.verify()
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_processes_is_obeyed_within_five_seconds(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     content: dict[str, Any] = document(

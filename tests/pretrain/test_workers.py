@@ -12,6 +12,7 @@ from tests.pretrain.ranks import run_ranks
 from tests.pretrain.runs import STEPS, Run, document, relative_difference, write_document
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_weights_of_one_after_fifty_steps(unbroken: Run, shards: Path, tmp_path: Path) -> None:
     run = Run(write_document(tmp_path / "config.yaml", document(shards, tmp_path / "out")), tmp_path / "out")
     run.start(workers=2).expect(0)
@@ -35,6 +36,7 @@ def test_two_ranks_in_float64_train_as_one_to_the_last_digits(shards: Path) -> N
         assert not changed
 
 
+@pytest.mark.slow
 def test_zero_stages_agree_and_resume(colour_shards: Path, tmp_path: Path) -> None:
     run_ranks(zero_stages, 2, colour_shards, tmp_path)
     runs = {name: Run(tmp_path, tmp_path / name) for name in ("stage-0", "stage-1", "stage-2", "stopped")}

@@ -180,6 +180,7 @@ def test_the_other_ranks_count_in_what_is_gathered() -> None:
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_many_micro_batches_are_extended_from_few() -> None:
     config = config_of("simclr")
     steps = Steps(config, images(config, (1, 16, 16)), 2)

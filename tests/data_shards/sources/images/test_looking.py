@@ -136,6 +136,7 @@ def build(root: Path, out: Path, *words: str, workers: int = 2) -> subprocess.Co
     )
 
 
+@pytest.mark.slow
 def test_a_command_keeps_its_listing_while_the_build_can_go_on_and_deletes_it_at_the_end(tmp_path: Path) -> None:
     root, out = tmp_path / "in", tmp_path / "out"
     root.mkdir()
