@@ -24,7 +24,7 @@ REPEATS = 3
 STEMS = {"hmlp": {}, "conv, the old default": {"stem": "conv", "stride": 4}}
 
 
-def finetune(kwargs: dict[str, object]) -> None:
+def fine_tuned(kwargs: dict[str, object]) -> None:
     """A full fine-tuning on 48 volumes of 28^3."""
     import timm
 
@@ -37,7 +37,7 @@ def finetune(kwargs: dict[str, object]) -> None:
     estimator.fit(volumes, np.arange(48) % 2)
 
 
-def pretrain(kwargs: dict[str, object]) -> None:
+def pretrained(kwargs: dict[str, object]) -> None:
     """Thirty steps of SimCLR on volumes of 28^3."""
     from data_shards.sources.phantoms import Phantoms
     from data_shards.writing.writer import write_dataset
@@ -62,7 +62,7 @@ def pretrain(kwargs: dict[str, object]) -> None:
         _say(began)
 
 
-JOBS = {"full fine-tuning": finetune, "pretraining": pretrain}
+JOBS = ("full fine-tuning", "pretraining")
 
 
 def run() -> Table:
@@ -119,12 +119,12 @@ def _say(began: resource.struct_rusage) -> None:
 def main(job: str, kwargs: dict[str, object]) -> None:
     """One job in this process."""
     if job == "pretraining":
-        pretrain(kwargs)
+        pretrained(kwargs)
         return
     import finetune.classifier.estimator  # imports are not measured
 
     began = _used()
-    finetune(kwargs)
+    fine_tuned(kwargs)
     _say(began)
 
 
