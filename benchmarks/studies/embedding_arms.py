@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -126,19 +127,6 @@ class Deeper(OtherEmbedding):
         return asked_B1D[:, 0]
 
 
-class ReadsTokens(OtherEmbedding):
-    """The answer to the embedding query asks the tokens themselves."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.reader = _layer(self.embed_dim)
-
-    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """See :class:`Medformer`."""
-        found_B1D: Tensor = self.reader(answer_BD[:, None], torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
-        return found_B1D[:, 0]
-
-
 def _layer(dim: int) -> CrossAttentionLayer:
     return CrossAttentionLayer(dim, dim, NANO["num_heads"]).apply(initialise)
 
@@ -150,10 +138,12 @@ class Arm:
     Attributes:
         name: in the table.
         network: its class.
+        options: of the network.
     """
 
     name: str
     network: type[Medformer] = Medformer
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -163,7 +153,7 @@ class Arm:
     def fresh(self, size: tuple[int, ...], seed: int) -> Medformer:
         """The network with new weights."""
         torch.manual_seed(seed)
-        return self.network(img_size=size, **NANO).eval()
+        return self.network(img_size=size, **NANO, **self.options).eval()
 
 
 QUERY = Arm("query")
@@ -172,7 +162,7 @@ LOTS = (
     (QUERY, POOLED, Arm("pooled answers", PooledAnswers)),
     (
         Arm("pooled tokens", PooledTokens),
-        Arm("reads tokens", ReadsTokens),
+        Arm("reads tokens", options={"embedding": "tokens"}),
         Arm("8 queries", Queries),
         Arm("deeper decoder", Deeper),
     ),

@@ -43,6 +43,8 @@ class Medformer(TimmModel):
         latents: shared latents.
         latents_per_entry: latents of each vocabulary entry (organ, modality, dimensionality, task).
         cross_attends: how often the latents attend to the tokens: before the first layer, and again at even distances.
+        embedding: ``latents``, what the latents answer to the embedding query (figure 2 of the paper), or ``tokens``:
+            this answer then asks the tokens of the input by one cross-attention more.
         stem: ``hmlp``, ``conv``, ``patch`` or ``pixel``, see :mod:`~pretrain.backbone.stems`.
         stem_width: channels of the first map of ``hmlp`` and ``conv``; None follows ``embed_dim``.
         stride: pixels per input token along each axis; None follows ``img_size``, see :func:`nominal_stride`.
@@ -68,6 +70,7 @@ class Medformer(TimmModel):
         latents: int = 16,
         latents_per_entry: int = 2,
         cross_attends: int = 1,
+        embedding: str = "latents",
         stem: str = "hmlp",
         stem_width: int | None = None,
         stride: int | None = None,
@@ -82,6 +85,8 @@ class Medformer(TimmModel):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
+        if embedding not in ("latents", "tokens"):
+            raise ValueError(f"embedding {embedding!r} is neither 'latents' nor 'tokens'")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self._stem = stem
@@ -104,6 +109,9 @@ class Medformer(TimmModel):
         self.repeated, self.rows = Repeated(), Rows()
         self.apply(initialise)
         nn.init.normal_(self.query, std=0.02)
+        self.reader: CrossAttentionLayer | None = None
+        if embedding == "tokens":  # after the others, which have the same weights with it and without
+            self.reader = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio).apply(initialise)
         self.reset_classifier(num_classes, global_pool)
 
     @property
@@ -248,11 +256,15 @@ class Medformer(TimmModel):
         """The answers ``B, Q, D`` before the last LayerNorm, the first of which becomes the embedding.
 
         Args:
-            answers_BQD: of the latents; here they stay as they are.
-            encoded: what else a network that makes its embedding in another way may read.
+            answers_BQD: of the latents.
+            encoded: what else the embedding may be made of.
             latents_BND: that answered.
         """
-        return answers_BQD
+        if self.reader is None:
+            return answers_BQD
+        tokens_BTD = torch.cat(encoded.tokens, dim=1)
+        found_B1D = self._run(self.reader, answers_BQD[:, :1], tokens_BTD, encoded.mask_BT)
+        return torch.cat([found_B1D, answers_BQD[:, 1:]], dim=1)
 
     def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
         """The answer ``B, Q, D`` of the latents to any queries.

@@ -113,6 +113,13 @@ def test_rollout_is_the_product_of_the_layers_of_the_whole_graph() -> None:
     expected[1:] += 0.5 * carried[:tokens, :tokens]
     batch = [{number: each[None] for number, each in given.items()} for given in (reading, mixing)]
     torch.testing.assert_close(rollout(*batch, answering[None])[0], expected)
+    # The embedding asks the tokens once more; the others stay.
+    again = torch.rand(1, tokens).softmax(-1)
+    expected[0] = 0.5 * (again[0] + expected[0])
+    torch.testing.assert_close(rollout(*batch, answering[None], again[None])[0], expected)
+    with_it, without = relevance(*batch, answering[None], again[None]), relevance(*batch, answering[None])
+    torch.testing.assert_close(with_it[0, 0], without[0, 0] + again[0])
+    torch.testing.assert_close(with_it[0, 1:], without[0, 1:])
 
 
 def test_rollout_without_classes_is_that_of_the_weights_of_the_network() -> None:
