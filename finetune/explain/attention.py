@@ -57,7 +57,7 @@ def explicit(backbone: Medformer) -> Iterator[Layers]:
         (backbone.encoder.attention, partial(kept.reading.__setitem__, 0)),
         (backbone.decoder.attention, kept.answering.append),
     ]
-    if backbone.reader is not None:
+    if isinstance(backbone.reader, CrossAttentionLayer):
         layers.append((backbone.reader.attention, kept.again.append))
     for number, layer in backbone.encoders_again.items():
         assert isinstance(layer, CrossAttentionLayer)

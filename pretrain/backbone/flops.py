@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pretrain.backbone.attention import Attention, Mlp
+from pretrain.backbone.embedding import PooledTokens
 from pretrain.backbone.perceiver import Medformer
 from pretrain.backbone.stems import HierarchicalStem, InflatedConv
 
@@ -32,7 +33,7 @@ class Cost:
             stem has mapped its features already.
         encoder: latents read the tokens, see :func:`_layer`, as often as ``cross_attends`` says.
         blocks: latents read each other, ``depth`` times.
-        decoder: queries read the latents, and the embedding the tokens where it does.
+        decoder: queries read the latents, and the embedding the tokens where it does (mean and spread are no products).
     """
 
     tokens: int
@@ -70,7 +71,9 @@ def forward_cost(model: Medformer, size: Sequence[int], channels: int | None = N
     latents = len(model.latents.shared) + sum(rows.shape[1] for rows in model.latents.collections.values())
     encoders = [model.encoder, *model.encoders_again.values()]
     decoder = _layer(model.decoder, 1 + tokens if dense else 1, latents)
-    if model.reader is not None:
+    if isinstance(model.reader, PooledTokens):
+        decoder += 2 * model.reader.proj.weight.numel()
+    elif model.reader is not None:
         decoder += _layer(model.reader, 1, tokens)
     return Cost(
         tokens=tokens,

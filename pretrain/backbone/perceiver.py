@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.bare import Repeated, Rows
+from pretrain.backbone.embedding import embedding_reader
 from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
@@ -43,8 +44,8 @@ class Medformer(TimmModel):
         latents: shared latents.
         latents_per_entry: latents of each vocabulary entry (organ, modality, dimensionality, task).
         cross_attends: how often the latents attend to the tokens: before the first layer, and again at even distances.
-        embedding: ``latents``, what the latents answer to the embedding query (figure 2 of the paper), or ``tokens``:
-            this answer then asks the tokens of the input by one cross-attention more.
+        embedding: ``latents``, what the latents answer to the embedding query (figure 2 of the paper); or what else it
+            is made of, ``reads_tokens`` or ``pooled_tokens``: :func:`~pretrain.backbone.embedding.embedding_reader`.
         stem: ``hmlp``, ``conv``, ``patch`` or ``pixel``, see :mod:`~pretrain.backbone.stems`.
         stem_width: channels of the first map of ``hmlp`` and ``conv``; None follows ``embed_dim``.
         stride: pixels per input token along each axis; None follows ``img_size``, see :func:`nominal_stride`.
@@ -85,8 +86,6 @@ class Medformer(TimmModel):
             raise ValueError(f"cross_attends {cross_attends} with {depth} layers; 1 to {max(depth, 1)} are possible")
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate {drop_path_rate}: at least 0 and below 1 is expected")
-        if embedding not in ("latents", "tokens"):
-            raise ValueError(f"embedding {embedding!r} is neither 'latents' nor 'tokens'")
         self.voxel_mm = voxel_mm
         self.adapter = ImageAdapter(in_chans, embed_dim, stride, stem, stem_width)
         self._stem = stem
@@ -109,9 +108,9 @@ class Medformer(TimmModel):
         self.repeated, self.rows = Repeated(), Rows()
         self.apply(initialise)
         nn.init.normal_(self.query, std=0.02)
-        self.reader: CrossAttentionLayer | None = None
-        if embedding == "tokens":  # after the others, which have the same weights with it and without
-            self.reader = CrossAttentionLayer(embed_dim, embed_dim, num_heads, mlp_ratio).apply(initialise)
+        self.reader = embedding_reader(embedding, embed_dim, num_heads, mlp_ratio)
+        if self.reader is not None:  # after the others, which have the same weights with it and without
+            self.reader.apply(initialise)
         self.reset_classifier(num_classes, global_pool)
 
     @property

@@ -25,12 +25,14 @@ from pydantic import Field
 from torch import Tensor
 
 from data_shards.support.documents import Document
+from data_shards.support.errors import ConfigError
 from finetune.classifier.member import Member
 from finetune.explain.attention import Layers, explicit
 from finetune.explain.base import CaseMethod, register_method
 from finetune.explain.gradients import Outputs, Pass, outputs, passes, tokens_on_the_way
 from finetune.explain.question import Question, perceiver_of, require_network
 from finetune.explain.space import CellMap, of_tokens, token_grid
+from pretrain.backbone.embedding import PooledTokens
 
 
 @register_method("rollout")
@@ -49,7 +51,11 @@ class Rollout(CaseMethod):
     def check(self, member: Member) -> None:
         """There has to be attention in it."""
         require_network(member, self.name)
-        perceiver_of(member, self.name)
+        if isinstance(perceiver_of(member, self.name).reader, PooledTokens):
+            raise ConfigError(
+                f"method {self.name} follows attention, and the embedding of this network also pools the tokens "
+                "(embedding=pooled_tokens); use occlusion or grad_cam"
+            )
 
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case; in all of them one unit is the same."""

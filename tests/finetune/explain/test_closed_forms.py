@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_shards.support.errors import ConfigError
 from finetune.explain.attention import explicit
 from finetune.explain.gradients import outputs, passes, tokens_on_the_way
 from finetune.explain.methods import create_method
@@ -15,6 +16,7 @@ from finetune.explain.methods.rollout import Rollout, output_shares, relevance, 
 from finetune.explain.question import Question
 from finetune.fit.linear import LinearVote
 from pretrain.backbone.attention import Attention
+from pretrain.backbone.embedding import PooledTokens
 from tests.finetune.explain.fits import RAW, fitted, made
 from tests.finetune.samples import blobs, solid_blobs, tiny_backbone
 
@@ -189,3 +191,11 @@ def test_gradients_at_the_tokens_that_are_read_are_those_of_small_steps(head: st
             values.append(Question(member, question.studies, 1).value)
             hook.remove()
         assert (values[0] - values[1]) / (2 * step) == pytest.approx(length, rel=0.05, abs=1e-4)
+
+
+def test_rollout_refuses_a_network_whose_embedding_also_pools_tokens() -> None:
+    model, _ = made("embedding", "planes")
+    (member,) = model.predictor_.members
+    member.backbone.reader = PooledTokens(member.backbone.embed_dim)
+    with pytest.raises(ConfigError, match="also pools the tokens .embedding=pooled_tokens.; use occlusion or grad_cam"):
+        create_method("rollout").check(member)
