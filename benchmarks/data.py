@@ -1,7 +1,8 @@
-"""Datasets of random bytes for the benchmarks of the data layer: bytes are bytes to a reader."""
+"""Sources for the benchmarks of the data layer: random bytes, since bytes are bytes to a reader, and given images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,41 @@ class RandomImages(Source):
             label=np.array([position % 2]),
             task=Task.multiclass,
         )
+
+
+class Held(Source):
+    """Images in memory, each a training sample.
+
+    Args:
+        images: ``C,H,W`` or ``C,D,H,W``.
+    """
+
+    duplicates = "allow"
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        self._images = images
+        self.card = DatasetCard(
+            name="held",
+            title="images in memory",
+            organ="unknown",
+            modality="unknown",
+            dimensionality="unknown",
+            task="self_supervised",
+            classes={},
+            licence="none",
+            homepage="none",
+            source_version="1",
+            source_checksum={},
+            split_rule="all train",
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample(self, position: int) -> Sample:
+        """Image ``position``."""
+        image = Image(self._images[position], Modality.unknown)
+        return Sample(f"{position:06d}", {"image": image}, Organ.unknown, f"{position:x}", "train", task=Task.unknown)
 
 
 def random_file(path: Path, shape: tuple[int, ...]) -> Path:

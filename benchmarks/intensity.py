@@ -1,4 +1,4 @@
-"""16-bit values: our stream against a raw read of the same bytes, gzipped members, and rules against numpy."""
+"""16-bit values: our stream against a raw read of the same bytes, and rules against numpy."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import nibabel
 import numpy as np
-import pydicom
 import torch
 
+from benchmarks.data import Held
 from benchmarks.interleaved import interleaved
 from benchmarks.table import Table
-from data_shards.card import DatasetCard
 from data_shards.intensity import Percentiles, Rule, Window, Windows, ZScore
 from data_shards.reading.reader import ShardedDataset
-from data_shards.sample import Image, Sample
-from data_shards.sources.base import Source
 from data_shards.stream.sample_stream import SampleStream
-from data_shards.vocabulary import Modality, Organ, Task
 from data_shards.writing.writer import write_dataset
 from pretrain.intensity import in_range
 
@@ -39,57 +34,21 @@ RULES: dict[str, Rule] = {
 }
 
 
-class Held(Source):
-    """Images in memory, each a training sample.
-
-    Args:
-        images: ``C,H,W`` or ``C,D,H,W``.
-    """
-
-    duplicates = "allow"
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        self._images = images
-        self.card = DatasetCard(
-            name="held",
-            title="images in memory",
-            organ="unknown",
-            modality="unknown",
-            dimensionality="unknown",
-            task="self_supervised",
-            classes={},
-            licence="none",
-            homepage="none",
-            source_version="1",
-            source_checksum={},
-            split_rule="all train",
-        )
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def sample(self, position: int) -> Sample:
-        """Image ``position``."""
-        image = Image(self._images[position], Modality.unknown)
-        return Sample(f"{position:06d}", {"image": image}, Organ.unknown, f"{position:x}", "train", task=Task.unknown)
-
-
 def run() -> Table:
     """Rates and sizes, the two programs of each ratio in turn."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("MEDFORMER_BENCHMARK_FOLDER")) as folder:
-        rows = [*_reading(Path(folder)), *_gzipped(Path(folder)), *_rules()]
+        rows = [*_reading(Path(folder)), *_rules()]
     return Table(
         title="16-bit values",
         command="python -m benchmarks intensity",
-        columns=("what", "size of plain", "MB/s of the processor", "rate of the peer", "peer"),
+        columns=("what", "MB/s of the processor", "rate of the peer", "peer"),
         rows=tuple(rows),
         remarks=f"Medians of {REPEATS} (rules: {PAIRS}) in turn, page cache warm, one thread, seconds of the "
         f"processor. Reading: {VOLUMES} made CT volumes of {SIDE}^3 int16 in batches of {BATCH}, shuffled, "
         "each checked by its CRC; raw is every shard from its beginning to its end, nothing checked: into "
         "new memory, which a batch needs that is kept, or into one buffer of the size of a batch, as our "
-        "reader uses the memory of batches again. Gzipped: real images; the peer is the same reader of the "
-        "same images stored plain. Rules: a batch of volumes; the peer is numpy in the same steps and "
-        "float64.",
+        "reader uses the memory of batches again. Rules: a batch of volumes; the peer is numpy in the same steps "
+        "and float64.",
     )
 
 
@@ -115,43 +74,8 @@ def _reading(folder: Path) -> list[tuple[str, ...]]:
     }
     rates = _rates({name: (lambda read=read: read(shards)) for name, read in readers.items()})  # type: ignore[misc]
     new, kept, ours = rates.values()
-    rows = [(f"int16, {name}", "1.00", f"{rate:,.0f}", f"{rate / new:.2f}", "raw, new") for name, rate in rates.items()]
-    return [*rows, ("int16, stream", "1.00", f"{ours:,.0f}", f"{ours / kept:.2f}", "raw, one buffer")]
-
-
-def _gzipped(folder: Path) -> list[tuple[str, ...]]:
-    rows = []
-    for name, images in real_images().items():
-        sizes = {}
-        for form in ("plain", "gzipped"):
-            where = folder / f"{name}-{form}".replace(" ", "-")
-            write_dataset(Held(images), where, compress=form == "gzipped")
-            sizes[form] = sum(path.stat().st_size for path in where.glob("*.tar"))
-        plain, gzipped = (folder / f"{name}-{form}".replace(" ", "-") for form in sizes)
-        rates = _rates({"plain": lambda of=plain: _read(of), "gzipped": lambda of=gzipped: _read(of)})
-        rows.append(
-            (
-                f"{name}, gzipped",
-                f"{sizes['gzipped'] / sizes['plain']:.2f}",
-                f"{rates['gzipped']:,.0f}",
-                f"{rates['gzipped'] / rates['plain']:.2f}",
-                "plain",
-            )
-        )
-    return rows
-
-
-def real_images() -> dict[str, list[np.ndarray]]:
-    """What of MEDFORMER_SHARED_DATA is deeper than 8 bits, in its own dtype; nothing where it is absent."""
-    root = Path(os.environ.get("MEDFORMER_SHARED_DATA") or "../shared/data")
-    found: dict[str, list[np.ndarray]] = {}
-    slices = [pydicom.dcmread(path).pixel_array for path in sorted((root / "dicom_mr_series").glob("*.dcm"))]
-    if slices:
-        found["96 slices of a brain MR"] = [each[None] for each in slices] * 4
-    heads = sorted((root / "hippocampus" / "images").glob("*.nii.gz"))[:200]
-    if heads:
-        found[f"{len(heads)} hippocampi"] = [np.asarray(nibabel.load(path).dataobj)[None] for path in heads]
-    return found
+    rows = [(f"int16, {name}", f"{rate:,.0f}", f"{rate / new:.2f}", "raw, new") for name, rate in rates.items()]
+    return [*rows, ("int16, stream", f"{ours:,.0f}", f"{ours / kept:.2f}", "raw, one buffer")]
 
 
 def _rules() -> list[tuple[str, ...]]:
@@ -162,7 +86,7 @@ def _rules() -> list[tuple[str, ...]]:
             lambda rule=rule: in_range(tensor, rule), lambda rule=rule: by_numpy(images, rule), pairs=PAIRS
         )
         rate = images.nbytes / pair.first_s / 1e6
-        rows.append((f"rule {name}", "1.00", f"{rate:,.0f}", f"{pair.second_s / pair.first_s:.2f}", "numpy"))
+        rows.append((f"rule {name}", f"{rate:,.0f}", f"{pair.second_s / pair.first_s:.2f}", "numpy"))
     return rows
 
 
@@ -207,14 +131,6 @@ def _raw_kept(folder: Path) -> int:
             while read := file.readinto(buffer):
                 count += read
     return count
-
-
-def _read(folder: Path) -> int:
-    """All images in batches, shuffled; they may differ in shape."""
-    dataset = ShardedDataset(folder, "train")
-    order = np.random.default_rng(0).permutation(len(dataset))
-    batches = (dataset.read(order[start : start + BATCH]).images for start in range(0, len(dataset), BATCH))
-    return sum(image.nbytes for images in batches for image in images)
 
 
 def _stream(folder: Path) -> int:

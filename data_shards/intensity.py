@@ -190,13 +190,39 @@ Rule = Bytes | Windows | Percentiles | ZScore
 BYTES = Bytes()
 
 
+_BY_NAME = ("bytes", "percentiles", "z-score")
+"""Rules that have a default for everything."""
+
+
 def _written_short(given: Any) -> Any:
     """A preset or a list of windows stands for a rule of windows, the name of another rule for it with its defaults."""
+    _refuse_preparation(given)
     if isinstance(given, str):
-        return (
-            {"rule": given} if given in ("bytes", "percentiles", "z-score") else {"rule": "windows", "windows": [given]}
-        )
+        if given in _BY_NAME:
+            return {"rule": given}
+        if given not in PRESETS:
+            raise ValueError(f"no rule and no window is called {given!r}{nearest(given, (*_BY_NAME, *PRESETS))}")
+        return {"rule": "windows", "windows": [given]}
     return {"rule": "windows", "windows": given} if isinstance(given, list) else given
+
+
+def _refuse_preparation(given: Any) -> None:
+    """Point whoever writes the options of ``prepare.intensity`` to where they belong, and to the rule that is meant."""
+    if not isinstance(given, Mapping) or len(given) != 1:
+        return
+    ((name, ends),) = given.items()
+    if name not in ("window", "percentile") or not isinstance(ends, list | tuple) or len(ends) != 2:
+        return
+    if not all(isinstance(end, int | float) for end in ends):
+        return
+    one, other = ends
+    rule = f"[{{center: {one}, width: {other}}}]"
+    if name == "percentile":
+        rule = f"{{rule: percentiles, low: {one}, high: {other}}}"
+    raise ValueError(
+        f"{name} makes 8 bits of values before they are stored: prepare.intensity.{name} of `medformer shards build`; "
+        f"as a rule for values that are kept it is written {rule}"
+    )
 
 
 IntensityRule = Annotated[Rule, Field(discriminator="rule"), BeforeValidator(_written_short)]
@@ -204,6 +230,7 @@ IntensityRule = Annotated[Rule, Field(discriminator="rule"), BeforeValidator(_wr
 
 
 def _by_name(given: Any) -> Any:
+    _refuse_preparation(given)
     return given if given is None or (isinstance(given, Mapping) and "rule" not in given) else {EVERY: given}
 
 
@@ -214,6 +241,17 @@ IntensityRules = Annotated[dict[str, IntensityRule], BeforeValidator(_by_name)]
 def rule_of(rules: Mapping[str, Rule], image: str) -> Rule | None:
     """The rule of the images of a name; None where none is given, and for masks."""
     return None if image == MASK else rules.get(image, rules.get(EVERY))
+
+
+Threshold = float | Literal["mean"]
+"""Values above it are foreground; ``mean`` is the mean of the image."""
+
+
+def foreground_of(rule: Rule | None) -> Threshold:
+    """What counts as foreground of images that are read by a rule: its threshold, or the mean where it has none."""
+    if isinstance(rule, Percentiles | ZScore) and rule.foreground != "all":
+        return rule.foreground
+    return "mean"
 
 
 def check_values(rule: Rule, pixels: np.ndarray) -> None:

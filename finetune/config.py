@@ -238,6 +238,9 @@ class EvaluateConfig(ImagesConfig):
         models: folders of bundles or ``name@alias`` of the registry.
         data: one or more of what :class:`FinetuneConfig` takes.
         k: neighbours of the kNN probe.
+        window: voxels, or pixels, of the windows that frozen networks read larger images in, one number or one for each
+            axis; None is the size of the crops that a network was trained on, for volumes, and reads all else whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
         per_class: budgets of a few-label comparison; without any budget it is left out.
         fraction: further budgets, as shares of each class, or of all cases with numbers.
         heads: of the comparison.
@@ -256,6 +259,8 @@ class EvaluateConfig(ImagesConfig):
     models: tuple[str, ...] = Field(min_length=1)
     data: tuple[Path, ...] = Field(min_length=1)
     k: int = Field(default=20, ge=1)
+    window: Sides | None = None
+    overlap: float = Field(default=0.5, ge=0, lt=1)
     per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
     fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     heads: tuple[str, ...] = ("linear",)

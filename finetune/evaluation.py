@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from finetune.census import describe
 from finetune.config import EvaluateConfig
 from finetune.intensity import differences, with_rules
 from finetune.reference.baseline import reference_network
+from finetune.reference.recipe import axes_of
 from finetune.report.collect import data_set
 from finetune.report.document import DataSet
 from finetune.report.evaluation import evaluation_report, trivial_words
@@ -35,6 +36,7 @@ from finetune.study.tidy import Said, Tidy, write_tidy
 from finetune.subsets import Budget
 from pretrain.foreign import is_network
 from pretrain.intensity import TrainedOn
+from pretrain.tiling import window_of_crops
 
 ALL_LABELS = Budget(fraction=1.0)
 REPORT, PAGE = "report.json", "report.html"
@@ -100,7 +102,7 @@ def evaluate_bundles(
     models: dict[str, Pretrained] = {}
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
-        models[name], trained[name] = _pretrained(folder, called, config.device)
+        models[name], trained[name] = _pretrained(folder, called, config)
     config = with_rules(config, trained)
     found, fits = Evaluation(), _Fits(config, models, say)
     with new_folder(out, overwrite=overwrite) as partial:
@@ -111,11 +113,12 @@ def evaluate_bundles(
             shown = f"{test.organ.name}, {test.modality.name}"
             found.trivial[trivial_words(train, test)] = data_set(splits, shown, test.licence)
             found.table += tidy.constant()
-            for row in evaluate(splits, _representations(config, models), seed=config.seeds[0], k=config.k):
+            reading = _reading(models, train, config, say)
+            for row in evaluate(splits, _representations(config, reading), seed=config.seeds[0], k=config.k):
                 found.probes.append(row)
                 found.table += tidy.rows(Said.by_probe(row))
                 say(f"{row.dataset}: {row.representation}, {row.probe}: {_told(row.scores)}")
-            for protocol, arm, compared in fits.of(splits, partial / "subsets"):
+            for protocol, arm, compared in fits.of(splits, reading, partial / "subsets"):
                 (found.few if protocol == "few_label" else found.full).append(compared)
                 found.table += tidy.rows(Said.by_arm(compared, arm, protocol))
         document = {"config_sha256": digest(config), "rows": [row.as_json() for row in found.probes]}
@@ -147,17 +150,20 @@ class _Fits:
         self._total = draws * (few + len(self._arms("full")) * config.full)
         self._done, self._started_s = 0, 0.0
 
-    def of(self, splits: Mapping[str, Cases], folder: Path) -> Iterator[tuple[str, Arm, ComparisonRow]]:
+    def of(
+        self, splits: Mapping[str, Cases], reading: Models, folder: Path
+    ) -> Iterator[tuple[str, Arm, ComparisonRow]]:
         """Protocol, arm and row of every fit.
 
         Args:
             splits: of the dataset.
+            reading: the networks as they read its images.
             folder: of the index files.
         """
         config = self._config
         self._started_s = self._started_s or time.monotonic()
         asked = {"few_label": config.budgets, "full": [ALL_LABELS] if config.full else []}
-        models = dict(self._models)
+        models = dict(reading)
         if "resnet18" in config.baselines:
             models[BASELINE] = Pretrained(None, reference_network(required_splits(splits)[0]))
         for protocol, budgets in asked.items():
@@ -229,19 +235,36 @@ def _representations(config: EvaluateConfig, models: Models) -> list[Representat
     for name, model in models.items():
         whose = "" if len(models) == 1 else f"{name}: "
         twin = model.fresh(config.seeds[0]).to(config.device)
-        found.append(Frozen(f"{whose}random network", twin, model=name, weights="random"))
+        how: dict[str, Any] = {"model": name, "window": model.window, "overlap": model.overlap}
+        found.append(Frozen(f"{whose}random network", twin, weights="random", **how))
         if model.backbone is not None:
-            found.append(Frozen(f"{whose}pretrained", model.backbone, model=name))
+            found.append(Frozen(f"{whose}pretrained", model.backbone, **how))
     return found
 
 
-def _pretrained(model: str | Path, called: str, device: str) -> tuple[Pretrained, Sequence[TrainedOn]]:
+def _pretrained(model: str | Path, called: str, config: EvaluateConfig) -> tuple[Pretrained, Sequence[TrainedOn]]:
+    given = config.window, config.overlap
     if Path(model).is_dir():
         bundle = load_pretrained(Path(model), called)
-        return Pretrained(bundle.backbone.to(device), fresh_twin(bundle)), bundle.intensity
+        backbone = bundle.backbone.to(config.device)
+        if config.window is None and bundle.crop is not None:
+            given = window_of_crops(bundle.crop, int(backbone.stride)), config.overlap
+        return Pretrained(backbone, fresh_twin(bundle), *given), bundle.intensity
     opened = open_backbone(str(model), 0)
-    pretrained = Pretrained(opened.module.to(device) if opened.pretrained else None, opened_twin(str(model)))
-    return pretrained, opened.intensity
+    backbone_or_none = opened.module.to(config.device) if opened.pretrained else None
+    return Pretrained(backbone_or_none, opened_twin(str(model)), *given), opened.intensity
+
+
+def _reading(models: Models, train: Cases, config: EvaluateConfig, say: Say) -> Models:
+    """The networks as they read these images: crops are of volumes, and planes were shown whole."""
+    if config.window is not None:
+        return models
+    found = {name: model if axes_of(train) == 3 else replace(model, window=None) for name, model in models.items()}
+    for name, model in found.items():
+        if model.window is not None:
+            sides = " x ".join(map(str, model.window))
+            say(f"{train.name}: {name} reads larger volumes in windows of {sides} voxels, as it was trained on crops")
+    return found
 
 
 def short_names(references: Sequence[str]) -> list[str]:

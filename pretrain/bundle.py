@@ -16,14 +16,13 @@ import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from data_shards.intensity import BYTES
-from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, ConfigError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.backbone import Backbone, Medformer
 from pretrain.backbone.loading import fitted
 from pretrain.backbone.recorded import as_recorded
 from pretrain.foreign import NetworkReference, TimmBackbone
+from pretrain.intensity import trained
 from pretrain.intensity.trained import TrainedOn
 from pretrain.networks import create_network
 
@@ -54,6 +53,15 @@ class Bundle:
     provenance: dict[str, Any]
     metrics: dict[str, Any]
     intensity: tuple[TrainedOn, ...] = ()
+
+    @property
+    def crop(self) -> tuple[int, ...] | None:
+        """Voxels along D,H,W of the crops of volumes that it was trained on; None where it was shown whole images."""
+        crop = ((self.provenance.get("config") or {}).get("data") or {}).get("crop")
+        if not crop:
+            return None
+        size = tuple(int(side) for side in crop["size"])
+        return size * 3 if len(size) == 1 else size
 
 
 def save_bundle(
@@ -96,9 +104,6 @@ def save_bundle(
     # It may have been set since; a network that reads images as they are does not name it.
     read_at = {} if backbone.voxel_mm == model_args.get("voxel_mm") else {"voxel_mm": backbone.voxel_mm}
     kept = {name: value for name, value in model_args.items() if name != "num_classes"}
-    ruled = [each.model_dump(mode="json") for each in intensity]
-    if all(each.rule == BYTES for each in intensity):
-        ruled = []
     config = {
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
@@ -106,7 +111,7 @@ def save_bundle(
         "num_features": backbone.embed_dim,
         "model_args": kept | backbone.stem_args | read_at,
         "pretrained_cfg": {"num_classes": 0, "custom_load": False, **_preprocessing(backbone)},
-        **({"intensity": ruled} if ruled else {}),
+        **trained.written(intensity),
     }
     with new_folder(folder, overwrite=True) as partial:
         write_atomic(partial / "model.safetensors", save(tensors, metadata={"format": "pt"}))
@@ -152,13 +157,7 @@ def bundle_rules(folder: Path, config: Mapping[str, Any] | None = None) -> tuple
     Raises:
         CheckpointError: it is not readable.
     """
-    given = (bundle_document(folder) if config is None else config).get("intensity")
-    if given is None:
-        return (TrainedOn(channels=1, rule=BYTES),)
-    try:
-        return tuple(parse(TrainedOn, dict(each), str(folder / "config.json")) for each in given)
-    except (ConfigError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: intensity cannot be read: {error}") from None
+    return trained.read(bundle_document(folder) if config is None else config, str(folder / "config.json"))
 
 
 def bundle_document(folder: Path) -> dict[str, Any]:

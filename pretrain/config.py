@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -32,6 +32,16 @@ _OWNED_BY_US = {
 }
 
 
+_PREPARE = (
+    "what is done before values are stored is an option of `medformer shards build`: prepare.spacing_mm, "
+    "prepare.intensity.window, ..."
+)
+_INTENSITY = (
+    "the rule by which stored values are read is said of each dataset: data.datasets.0.intensity; "
+    "prepare.intensity.window of `medformer shards build` makes 8 bits of values before they are stored"
+)
+
+
 class DatasetConfig(Document):
     """One shard folder of the mixture.
 
@@ -43,6 +53,12 @@ class DatasetConfig(Document):
         views: augmentation of this dataset; None takes that of the run.
         intensity: how stored values become the range of the network; None takes the rule of the manifest, or 8 bits.
     """
+
+    elsewhere: ClassVar[dict[str, str]] = {
+        "prepare": _PREPARE,
+        "stored": "the dtype of the values is that of the shards: stored of `medformer shards build`",
+        "crop": "crops are of all volumes of the run alike: data.crop",
+    }
 
     path: Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
     image: str | None = None
@@ -105,6 +121,12 @@ class DataConfig(Document):
             node read only its part of the shards in an epoch.
         reading: threads, read-ahead and cache.
     """
+
+    elsewhere: ClassVar[dict[str, str]] = {
+        "intensity": _INTENSITY,
+        "prepare": _PREPARE,
+        "stored": DatasetConfig.elsewhere["stored"],
+    }
 
     datasets: Annotated[list[DatasetConfig], Field(min_length=1)]
     batch_size: Count = 256
@@ -360,6 +382,8 @@ class PretrainConfig(Document):
         log_every_steps: optimizer steps between two log lines.
         cluster: where the run takes place.
     """
+
+    elsewhere: ClassVar[dict[str, str]] = {**DataConfig.elsewhere, "crop": DatasetConfig.elsewhere["crop"]}
 
     out: Path
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

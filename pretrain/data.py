@@ -29,22 +29,35 @@ def open_datasets(config: PretrainConfig) -> list[ShardedDataset]:
     """The training split of every dataset; of volumes the crops, where the document asks for them.
 
     Raises:
+        ConfigError: crops are asked for, and no dataset has volumes.
         DataError: a folder, split or image is not there, or volumes cannot be cropped as asked.
     """
     cache = node_cache(config.data.reading)
-    return [_opened(each, config, cache) for each in config.data.datasets]
+    found = [_opened(each, config, cache) for each in config.data.datasets]
+    if config.data.crop is not None and not any(isinstance(each, CroppedDataset) for each in found):
+        names = ", ".join(each.folder for each in found)
+        raise ConfigError(f"data.crop: crops are of volumes, and there are planes alone: {names}; leave it out")
+    return found
 
 
 def _opened(section: DatasetConfig, config: PretrainConfig, cache: Cache) -> ShardedDataset:
     dataset = ShardedDataset(section.path, "train", image=section.image, cache=cache)
-    crop, shape = config.data.crop, dataset.layout.shape
-    volumes = "volumetric" in dataset.manifest.vocabulary["dimensionality"] if shape is None else len(shape) == 4
-    if crop is None or not volumes:
+    crop = config.data.crop
+    if crop is None or not dataset.volumetric:
         return dataset
     whole = config.data.reading.whole_shards
     if whole is None:
         whole = dataset.shard_bytes <= cache.limit_bytes
-    return CroppedDataset(section.path, "train", crop, seed=config.seed, image=section.image, cache=cache, whole=whole)
+    return CroppedDataset(
+        section.path,
+        "train",
+        crop,
+        seed=config.seed,
+        image=section.image,
+        cache=cache,
+        whole=whole,
+        rule=section.intensity,
+    )
 
 
 def open_stream(config: PretrainConfig, datasets: Sequence[ShardedDataset], runtime: Runtime) -> SampleStream:

@@ -89,7 +89,7 @@ def run(config: PretrainConfig, runtime: Runtime, *, resume: bool = False) -> Pa
     datasets = open_datasets(config)
     stream = open_stream(config, datasets, runtime)
     check_objectives(config, datasets, module.backbone)
-    probes = open_probes(config.probes, node_cache(config.data.reading))
+    probes = open_probes(config.probes, node_cache(config.data.reading), config.data.crop)
     total_steps = run_steps(config, stream.batches_per_epoch)
     engine, optimizer = initialise(module, config, runtime)
     schedule = create_schedule(optimizer, config.schedule, total_steps)

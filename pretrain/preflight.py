@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from data_shards.intensity import BYTES
@@ -9,8 +11,9 @@ from data_shards.support.errors import ConfigError
 from pretrain.bundle import bundle_rules
 from pretrain.config import PretrainConfig
 from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets, rules_of, stages_of
-from pretrain.intensity import difference, shown_shape
+from pretrain.intensity import TrainedOn, difference, shown_shape
 from pretrain.module import PretrainModule, create_backbone
+from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.optim import create_optimizer
 from pretrain.probes.probe import open_probes
 from pretrain.resumption import check_resumption, check_workers_may_change
@@ -45,7 +48,7 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool, least: int |
     for dataset in datasets:
         check_dataset(dataset, config, world_size)
     stages_of(config, datasets)
-    open_probes(config.probes, node_cache(config.data.reading))
+    open_probes(config.probes, node_cache(config.data.reading), config.data.crop)
     try:
         with torch.device("meta"):  # shapes only
             module = PretrainModule(create_backbone(config.model), config.objectives)
@@ -61,15 +64,21 @@ def remarks(config: PretrainConfig) -> list[str]:
     Raises:
         MedformerError: as for :func:`check`, which comes first.
     """
-    start = config.model.init_from
-    if start is None or not start.is_dir():
+    known: dict[str, Sequence[TrainedOn]] = {}
+    if (start := config.model.init_from) is not None and start.is_dir():
+        known["model.init_from"] = bundle_rules(start)
+    for name, parameters in config.objectives.items():
+        used = OBJECTIVES[name].uses(check_parameters(name, parameters))
+        known |= {f"objectives.{name}.{key}": rules for key, rules in used.items()}
+    if not known:
         return []
-    known, datasets = bundle_rules(start), open_datasets(config)
+    datasets = open_datasets(config)
     shapes = [shown_shape(dataset, BYTES) for dataset in datasets]  # as they are stored
     said = [
-        f"model.init_from: {each}"
+        f"{key}: {each}"
+        for key, rules in known.items()
         for dataset, shape, rule in zip(datasets, shapes, rules_of(config, datasets), strict=True)
         for modality in dataset.manifest.vocabulary.get("modality", ())
-        if (each := difference(known, modality, shape[0], rule))
+        if (each := difference(rules, modality, shape[0], rule))
     ]
     return list(dict.fromkeys(said))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from data_shards.order.places import places
-from data_shards.reading.box import Box, read_box
-from data_shards.reading.open_shard import OpenShard
+from data_shards.intensity import Rule, foreground_of
+from data_shards.order.places import places, shares
+from data_shards.reading.box import Box, BoxReader
+from data_shards.reading.foreground import NUMBERS, foreground_voxel
 from data_shards.reading.reader import Columns, ShardedDataset
 from data_shards.reading.records import Records
 from data_shards.storage import Cache
@@ -30,11 +31,19 @@ class Crop(Document):
         per_volume: crops of a volume that an epoch shows, each at a place of its own.
         smaller: what becomes of a volume that is shorter than a crop along an axis: ``refuse`` it, or ``pad`` it there
             on both sides with the smallest value of the dataset.
+        foreground: share of the crops that lie about a voxel of the foreground; the others lie anywhere.
     """
 
     size: Sides
     per_volume: Count = 1
     smaller: Literal["refuse", "pad"] = "refuse"
+    foreground: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a share of none: runs from before there was one go on."""
+        found: dict[str, Any] = plain(self)
+        return found if self.foreground else {name: value for name, value in found.items() if name != "foreground"}
 
     @field_validator("size")
     @classmethod
@@ -68,6 +77,11 @@ class CroppedDataset(ShardedDataset):
     meets (:mod:`data_shards.format.bands`) where its volume is stored raw; memory holds the crops and the bands of one
     plane.
 
+    With ``crop.foreground`` that share of the crops lies about a foreground voxel, moved into the volume where it would
+    reach beyond it, as nnU-Net places a third of its patches by labels (Isensee et al., Nature Methods 2021). Here the
+    voxel is one of a few planes of the same image (:mod:`data_shards.reading.foreground`), which are read besides; so
+    the images of a study are no longer cut alike, and a volume in whose planes none is found is cut anywhere.
+
     Args:
         where: see :class:`~data_shards.reading.reader.ShardedDataset`.
         split: there too.
@@ -77,6 +91,7 @@ class CroppedDataset(ShardedDataset):
         cache: there too.
         whole: fetch remote shards as a whole and keep them in the cache, as those of whole images are. Otherwise only
             what crops need is fetched, each time anew, but for shards that are in the cache already.
+        rule: how values are read, whose foreground counts; that of the manifest when left out.
 
     Raises:
         DataError: see there; or a volume is smaller than a crop, and volumes that differ in dtype, channels or axes.
@@ -93,11 +108,16 @@ class CroppedDataset(ShardedDataset):
         image: str | None = None,
         cache: Cache | None = None,
         whole: bool = False,
+        rule: Rule | None = None,
     ) -> None:
         super().__init__(where, split, image=image, cache=cache)
-        self.crop, self.seed, self._whole = crop, seed, whole
+        self.crop, self.seed, self._whole, self._rule = crop, seed, whole, rule
+        self._foreground = foreground_of(rule or self.intensity)
         if self.layout.dtype is None:
-            raise DataError(f"{self.folder}: volumes of several dtypes cannot be cropped into batches of one")
+            raise DataError(
+                f"{self.folder}: volumes of several dtypes cannot be cropped into batches of one; `stored`, such as "
+                "stored=int16, of `medformer shards build` writes all in one dtype"
+            )
         self._channels, self._size = 0, tuple[int, ...]()
         for name, shape in self._shapes():
             if not self._channels:
@@ -110,7 +130,7 @@ class CroppedDataset(ShardedDataset):
     def __reduce__(self) -> tuple[object, ...]:
         """Another process opens the files itself."""
         opened = (self._where, self.split, self.crop, self.seed, self.image, self._cache, self._whole)
-        return _reopened, (*opened, self.manifest_digest)
+        return _reopened, (*opened, self._rule, self.manifest_digest)
 
     @property
     def in_parts(self) -> bool:
@@ -125,7 +145,8 @@ class CroppedDataset(ShardedDataset):
     @property
     def form(self) -> str:
         """What of each volume is shown."""
-        return f"/{self.crop.model_dump_json()}"
+        above = f"/{self._foreground}" if self.crop.foreground else ""
+        return f"/{self.crop.model_dump_json()}{above}"
 
     def read(self, indices: np.ndarray, epoch: int = 0) -> Records:
         """The crops with these numbers, in that order.
@@ -144,12 +165,17 @@ class CroppedDataset(ShardedDataset):
         for number, rows in self._by_shard(positions):
             shard, own = columns.take(number, rows)
             slots = own["images"][self.image]
-            boxes = self._boxes(slots, asked[rows], epoch)
-            for place, record, slot, box in zip(rows.tolist(), own, slots, boxes, strict=True):
+            corner_BA = self._corners(slots, asked[rows], epoch)
+            about_B, share_BK = self._about_foreground(asked[rows], epoch)
+            for turn, (place, record, slot) in enumerate(zip(rows.tolist(), own, slots, strict=True)):
                 name = self._sample_name(record, int(positions[place]))
-                self._check(_shape(slot), f"{shard.name}: {name}")
                 row = int(positions[place]) - self._shards.first_position(number)
-                self._fill(found[place], shard, slot, row, box, name)
+                read = BoxReader(shard, slot, self.image, row, name, whole=self._whole)
+                self._check(read.shape, f"{shard.name}: {name}")
+                first = tuple(corner_BA[turn].tolist())
+                if about_B[turn]:
+                    first = self._corner_about(read, share_BK[turn]) or first
+                self._fill(found[place], read, first)
         records = self._records(found, columns)
         return dataclasses.replace(records, spacing_mm_BA=records.spacing_mm_BA[:, : len(self._size)])
 
@@ -193,23 +219,40 @@ class CroppedDataset(ShardedDataset):
                 "make it smaller, or let such volumes be padded (smaller: pad)"
             )
 
-    def _boxes(self, slots: np.ndarray, asked_B: np.ndarray, epoch: int) -> list[Box]:
-        """What of each volume is read; along axes on which it is shorter than a crop, all of it."""
-        axes = len(self._size)
-        whole_BA = slots["shape"][:, 1 : axes + 1].astype(np.int64)
-        size_BA = np.minimum(whole_BA, self._size)
-        key = ("crop", self.seed, f"{self.card.name}/{self.split}", epoch)
-        first_BA = places(key, asked_B, whole_BA - size_BA + 1)
-        return [Box(tuple(first), tuple(size)) for first, size in zip(first_BA.tolist(), size_BA.tolist(), strict=True)]
+    def _corners(self, slots: np.ndarray, asked_B: np.ndarray, epoch: int) -> np.ndarray:
+        """Where crops lie that lie anywhere: their first voxels, int64 (B, A)."""
+        whole_BA = slots["shape"][:, 1 : len(self._size) + 1].astype(np.int64)
+        return places(("crop", *self._of(epoch)), asked_B, whole_BA - np.minimum(whole_BA, self._size) + 1)
 
-    def _fill(self, target: np.ndarray, shard: OpenShard, slot: np.void, row: int, box: Box, name: str) -> None:
-        voxels = read_box(shard, slot, self.image, row, box, name, whole=self._whole)
-        if box.size == self._size:
+    def _about_foreground(self, asked_B: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which crops lie about a foreground voxel, and the random numbers to find one, (B, K)."""
+        if not self.crop.foreground:
+            return np.zeros(len(asked_B), bool), np.empty((len(asked_B), 0))
+        share_BK = shares(("crop foreground", *self._of(epoch)), asked_B, 1 + NUMBERS)
+        return share_BK[:, 0] < self.crop.foreground, share_BK[:, 1:]
+
+    def _of(self, epoch: int) -> tuple[int | str, ...]:
+        return self.seed, f"{self.card.name}/{self.split}", epoch
+
+    def _corner_about(self, read: BoxReader, share_K: np.ndarray) -> tuple[int, ...] | None:
+        """The first voxel of a crop about a voxel of the foreground; None where none was found."""
+        whole = read.shape[1:]
+        voxel = foreground_voxel(read, whole, self._foreground, share_K)
+        if voxel is None:
+            return None
+        sides = zip(voxel, self._size, whole, strict=True)
+        return tuple(min(max(0, at - size // 2), max(0, length - size)) for at, size, length in sides)
+
+    def _fill(self, target: np.ndarray, read: BoxReader, first: tuple[int, ...]) -> None:
+        """Read a crop; along axes on which the volume is shorter, all of it, in the middle."""
+        size = tuple(min(crop, length) for crop, length in zip(self._size, read.shape[1:], strict=True))
+        voxels = read(Box(first, size))
+        if size == self._size:
             target[...] = voxels
             return
         target[...] = np.array(self.layout.min).astype(target.dtype)
-        before = tuple((crop - length) // 2 for crop, length in zip(self._size, box.size, strict=True))
-        target[Box(before, box.size).slices] = voxels
+        before = tuple((crop - length) // 2 for crop, length in zip(self._size, size, strict=True))
+        target[Box(before, size).slices] = voxels
 
 
 def _shape(slot: np.void) -> tuple[int, ...]:
@@ -228,9 +271,10 @@ def _reopened(
     image: str,
     cache: Cache | None,
     whole: bool,
+    rule: Rule | None,
     manifest_digest: str,
 ) -> CroppedDataset:
-    dataset = CroppedDataset(where, split, crop, seed=seed, image=image, cache=cache, whole=whole)
+    dataset = CroppedDataset(where, split, crop, seed=seed, image=image, cache=cache, whole=whole, rule=rule)
     if dataset.manifest_digest != manifest_digest:
         raise DataError(f"{dataset.folder}: the dataset was changed while it was being read")
     return dataset

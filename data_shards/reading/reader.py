@@ -23,6 +23,7 @@ from data_shards.sample import MASK
 from data_shards.storage import Cache, Storage, open_storage
 from data_shards.storage.local import LocalFolder
 from data_shards.support.errors import DataError
+from data_shards.vocabulary import Dimensionality
 
 # A manifest lists some 400 bytes per shard: room for more than two million shards.
 _MANIFEST_BYTES = 1 << 30
@@ -87,6 +88,13 @@ class ShardedDataset:
     def image_shape(self) -> tuple[int, ...] | None:
         """Shape of every image, or None when they differ (or differ in dtype)."""
         return self.layout.shape if self.layout.dtype is not None else None
+
+    @property
+    def volumetric(self) -> bool:
+        """Whether images have a depth; where they differ in shape, whether any of the folder has."""
+        if self.layout.shape is None:
+            return Dimensionality.volumetric.name in self.manifest.vocabulary["dimensionality"]
+        return len(self.layout.shape) == 4
 
     @property
     def in_parts(self) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -24,6 +24,9 @@ class Document(BaseModel):
     """Base of every typed configuration model: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    elsewhere: ClassVar[dict[str, str]] = {}
+    """Keys that are looked for here and stand elsewhere: what is said of each in place of the nearest key."""
 
     @classmethod
     def key_types(cls) -> dict[str, Any]:
@@ -187,7 +190,12 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key!r}{nearest(location[-1], _keys_at(model, problem['loc'][:-1]))}"
+        models = _models_at(model, problem["loc"][:-1])
+        for each in models:
+            if issubclass(each, Document) and location[-1] in each.elsewhere:
+                return f"{origin}: unknown key {key!r}; {each.elsewhere[location[-1]]}"
+        known = [name for each in models for name in _keys_of(each)]
+        return f"{origin}: unknown key {key!r}{nearest(location[-1], known)}"
     if problem["type"] == "missing":
         field = model.model_fields.get(key)  # deeper ones stand below a key that is there, and so explains them
         return f"{origin}: key {key!r} is missing" + (f": {field.description}" if field and field.description else "")
@@ -198,8 +206,8 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     return f"{said}; found {without_secrets(problem['input'])!r}"[:1000]
 
 
-def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that are valid at ``location``: follow their names, step over list indices and mapping keys."""
+def _models_at(model: type[BaseModel], location: Sequence[int | str]) -> list[type[BaseModel]]:
+    """The models whose keys are valid at ``location``: follow names, step over list indices and mapping keys."""
     candidates: list[Any] = [model]
     for part in location:
         inner: list[Any] = []
@@ -210,7 +218,7 @@ def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]
             elif not keys:
                 inner.append(candidate)
         candidates = inner or candidates
-    return [name for candidate in candidates for name in _keys_of(candidate)]
+    return [each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)]
 
 
 def _keys_of(candidate: Any) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data_shards.intensity import BYTES, Rule, Windows
+from data_shards.intensity import Rule
 from data_shards.sample import Image
 from finetune.cases import Cases
 from finetune.classifier.seen import looked_at
 from finetune.images import Pictures, Study
 from finetune.shift.base import Corruption
+from pretrain.intensity.value_range import stored_again, value_range
 from pretrain.views.random import sample_keys, stream
 
 
@@ -66,19 +67,7 @@ class CorruptedPictures(Pictures):
             keys_1 = stream(key_1, f"corruption.{change.corruption.name}.{name}")
             values = change.corruption(values, keys_1, change.severity)
         back = values[0].double().numpy() * (high - low) + low
-        kind = image.pixels.dtype
-        if kind.kind in "iu":  # a window may reach beyond what can be stored
-            back = np.rint(back).clip(np.iinfo(kind).min, np.iinfo(kind).max)
-        return replace(image, pixels=back.astype(kind))
-
-
-def value_range(pixels: np.ndarray, rule: Rule) -> tuple[float, float]:
-    """The values that count as black and white: of 8 bits 0 and 255, of windows their ends, else those of the image."""
-    if rule == BYTES:
-        return 0.0, 255.0
-    if isinstance(rule, Windows):
-        return min(window.low for window in rule.windows), max(window.high for window in rule.windows)
-    return float(pixels.min()), float(pixels.max())
+        return replace(image, pixels=stored_again(back, image.pixels.dtype))
 
 
 def corrupted(cases: Cases, changes: Sequence[Change], seed: int) -> Cases:

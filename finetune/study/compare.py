@@ -81,10 +81,15 @@ class Pretrained:
     Attributes:
         backbone: None for a network of which there are no weights: its arms are those of the fresh one.
         fresh: makes that.
+        window: voxels of the windows in which it reads larger images where it is frozen, fresh or not; None reads them
+            whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
     """
 
     backbone: Backbone | None
     fresh: FreshNetwork
+    window: tuple[int, ...] | None = None
+    overlap: float = 0.5
 
 
 def compare(
@@ -129,8 +134,11 @@ def compare(
                     fresh[arm.model] = model.fresh(seed)
                 network = model.backbone if arm.weights == "pretrained" else fresh[arm.model]
                 assert network is not None, f"arm {arm.name} is of a network without weights"
-                fit = _by_recipe if arm.epochs else _by_estimator
-                done = fit(arm, given, _val(splits, given, pool), test, subset, network, device)
+                if arm.epochs:
+                    val = _val(splits, given, pool)
+                    done = _by_recipe(arm, given, val, test, subset, network, device)
+                else:
+                    done = _by_estimator(arm, given, test, subset, network, model, device)
                 yield _row(arm, given, test, subset, done)
         # What was computed by fresh networks of this seed is of no use to the next one.
         for pictures in (shared.pictures, test.pictures):
@@ -193,14 +201,15 @@ def _by_recipe(
 
 
 def _by_estimator(
-    arm: Arm, given: Cases, val: Cases | None, test: Cases, subset: Subset, network: Backbone, device: str
+    arm: Arm, given: Cases, test: Cases, subset: Subset, network: Backbone, model: Pretrained, device: str
 ) -> _Done:
-    del val
     kind = FewLabelClassifier if given.target.classifies else FewLabelRegressor
     params = dict(arm.params)
     if arm.weights == "random":
         # A module counts as pretrained; the first layers of this one have nothing to keep.
         params.setdefault("layer_decay", 1.0)
+    if arm.name != RAW and params.get("strategy", "frozen") == "frozen":
+        params |= {"window": model.window, "overlap": model.overlap}
     estimator = kind(network, seed=subset.seed, device=device, **params)
     estimator.fit(given, index_sha256=subset.indices_sha256)
     record = estimator.record_

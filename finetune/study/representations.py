@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from finetune.cases import Cases
 from finetune.fit.features import summaries
 from finetune.fit.raw import raw_pixels
+from finetune.windows import windowed
 from pretrain.backbone import Backbone
 
 
@@ -50,16 +52,27 @@ class Frozen:
         reads: one of :data:`finetune.heads.features.SUMMARIES`.
         model: of the network; the name when left out.
         weights: ``pretrained`` or ``random``.
+        window: voxels of the windows that larger images are read in; None reads them whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
     """
 
     def __init__(
-        self, name: str, backbone: Backbone, reads: str = "embedding", model: str = "", weights: str = "pretrained"
+        self,
+        name: str,
+        backbone: Backbone,
+        reads: str = "embedding",
+        model: str = "",
+        weights: str = "pretrained",
+        window: Sequence[int] | None = None,
+        overlap: float = 0.5,
     ) -> None:
         self.name = name
         self.model, self.weights = model or name, weights
         self._backbone = backbone
         self._reads = reads
+        self._window, self._overlap = window, overlap
 
     def __call__(self, cases: Cases) -> np.ndarray:
         """Features ``(N, D)``."""
+        cases = windowed(cases, self._window, self._overlap)
         return summaries(self._backbone, cases, dense=self._reads != "embedding").read(self._reads)

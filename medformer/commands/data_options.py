@@ -68,6 +68,23 @@ def add_reading_options(group: argparse._ActionsContainer) -> None:
 _TASKS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
 
 
+def add_window_options(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """In what parts frozen networks read large images; ``otherwise`` says what is done without the option."""
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    parser.add_argument(
+        "--window",
+        type=int,
+        nargs="+",
+        metavar="VOXELS",
+        help="read larger images in windows of this side, or of these sides, and blend what a frozen network says of "
+        f"them (default: {otherwise})",
+        **given,
+    )
+    parser.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of neighbouring windows (default: 0.5)", **given
+    )
+
+
 def add_document_options(parser: argparse.ArgumentParser) -> None:
     """A document in place of options, and any key of it."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with these options and more")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medformer.commands.data_options import add_data_options, add_document_options, add_run_options, document
+from medformer.commands.data_options import (
+    add_data_options,
+    add_document_options,
+    add_run_options,
+    add_window_options,
+    document,
+)
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -27,17 +33,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         metavar="WHAT",
         help="embedding, mean (of the tokens), mean_spread, embedding_mean_spread (default: embedding)",
     )
-    parser.add_argument(
-        "--window",
-        default=given,
-        type=int,
-        nargs="+",
-        metavar="VOXELS",
-        help="read larger images in windows of this side, or of these sides, and blend what is said of them",
-    )
-    parser.add_argument(
-        "--overlap", default=given, type=float, metavar="SHARE", help="of neighbouring windows (default: 0.5)"
-    )
+    add_window_options(parser, "whole")
     parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
     add_document_options(parser)
     add_data_options(parser)

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medformer.commands.data_options import add_data_options, add_document_options, add_run_options, document
+from medformer.commands.data_options import (
+    add_data_options,
+    add_document_options,
+    add_run_options,
+    add_window_options,
+    document,
+)
 from medformer.commands.text_table import print_table
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     add_document_options(parser)
     add_data_options(parser)
+    add_window_options(parser, "that of the crops a model was trained on, for volumes")
     parser.add_argument("--k", default=given, type=int, help="neighbours of the kNN probe (default: 20)")
     parser.add_argument(
         "--per-class", default=given, type=int, nargs="+", metavar="N", help="label budgets to compare at"

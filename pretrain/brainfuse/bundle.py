@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, MedformerError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.brainfuse.generator import Generator, GeneratorConfig
+from pretrain.intensity import trained
+from pretrain.intensity.trained import TrainedOn
 
 FORMAT = "medformer-brainfuse-generator"
 VERSION = 1
 
 
 def save_generator(
-    folder: Path, generator: Generator, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+    folder: Path,
+    generator: Generator,
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    intensity: Sequence[TrainedOn] = (),
 ) -> Path:
     """Write a generator; it appears complete, and replaces one that stands there.
 
@@ -29,12 +35,14 @@ def save_generator(
         generator: itself.
         provenance: what it comes from.
         metrics: what was measured of it.
+        intensity: by which rules the images came that it was trained on; 8 bits where nothing is said.
 
     Raises:
         MedformerError: the disk refuses; nothing is left behind.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
     document = {"format": FORMAT, "version": VERSION, "generator": generator.config.model_dump(mode="json")}
+    document |= trained.written(intensity)
     with new_folder(folder, overwrite=True) as partial:
         write_atomic(partial / "generator.safetensors", save(tensors))
         write_json(partial / "config.json", document)
@@ -49,9 +57,7 @@ def load_generator(folder: Path) -> Generator:
     Raises:
         CheckpointError: a file is missing or damaged, or it is no generator.
     """
-    document = read_json(folder / "config.json", CheckpointError)
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
-        raise CheckpointError(f"{folder}: not a generator of BrainFuse of version {VERSION}")
+    document = _document(folder)
     path = folder / "generator.safetensors"
     try:
         with torch.device("cpu"):  # Whoever asks may be making modules without values.
@@ -60,3 +66,19 @@ def load_generator(folder: Path) -> Generator:
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, MedformerError) as error:
         raise CheckpointError(f"{path}: not the weights of this generator: {' '.join(str(error).split())}") from None
     return generator.eval()
+
+
+def generator_rules(folder: Path) -> tuple[TrainedOn, ...]:
+    """By which rules the images came that a generator was trained on.
+
+    Raises:
+        CheckpointError: it is no generator, or its document is damaged.
+    """
+    return trained.read(_document(folder), str(folder / "config.json"))
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = read_json(folder / "config.json", CheckpointError)
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise CheckpointError(f"{folder}: not a generator of BrainFuse of version {VERSION}")
+    return document

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from data_shards.format.manifest import read_manifest
+from data_shards.intensity import IntensityRule
 from data_shards.support.allocator import keep_freed_memory
 from data_shards.support.documents import Document, digest, recorded, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, TrainingError
@@ -38,6 +39,9 @@ class GeneratorRun(Document):
     out: Path = Field(description="folder that appears")
     shards: Path = Field(description="volumes; their split train is learned from, val is measured on where it is there")
     image: str | None = Field(None, description="name of the image, where a sample has several")
+    intensity: IntensityRule | None = Field(
+        None, description="how stored values become the range of the network; none takes the rule of the manifest"
+    )
     axis: int = Field(0, ge=0, le=2, description="across which axis of D,H,W slices lie")
     generator: GeneratorConfig = Field(GeneratorConfig(), description="the network")
     slab: int = Field(8, ge=2, description="slices of a slab, for a generator of three axes")
@@ -76,7 +80,8 @@ def train_generator(config: GeneratorRun, *, resume: bool = False) -> Path:
         The folder of the bundle.
 
     Raises:
-        ConfigError: the folder exists, or there are too few subjects.
+        ConfigError: the folder exists, there are too few subjects, or the volumes have other channels than the
+            generator or values that no rule is given for.
         DataError: the shards cannot be read, or hold no volumes.
         CheckpointError: the checkpoint is of another run.
         TrainingError: the loss is not a number any more; the last checkpoint is kept.
@@ -86,7 +91,12 @@ def train_generator(config: GeneratorRun, *, resume: bool = False) -> Path:
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
-    volumes = Volumes(config.shards, "train", config.axis, config.image)
+    volumes = Volumes(config.shards, "train", config.axis, config.image, config.intensity)
+    if (channels := volumes.trained_on.channels) != config.generator.channels:
+        raise ConfigError(
+            f"{config.shards}: volumes of {channels} channels by the rule {volumes.trained_on.rule.words}; "
+            f"generator.channels is {config.generator.channels}"
+        )
     across = config.weights.registration > 0
     if across and len(np.unique(volumes.subjects)) < 2:
         raise ConfigError(f"{config.shards}: one subject; weights.registration needs two (0 leaves it out)")
@@ -132,14 +142,15 @@ def train_generator(config: GeneratorRun, *, resume: bool = False) -> Path:
                 _save(checkpoint, config, generator, optimizer, step)
     metrics = {}
     if "val" in _splits(config.shards):
-        held_out = Volumes(config.shards, "val", config.axis, config.image)
+        held_out = Volumes(config.shards, "val", config.axis, config.image, config.intensity)
         if slab is None:
             metrics = {f"gap {gap}": gain_db(generator, held_out, gap) for gap in config.gaps}
     provenance: dict[str, Any] = {
         "config": recorded(config), "config_sha256": digest(config), "volumes": len(volumes),
         "subjects": len(np.unique(volumes.subjects)), "split": "train",
     }  # fmt: skip
-    return save_generator(config.out / "bundle", generator, provenance, {"psnr gain over the mean, dB": metrics})
+    told = {"psnr gain over the mean, dB": metrics}
+    return save_generator(config.out / "bundle", generator, provenance, told, [volumes.trained_on])
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
-from data_shards.intensity import IntensityRule, Rule, Windows
-from data_shards.support.documents import Document
-from data_shards.support.errors import DataError
+from data_shards.intensity import BYTES, IntensityRule, Rule, Windows
+from data_shards.support.documents import Document, parse
+from data_shards.support.errors import CheckpointError, ConfigError, DataError
 
 
 class TrainedOn(Document):
@@ -23,6 +24,32 @@ class TrainedOn(Document):
     modality: tuple[str, ...] = ()
     channels: int = Field(ge=1)
     rule: IntensityRule
+
+
+def written(rules: Sequence[TrainedOn]) -> dict[str, Any]:
+    """What the document of a network has of its rules: a key ``intensity``, where not all images had 8 bits."""
+    if all(each.rule == BYTES for each in rules):
+        return {}
+    return {"intensity": [each.model_dump(mode="json") for each in rules]}
+
+
+def read(document: Mapping[str, Any], path: str) -> tuple[TrainedOn, ...]:
+    """The rules in the document of a network; that of 8 bits where it says nothing.
+
+    Args:
+        document: of the network.
+        path: of its file, for messages.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    given = document.get("intensity")
+    if given is None:
+        return (TrainedOn(channels=1, rule=BYTES),)
+    try:
+        return tuple(parse(TrainedOn, dict(each), path) for each in given)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: intensity cannot be read: {error}") from None
 
 
 def difference(trained: Sequence[TrainedOn], modality: str, stored: int, rule: Rule) -> str:

@@ -11,6 +11,7 @@ from data_shards.support.documents import Document, parse
 from data_shards.support.errors import ConfigError, nearest
 from data_shards.support.plugins import load_plugins
 from pretrain.backbone import Backbone, Medformer
+from pretrain.intensity.trained import TrainedOn
 from pretrain.objectives.requests import ViewRequest
 from pretrain.objectives.views import Views
 from pretrain.views.config import ViewConfig
@@ -72,6 +73,18 @@ class Objective(nn.Module):
         Raises:
             ConfigError: it cannot; what was found and what is expected.
         """
+
+    @classmethod
+    def uses(cls, config: Any) -> dict[str, tuple[TrainedOn, ...]]:
+        """Networks that it uses as they are: by the key that names one, the rules of the images it was trained on.
+
+        Args:
+            config: its parameters.
+
+        Raises:
+            CheckpointError: one cannot be read.
+        """
+        return {}
 
     def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss``, and named parts worth watching (detached).

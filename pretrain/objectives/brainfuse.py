@@ -16,8 +16,9 @@ from torch import Tensor
 from data_shards.support.errors import ConfigError, TrainingError
 from data_shards.vocabulary import Task
 from pretrain.backbone import Backbone
-from pretrain.brainfuse.bundle import load_generator
+from pretrain.brainfuse.bundle import generator_rules, load_generator
 from pretrain.brainfuse.fusion import check_parents, fused, mean_fused
+from pretrain.intensity.trained import TrainedOn
 from pretrain.metadata import Metadata
 from pretrain.objectives.barlow_twins import barlow_twins_loss
 from pretrain.objectives.base import Objective, ObjectiveConfig, objective
@@ -127,6 +128,11 @@ class BrainFuse(Objective):
                 f"those that are fused have {shown} axes and {shape[0]} channels"
             )
 
+    @classmethod
+    def uses(cls, config: Any) -> dict[str, tuple[TrainedOn, ...]]:
+        """The generator."""
+        return {} if config.generator is None else {"generator": generator_rules(config.generator)}
+
     def forward(self, backbone: Backbone, views: Views, progress: float = 0.0) -> dict[str, Tensor]:
         """``loss`` and its parts ``joint`` and ``consistency``.
 
@@ -147,7 +153,7 @@ class BrainFuse(Objective):
         )
         parts: dict[str, Tensor] = {}
         if self.projector is not None:
-            pixels = ((one.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            pixels = one.clamp(-1, 1).to(torch.float32)
             embedded = []
             for number in range(2):
                 own = stream(keys_B, f"brainfuse.view {number}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data_shards.order.plan import part
+from data_shards.reading.cropped import Crop
 from data_shards.storage import Cache
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Task
@@ -25,6 +26,7 @@ from pretrain.probes.images import Labelled, labelled_images
 from pretrain.probes.scores import probe_scores
 from pretrain.runtime import Runtime, on_rank_zero
 from pretrain.spacing import as_spacing, on_device
+from pretrain.tiling import SlidingWindows, window_of_crops
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,13 @@ class Probe:
         return (images.label_NL == np.unique(self.fit.label_NL)).astype(np.int64)
 
 
-def open_probes(config: ProbesConfig, cache: Cache) -> list[Probe]:
+def open_probes(config: ProbesConfig, cache: Cache, crop: Crop | None = None) -> list[Probe]:
     """The probes of a run.
+
+    Args:
+        config: what is probed.
+        cache: for shards on a server.
+        crop: what the network is shown of volumes: those that are larger are read in windows of that size.
 
     Raises:
         DataError: a folder or a split is not there.
@@ -64,7 +71,7 @@ def open_probes(config: ProbesConfig, cache: Cache) -> list[Probe]:
     """
     found = []
     for each in config.datasets:
-        fit, score = labelled_images(each, config.most_images, cache)
+        fit, score = labelled_images(each, config.most_images, cache, crop)
         name = fit.dataset.card.name if each.image is None else f"{fit.dataset.card.name}-{each.image}"
         found.append(Probe(name, fit, score, config.neighbours))
     names = [probe.name for probe in found]
@@ -119,6 +126,8 @@ def _embedded(images: Labelled, backbone: Backbone, runtime: Runtime, at_once: i
     bounds = [part(len(images.index_N), rank, runtime.world_size) for rank in range(runtime.world_size)]
     first, last = bounds[runtime.rank]
     made = [torch.zeros(0, backbone.embed_dim, device=runtime.device)]
+    if images.window is not None:
+        backbone, at_once = SlidingWindows(backbone, window_of_crops(images.window, int(backbone.stride))), 1
     for start in range(first, last, at_once):
         made.append(_features(images, images.index_N[start : min(start + at_once, last)], backbone, runtime.device))
     rows = tuple(end - begin for begin, end in bounds)
@@ -131,5 +140,6 @@ def _features(images: Labelled, index_B: np.ndarray, backbone: Backbone, device:
     task_B = np.full_like(records.organ_B, int(Task.self_supervised))
     metadata = Metadata(*(torch.from_numpy(ids_B) for ids_B in (records.organ_B, records.modality_B, task_B)))
     spacing_mm = on_device(as_spacing(torch.from_numpy(records.spacing_mm_BA)), device)
-    pixels = in_range(torch.from_numpy(records.stacked).to(device), images.rule)
+    stored = records.stacked if images.window is None else records.images[0][None]
+    pixels = in_range(torch.from_numpy(stored).to(device), images.rule)
     return backbone.features(pixels, metadata.to(device), spacing_mm).embedding_BD.float()

@@ -124,6 +124,16 @@ def within(window: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(side, length) for side, length in zip(wanted, size, strict=True))
 
 
+def window_of_crops(crop: Sequence[int], stride: int) -> tuple[int, ...]:
+    """A window as large as the crops that a network was trained on, in whole tokens: no larger, but for one token.
+
+    Args:
+        crop: voxels along each axis.
+        stride: of the network, voxels of a token along each axis.
+    """
+    return tuple(max(stride, side // stride * stride) for side in crop)
+
+
 def check_window(sides: Sequence[int], overlap: float, step: int) -> None:
     """Refuse windows that cannot be used.
 

@@ -15,6 +15,8 @@ from data_shards.sample import MASK, Image, Sample
 from data_shards.sources.base import Source
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Modality, Organ, Task
+from pretrain.intensity.of_dataset import dataset_rule
+from pretrain.intensity.value_range import stored_again, value_range
 from pretrain.views.config import ViewConfig
 from pretrain.views.pipeline import Pipeline
 from pretrain.views.policy import Ruled, under_policy
@@ -31,6 +33,12 @@ class Augmented(Source):
     splits are not touched. A copy has the spacing of its image, as a view has in pretraining; what a crop or a scale
     makes larger or smaller is part of the augmentation.
 
+    All keep the dtype of the values, and the manifest the rule by which they are read. What is changed of a copy is
+    changed on a linear scale between the values that count as black and white
+    (:func:`~pretrain.intensity.value_range.value_range`): of 8 bits and of one window these are the ends of the rule,
+    so that the copy under its rule is the view, but for rounding to the dtype. Of several windows they are the lowest
+    and the highest end, of percentiles and z-scores the smallest and the largest value of the image.
+
     Args:
         folder: a folder of shards.
         views: how strongly; under the policy that they name.
@@ -39,7 +47,8 @@ class Augmented(Source):
         image: which image of the studies; may be left out when they have only one.
 
     Raises:
-        ConfigError: the views ask for what is not for these images, or change nothing; there is nothing to copy.
+        ConfigError: the views ask for what is not for these images, or change nothing; images are of several sizes or
+            dtypes, or of values that no rule is given for.
         DataError: the folder is damaged.
     """
 
@@ -58,15 +67,14 @@ class Augmented(Source):
         }
         if MASK in train.entry.images:
             raise ConfigError(f"{folder}: the studies have masks, which copies would no longer fit")
+        self._rule = dataset_rule(train)
         shape = train.image_shape
-        if train.intensity is not None and train.intensity != BYTES:
-            raise ConfigError(f"{folder}: values are read by a rule, {train.intensity.words}; copies are of 8 bits")
-        if shape is None or np.dtype(train.layout.dtype) != np.uint8:
-            found = "images of several sizes" if shape is None else f"images of {np.dtype(train.layout.dtype)}"
+        if shape is None:
             raise ConfigError(
-                f"{folder}: expected 8-bit images of one size, found {found}; `prepare.size` and `prepare.intensity` "
-                "of `medformer shards build` make such"
+                f"{folder}: expected images of one size and one dtype; `prepare.size` and `stored` of `medformer "
+                "shards build` make such"
             )
+        self.intensity = {} if train.intensity is None else {train.image: train.intensity}
         if any(each > 1 for each in views.coarser) or any(views.slices):
             raise ConfigError("coarser and slices make pairs of views of different kinds: they are for pretraining")
         words = train.manifest.vocabulary
@@ -111,9 +119,21 @@ class Augmented(Source):
 
     def _view(self, records: Records, row: int, copy: int) -> np.ndarray:
         keys_B = sample_keys(self._seed, copy, 0, torch.tensor([row]), 0)
-        view = self._pipeline(torch.from_numpy(records.stacked), keys_B, torch.from_numpy(records.spacing_mm_BA))
-        pixels: np.ndarray = ((view[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-        return pixels
+        pixels = records.stacked
+        low, high = value_range(pixels, self._rule)
+        if not high > low:  # one value everywhere: of percentiles and z-scores nothing is left to change
+            return pixels[0]
+        given = torch.from_numpy(pixels) if self._rule == BYTES else _scaled(pixels, low, high)
+        view = self._pipeline(given, keys_B, torch.from_numpy(records.spacing_mm_BA))[0]
+        # Views are float32; the units of wider values are not.
+        shown = view.numpy() if pixels.dtype == np.uint8 else view.double().numpy()
+        return stored_again((shown + 1) * ((high - low) / 2) + low, pixels.dtype)
+
+
+def _scaled(pixels: np.ndarray, low: float, high: float) -> torch.Tensor:
+    """From -1 to 1 between the ends, in float32; what lies beyond takes their value."""
+    shares = (pixels.astype(np.float64).clip(low, high) - low) / (high - low)
+    return torch.from_numpy((2 * shares - 1).astype(np.float32))
 
 
 def _card(card: DatasetCard, copies: int, seed: int) -> DatasetCard:

@@ -53,12 +53,29 @@ def test_presets_are_the_windows_of_the_page_they_cite() -> None:
         ({"rule": "percentile"}, "'percentile'.*'percentiles'"),
         ({"rule": "z-score", "version": 2}, "Input should be 1"),
         ({"rule": "z-score", "clip": 3}, "unknown key"),
+        ("zscore", "no rule and no window is called 'zscore'; did you mean 'z-score'"),
+        ("lungs", "no rule and no window is called 'lungs'; did you mean 'lung'"),
+        ({"ct": "percentile"}, "no rule and no window is called 'percentile'; did you mean 'percentiles'"),
+        (
+            {"window": [40, 400]},
+            r"prepare\.intensity\.window of `medformer shards build`; .* it is written \[\{center: 40, width: 400\}\]",
+        ),
+        (
+            {"*": {"percentile": [0.5, 99]}},
+            r"prepare\.intensity\.percentile .*\{rule: percentiles, low: 0\.5, high: 99\}",
+        ),
     ],
 )
 def test_what_is_no_rule_is_refused_in_one_line(given: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
         rules(given)
     assert "\n" not in str(raised.value) and "intensity" in str(raised.value)
+
+
+def test_an_image_may_be_called_window() -> None:
+    assert rules({"window": ["lung", "bone"]})["window"] == Windows(
+        windows=(Window.model_validate("lung"), Window.model_validate("bone"))
+    )
 
 
 def test_an_image_that_is_not_named_has_the_rule_of_all_and_a_mask_none() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_shards.intensity import Window, Windows
 from data_shards.support.errors import ConfigError, TrainingError
 from data_shards.vocabulary import Task
 from pretrain.brainfuse.bundle import save_generator
@@ -13,8 +14,11 @@ from pretrain.brainfuse.generator import Generator, GeneratorConfig
 from pretrain.module import PretrainModule, create_backbone
 from pretrain.objectives.base import check_parameters
 from pretrain.objectives.brainfuse import BrainFuse, _share_unexplained, chosen_parents
+from pretrain.objectives.simclr import nt_xent
+from pretrain.view_factory import ViewFactory
+from pretrain.views import ViewConfig
 from pretrain.views.random import sample_keys
-from tests.pretrain.objective_views import document_of, drifting_images, views_of
+from tests.pretrain.objective_views import batch_of, document_of, doubled, drifting_images, views_of
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,35 @@ def test_the_relative_consistency_does_not_change_when_embeddings_are_scaled_and
     alike = _share_unexplained(same_BD, same_BD.detach(), 7)  # all images alike: no distance, and a finite gradient
     alike.backward()
     assert alike == 0 and torch.equal(same_BD.grad, torch.zeros(7, 5))
+
+
+def test_fused_images_are_seen_without_rounding_to_8_bits() -> None:
+    """SimCLR on views that change nothing is that of the fused images, all within a few of 256 levels."""
+    off = dict.fromkeys(ViewConfig().transforms)
+    config = document_of({"brainfuse": {"joint": "simclr", "consistency": 0, "views": off, "out": 8}})
+    torch.manual_seed(0)
+    module = PretrainModule(create_backbone(config.model), config.objectives).double()
+    objective = module.objectives["brainfuse"]
+    assert isinstance(objective, BrainFuse) and objective.projector is not None
+    images = (30000 + 1000 * torch.rand(6, 1, 28, 28)).to(torch.uint16)
+    rule = Windows(windows=(Window(center=32767.5, width=65535),))
+    views = doubled(ViewFactory(config, torch.device("cpu"), rules=[rule])(batch_of(images, slice(6), (6,))))
+    outcome = objective(module.backbone, views)
+    parents = objective._parents(views.source, views.full[0].keys_B, views.rows).double()
+    in_range = images.double() / 32767.5 - 1
+    assert all((each - in_range).abs().flatten(1).amax(1).min() < 1e-6 for each in parents.flatten(0, 1))
+
+    def loss_of(fused_BC: torch.Tensor) -> torch.Tensor:
+        known = views.source.metadata
+        known = type(known)(known.organ_B, known.modality_B, torch.full_like(known.organ_B, int(Task.self_supervised)))
+        z_BD = objective.projector.project(module.backbone.features(fused_BC, known).embedding_BD, 6)
+        return nt_xent(z_BD, z_BD, objective.config.temperature, (6,))
+
+    with torch.no_grad():
+        one = parents.mean(0)
+        torch.testing.assert_close(outcome["loss"].detach(), loss_of(one), rtol=1e-4, atol=0)
+        rounded = loss_of(((one + 1) * 127.5).round() / 127.5 - 1)
+    assert (rounded - outcome["loss"]).abs() > 0.01 * outcome["loss"].abs()
 
 
 def test_what_cannot_be_fused_is_refused(bundle: Path) -> None:

@@ -9,12 +9,19 @@ import pytest
 import torch
 import yaml
 
+from data_shards.intensity import BYTES, Window, Windows
+from data_shards.prepare import Ruled
 from data_shards.support.errors import CheckpointError, ConfigError, DataError
+from data_shards.writing.writer import write_dataset
 from medformer.cli import main
 from pretrain.brainfuse import training as module
-from pretrain.brainfuse.bundle import load_generator
+from pretrain.brainfuse.bundle import generator_rules, load_generator
 from pretrain.brainfuse.training import GeneratorRun, gain_db, train_generator
 from pretrain.brainfuse.volumes import Volumes
+from pretrain.config import PretrainConfig
+from pretrain.preflight import remarks
+from tests.data_shards.made_sources import Listed, card, toy_sample
+from tests.pretrain.runs import document as pretraining
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,45 @@ def test_slabs_and_slices_with_context_are_learned_from(shards: Path, tmp_path: 
     assert any(
         not torch.equal(one, other) for one, other in zip(generator.parameters(), before.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_every_value_of_a_deeper_volume_is_learned_from_by_its_rule(dtype: str, tmp_path: Path) -> None:
+    least, most = (0.0, 65535.0) if dtype == "uint16" else (-1000.5, 3071.25)
+    volumes = [np.linspace(least, most, 1 << 16).reshape(1, 16, 64, 64).astype(dtype)[:, ::turn] for turn in (1, -1)]
+    rule = Windows(windows=(Window(center=(least + most) / 2, width=most - least),))
+    samples = [toy_sample(f"v-{place}", pixels=pixels) for place, pixels in enumerate(volumes)]
+    write_dataset(Ruled(Listed(samples, card()), {"*": rule}), tmp_path / "deep")
+    found = Volumes(tmp_path / "deep", "train", 0)
+    for mine, pixels in zip(found, volumes, strict=True):
+        expected = (pixels.astype(np.float64) - least) / (most - least) * 2 - 1
+        np.testing.assert_allclose(mine.numpy(), expected, rtol=0, atol=1e-6)
+        assert len(mine.unique()) == len(np.unique(pixels)) == 1 << 16
+    run = GeneratorRun(**document(tmp_path / "deep", tmp_path / "run", steps=1))
+    bundle = train_generator(run)
+    assert [(each.channels, each.rule) for each in generator_rules(bundle)] == [(1, rule)]
+    load_generator(bundle)
+    two = [{"center": 0, "width": 100}, {"center": 50, "width": 100}]
+    with pytest.raises(ConfigError, match="volumes of 2 channels by the rule windows.*; generator.channels is 1"):
+        train_generator(GeneratorRun(**document(tmp_path / "deep", tmp_path / "two", intensity=two)))
+    write_dataset(Listed(samples, card()), tmp_path / "bare")
+    with pytest.raises(ConfigError, match=f"{dtype} values and no rule"):
+        Volumes(tmp_path / "bare", "train", 0)
+
+
+def test_a_generator_for_other_values_than_it_was_trained_on_is_said_before_the_run(
+    shards: Path, tmp_path: Path
+) -> None:
+    bundle = train_generator(GeneratorRun(**document(shards, tmp_path / "run", steps=1)))
+    assert [each.rule for each in generator_rules(bundle)] == [BYTES]
+    content = pretraining(shards, tmp_path / "out")
+    content["objectives"] = {"brainfuse": {"generator": str(bundle), "axis": 0, "joint": "none"}}
+    assert remarks(PretrainConfig.model_validate(content)) == []
+    content["data"]["datasets"][0]["intensity"] = [{"low": 0, "high": 100}]
+    assert remarks(PretrainConfig.model_validate(content)) == [
+        "objectives.brainfuse.generator: the model was trained with 8 bits, 0 to 255; these images come by window 0 "
+        "to 100"
+    ]
 
 
 def test_what_it_cannot_learn_from_is_refused(shards: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_shards.intensity import ZScore
 from data_shards.reading.cropped import CroppedDataset
-from data_shards.support.errors import CheckpointError, DataError
+from data_shards.support.errors import CheckpointError, ConfigError, DataError
 from data_shards.writing.writer import write_dataset
 from pretrain.config import PretrainConfig
 from pretrain.data import open_datasets, open_stream, views_of
@@ -97,6 +98,26 @@ def test_planes_of_a_mixture_are_shown_whole(volumes: Path, shards: Path, tmp_pa
     assert cropped.image_shape == (1, 8, 8, 8) and planes.image_shape == (1, 28, 28)
 
 
+def test_crops_of_planes_alone_are_refused_by_name(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check(config_of(shards, tmp_path / "out", {"size": 8}), 1, resume=False)
+    assert str(refused.value) == (
+        f"data.crop: crops are of volumes, and there are planes alone: {shards}; leave it out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_crops_about_the_foreground_are_those_of_the_rule_of_the_dataset(volumes: Path, tmp_path: Path) -> None:
+    config = config_of(volumes, tmp_path, {**CROP, "foreground": 1.0})
+    config.data.datasets[0] = config.data.datasets[0].model_copy(update={"intensity": ZScore(foreground=254.5)})
+    (dataset,) = open_datasets(config)
+    (plain,) = open_datasets(config_of(volumes, tmp_path, CROP))
+    found, anywhere = (each.read(np.arange(24)).stacked for each in (dataset, plain))
+    assert (found == 255).any(axis=(1, 2, 3, 4)).all()
+    middle = [(each[:, 0, 4, 6, 6] == 255).mean() for each in (found, anywhere)]
+    assert middle[0] > 0.5 and middle[1] < 0.2  # but for those that would reach beyond the volume
+
+
 def test_a_crop_that_is_larger_than_a_volume_is_refused_before_the_run(volumes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         check(config_of(volumes, tmp_path / "out", {"size": [24, 24, 24]}), 1, resume=False)
@@ -111,6 +132,7 @@ def test_a_crop_that_is_larger_than_a_volume_is_refused_before_the_run(volumes: 
         ({"size": []}, "expected a number, or one for each axis"),
         ({"size": [8, 8, 8, 8]}, "4 numbers; expected one, or one for each of the axes D,H,W"),
         ({"size": 8, "smaller": "stretch"}, "'refuse' or 'pad'"),
+        ({"size": 8, "foreground": 33}, "less than or equal to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             config_of(volumes, tmp_path / "out", crop)

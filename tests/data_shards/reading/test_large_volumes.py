@@ -55,6 +55,15 @@ def test_a_crop_reads_less_than_a_tenth_of_its_volume(large: tuple[Path, np.ndar
     assert max(shares) < 0.0701 and min(shares) > 96**2 / (300 * 512)
 
 
+def test_a_crop_about_the_foreground_reads_no_more_than_four_planes_besides(large: tuple[Path, np.ndarray]) -> None:
+    folder, pixels = large
+    dataset = CroppedDataset(folder, "train", Crop(size=CROP, per_volume=8, foreground=1.0), seed=0)
+    dataset.read(np.arange(1))  # the index is read and checked
+    before = bytes_read()
+    dataset.read(np.arange(8))
+    assert (bytes_read() - before) / pixels.nbytes / 8 < 0.0701 + 4 / SHAPE[1] + 1e-4
+
+
 def test_a_crop_asks_a_server_for_less_than_a_tenth(large: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     folder, pixels = large
     server = Server()
