@@ -110,21 +110,22 @@ class FitConfig(Document):
     @field_validator("head")
     @classmethod
     def _head_is_known(cls, name: str) -> str:
-        from finetune.heads import known_head  # brings torch, which a document needs for nothing else
+        from finetune.heads import HEADS  # brings torch, which a document needs for nothing else
 
-        return known_head(name)
+        HEADS.named(name)
+        return name
 
     @model_validator(mode="after")
     def _options_are_known(self) -> FitConfig:
         from finetune.alignment import alignment_config
-        from finetune.heads import head_config
-        from finetune.steppers import stepper_config, stepper_named
+        from finetune.heads import HEADS
+        from finetune.steppers import STEPPERS
         from finetune.strategies import create_strategy
 
-        head_config(self.head, self.head_options)
+        HEADS.config(self.head, self.head_options)
         create_strategy(self.strategy, self.strategy_options)
-        options = stepper_config(self.stepper, self.stepper_options)
-        stepper_named(self.stepper).check(options, self.batch_size, self.mixup)
+        options = STEPPERS.config(self.stepper, self.stepper_options)
+        STEPPERS.named(self.stepper).check(options, self.batch_size, self.mixup)
         if self.alignment is not None:
             alignment_config(self.alignment)
         if self.slices is not None:
@@ -270,11 +271,11 @@ class EvaluateConfig(ImagesConfig):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> EvaluateConfig:
-        from finetune.heads import known_head
+        from finetune.heads import HEADS
         from finetune.strategies import create_strategy
 
         for head in self.heads:
-            known_head(head)
+            HEADS.named(head)
         for strategy in self.strategies:
             create_strategy(strategy)
         if len(set(self.models)) < len(self.models):

@@ -18,7 +18,7 @@ from finetune.heads.linear import LinearHead
 from finetune.objective import Objective
 from finetune.random_state import seeded
 from finetune.splits import selection_folds
-from finetune.steppers import Drawing, Learner, Stepper, stepper_config, stepper_named
+from finetune.steppers import STEPPERS, Drawing, Learner, Stepper
 from finetune.targets import create_target
 
 WIDTH = 64
@@ -60,13 +60,13 @@ class Arm:
     @property
     def kind(self) -> type[Stepper]:
         """The class of its stepper."""
-        return stepper_named(self.stepper) if isinstance(self.stepper, str) else self.stepper
+        return STEPPERS.named(self.stepper) if isinstance(self.stepper, str) else self.stepper
 
     @property
     def config(self) -> Any:
         """The options, checked."""
         if isinstance(self.stepper, str):
-            return stepper_config(self.stepper, self.options)
+            return STEPPERS.config(self.stepper, self.options)
         return self.stepper.Config(**self.options)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from data_shards.sources.tables.cells import Spellings
 from data_shards.support.documents import Document
 from finetune.explain.asking import PREDICTED
-from finetune.explain.methods import method_config
+from finetune.explain.methods import METHODS
 from finetune.explain.sanity import CASES
 
 
@@ -20,7 +20,7 @@ class ExplainConfig(Document):
     Attributes:
         classifier: folder of a classifier, or of what ``finetune`` wrote, or ``name@alias`` of the registry.
         data: new images, as for :class:`~finetune.config.PredictConfig`; labels are not needed.
-        method: one of :func:`finetune.explain.methods.method_names`.
+        method: one of :data:`finetune.explain.methods.METHODS`.
         options: of its ``Config``.
         classes: names of the classes that are explained; or ``predicted``, or ``all``.
         cases: keys of the cases that are explained, as in the table of predictions; empty for all.
@@ -53,5 +53,5 @@ class ExplainConfig(Document):
 
     @model_validator(mode="after")
     def _method_is_known(self) -> ExplainConfig:
-        method_config(self.method, self.options)
+        METHODS.config(self.method, self.options)
         return self

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from data_shards.sources.tables.cells import Spellings
 from data_shards.support.documents import Document
-from finetune.shift.corruptions import SEVERITIES, corruption_named, corruption_names
+from finetune.shift.corruptions import CORRUPTIONS, SEVERITIES
 
 
 class RobustnessConfig(Document):
@@ -18,7 +18,7 @@ class RobustnessConfig(Document):
     Attributes:
         classifier: folder of a classifier, or of what ``finetune`` wrote, or ``name@alias`` of the registry.
         data: labelled images, as for :class:`~finetune.config.PredictConfig`.
-        corruptions: names of :func:`finetune.shift.corruptions.corruption_names`; empty for all.
+        corruptions: names of :data:`finetune.shift.corruptions.CORRUPTIONS`; empty for all.
         severities: of 1 to 5.
         replicates: of the bootstrap.
         seed: of what is drawn for images, and of the bootstrap.
@@ -47,8 +47,8 @@ class RobustnessConfig(Document):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            corruption_named(name)
-        return tuple(dict.fromkeys(names)) or tuple(corruption_names())
+            CORRUPTIONS.named(name)
+        return tuple(dict.fromkeys(names)) or tuple(CORRUPTIONS.names())
 
     @field_validator("severities")
     @classmethod

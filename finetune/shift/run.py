@@ -13,7 +13,7 @@ from finetune.cases import Cases
 from finetune.predictions import open_classifier
 from finetune.progress import counted
 from finetune.readers import read_new
-from finetune.shift.corruptions import corruption_named
+from finetune.shift.corruptions import CORRUPTIONS
 from finetune.shift.document import RobustnessConfig
 from finetune.shift.page import render
 from finetune.shift.robustness import Robustness, measure
@@ -64,7 +64,7 @@ def robustness(config: RobustnessConfig, classifier: Path, out: Path, *, overwri
         MedformerError: the classifier, the images or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
-    corruptions = [corruption_named(name) for name in config.corruptions]
+    corruptions = [CORRUPTIONS.named(name)() for name in config.corruptions]
     model = open_classifier(classifier, config.device)
     recipe = model.record_.recipe
     if recipe is None:
