@@ -182,18 +182,17 @@ class FinetuneConfig(ImagesConfig, FitConfig):
         return self
 
 
-class PredictConfig(Document):
-    """One prediction.
+class NewImagesConfig(Document):
+    """A fitted classifier, and the images that it is applied to.
 
     Attributes:
         classifier: folder of a classifier, or of what ``finetune`` wrote, or ``name@alias`` of the registry.
-        data: new images: what :class:`FinetuneConfig` takes. Labels are not needed; where there are any, they are
-            written beside what is predicted.
+        data: new images: what :class:`FinetuneConfig` takes. Labels are not needed, unless they are asked for.
         csv: table of a folder of images.
         split: of an archive or of shards; None for all.
         missing: spellings of no label in the table, beside the empty cell.
         on_error: ``skip`` leaves out images that cannot be read.
-        show_paths: results have names of files; only where these identify nobody.
+        show_paths: results and messages have names of files; only where these identify nobody.
         device: where the network runs.
     """
 
@@ -205,6 +204,10 @@ class PredictConfig(Document):
     on_error: Literal["stop", "skip"] = "stop"
     show_paths: bool = False
     device: str = "cpu"
+
+
+class PredictConfig(NewImagesConfig):
+    """One prediction; labels, where there are any, are written beside what is predicted."""
 
 
 class EmbedConfig(ImagesConfig):
