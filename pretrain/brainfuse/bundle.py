@@ -14,6 +14,7 @@ from data_shards.support.documents import parse
 from data_shards.support.errors import CheckpointError, MedformerError
 from data_shards.support.files import new_folder, read_json, write_atomic, write_json
 from pretrain.brainfuse.generator import Generator, GeneratorConfig
+from pretrain.misfit import misfit
 
 FORMAT = "medformer-brainfuse-generator"
 VERSION = 1
@@ -56,7 +57,10 @@ def load_generator(folder: Path) -> Generator:
     try:
         with torch.device("cpu"):  # Whoever asks may be making modules without values.
             generator = Generator(parse(GeneratorConfig, document["generator"], str(folder / "config.json")))
-        generator.load_state_dict(load_file(path), strict=True)
+        tensors = load_file(path)
+        if fault := misfit(tensors, generator.state_dict()):
+            raise CheckpointError(fault)
+        generator.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, MedformerError) as error:
         raise CheckpointError(f"{path}: not the weights of this generator: {' '.join(str(error).split())}") from None
     return generator.eval()
