@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.support.documents import Document
+from data_shards.support.errors import TrainingError
 from data_shards.support.registry import Registry
 from finetune.objective import Objective
 
@@ -138,6 +139,24 @@ class Stepper(abc.ABC):
 
 STEPPERS: Registry[Stepper] = Registry("stepper")
 register_stepper = STEPPERS.register
+
+
+def backward(loss: Tensor, number: int, *, of: str = "the loss", smaller: str = "learning rate") -> float:
+    """Add the gradient of a loss; returns the loss.
+
+    Args:
+        loss: a scalar.
+        number: of the step.
+        of: what it is in a message.
+        smaller: what would help.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
+    if not torch.isfinite(loss):
+        raise TrainingError(f"fine-tuning: {of} is {loss.item()} at step {number}; try a smaller {smaller}")
+    loss.backward()
+    return float(loss.detach())
 
 
 def permutations(rows: np.ndarray, seed: int) -> Iterator[np.ndarray]:
