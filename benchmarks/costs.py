@@ -206,9 +206,9 @@ def shares() -> Table:
 def share(name: str, size: tuple[int, ...], repeats: int = 3) -> tuple[str, ...]:
     """Tokens, operations and time of a step, and the share of the stem of both."""
     model: Any = made(name, size).train()
-    batch = max(1, min(16, 2 * 224 * 224 // torch.Size(size).numel()))
-    images = torch.randn(batch, 1, *size)
     cost = forward_cost(model, size, 1)
+    batch = max(1, min(16, 2 * 224 * 224 // torch.Size(size).numel(), 20_000_000_000 // cost.total))
+    images = torch.randn(batch, 1, *size)
     whole, stem = stepper(model, images), stepper(model.adapter.stem, images)
     times_s = [(seconds(whole), seconds(stem)) for _ in range(1 + repeats)][1:]
     step_s, stem_s = (min(each) for each in zip(*times_s, strict=True))

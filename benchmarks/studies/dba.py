@@ -50,6 +50,7 @@ _ALL = (
         for optimizer in ("SGD", "Adam")
         for rule in ("gradient_norm", "variance_norm", "random")
     ),
+    Arm("DBA + SGD, gradient norm, tuned", "dba", {"selection": "gradient_norm"}, terms=GRID),
     Arm("EDBA + SGD", "edba"),
     Arm("SGD, batch size changes, p = 1", ChangingStepper, {"probability": 1.0, "redrawn": False}),
     *(

@@ -4,8 +4,8 @@
 their nominal size, with its embedding made in several ways, for as many steps each. Frozen features are read with 10
 and 50 labels per class. All arms of a seed begin with the same weights but those that they add, and see the same images
 in the same order and the same draws of labels. Arms are compared on the training images that a draw left; the test
-split is predicted by the default and by the arm that was chosen, once it is named in :data:`CHOSEN`. Every network is
-trained and scored once and kept, so a run that was stopped goes on.
+split is predicted by the default and by the arm that was chosen there, :data:`CHOSEN`. Every network is trained and
+scored once and kept, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def run(folder: Path) -> list[Table]:
                 look_into(folder, ground, seed, splits, trained=trained)
         for arm in lot:
             score(folder, ground, arm, seed, splits, "left")
-            if CHOSEN is not None and arm in (QUERY, CHOSEN):
+            if arm in (QUERY, CHOSEN):
                 score(folder, ground, arm, seed, splits, "test")
     return [reads_table(folder), arms_table(folder), test_table(folder)]
 

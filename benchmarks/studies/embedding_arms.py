@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Medformer
 from pretrain.backbone.attention import CrossAttentionLayer
+from pretrain.backbone.embedding import PooledTokens
 from pretrain.backbone.perceiver import initialise
-from pretrain.backbone.pooling import token_mean, token_spread
 from pretrain.backbone.study import Encoded
 
 NANO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "stem": "hmlp"}
@@ -38,34 +39,12 @@ class OtherEmbedding(Medformer):
         """
 
 
-class Pool(nn.Module):
-    """A linear map of mean and spread of vectors.
-
-    Args:
-        dim: of the vectors and of the result.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(2 * dim, dim).apply(initialise)
-
-    def forward(self, tokens_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """``B, dim``; of those that the mask names."""
-        weight_BT = None
-        if mask_BT is not None:
-            there_BT = mask_BT.to(torch.promote_types(tokens_BTD.dtype, torch.float32))
-            weight_BT = there_BT / there_BT.sum(dim=1, keepdim=True).clamp(min=1)
-        both = [token_mean(tokens_BTD, weight_BT), token_spread(tokens_BTD, weight_BT)]
-        added: Tensor = self.proj(torch.cat(both, dim=1))
-        return added
-
-
 class Pooling(OtherEmbedding):
     """Mean and spread of something add to the answer."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.pool = Pool(self.embed_dim)
+        self.pool = PooledTokens(self.embed_dim).apply(initialise)
 
 
 class PooledLatents(Pooling):
@@ -73,17 +52,8 @@ class PooledLatents(Pooling):
 
     def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`OtherEmbedding`."""
-        added_BD: Tensor = self.pool(latents_BND)
-        return answer_BD + added_BD
-
-
-class PooledTokens(Pooling):
-    """Those of the tokens that the latents read."""
-
-    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """See :class:`OtherEmbedding`."""
-        added_BD: Tensor = self.pool(torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
-        return answer_BD + added_BD
+        made_B1D: Tensor = self.pool(answer_BD[:, None], latents_BND)
+        return made_B1D[:, 0]
 
 
 class PooledAnswers(Pooling):
@@ -92,8 +62,8 @@ class PooledAnswers(Pooling):
     def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
         """See :class:`Medformer`."""
         dense_BTD = self.decode(latents_BND, torch.cat(encoded.tokens, dim=1))
-        added_BD: Tensor = self.pool(dense_BTD, encoded.mask_BT)
-        return answer_BD + added_BD
+        made_B1D: Tensor = self.pool(answer_BD[:, None], dense_BTD, encoded.mask_BT)
+        return made_B1D[:, 0]
 
 
 class Queries(OtherEmbedding):
@@ -126,19 +96,6 @@ class Deeper(OtherEmbedding):
         return asked_B1D[:, 0]
 
 
-class ReadsTokens(OtherEmbedding):
-    """The answer to the embedding query asks the tokens themselves."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.reader = _layer(self.embed_dim)
-
-    def made(self, answer_BD: Tensor, encoded: Encoded, latents_BND: Tensor) -> Tensor:
-        """See :class:`Medformer`."""
-        found_B1D: Tensor = self.reader(answer_BD[:, None], torch.cat(encoded.tokens, dim=1), encoded.mask_BT)
-        return found_B1D[:, 0]
-
-
 def _layer(dim: int) -> CrossAttentionLayer:
     return CrossAttentionLayer(dim, dim, NANO["num_heads"]).apply(initialise)
 
@@ -150,10 +107,12 @@ class Arm:
     Attributes:
         name: in the table.
         network: its class.
+        options: of the network.
     """
 
     name: str
     network: type[Medformer] = Medformer
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -163,21 +122,21 @@ class Arm:
     def fresh(self, size: tuple[int, ...], seed: int) -> Medformer:
         """The network with new weights."""
         torch.manual_seed(seed)
-        return self.network(img_size=size, **NANO).eval()
+        return self.network(img_size=size, **NANO, **self.options).eval()
 
 
 QUERY = Arm("query")
 POOLED = Arm("pooled latents", PooledLatents)
+CHOSEN = Arm("pooled tokens", options={"embedding": "pooled_tokens"})
+"""The arm that predicts the test split beside the default: the best linear read on what draws left."""
 LOTS = (
     (QUERY, POOLED, Arm("pooled answers", PooledAnswers)),
     (
-        Arm("pooled tokens", PooledTokens),
-        Arm("reads tokens", ReadsTokens),
+        CHOSEN,
+        Arm("reads tokens", options={"embedding": "reads_tokens"}),
         Arm("8 queries", Queries),
         Arm("deeper decoder", Deeper),
     ),
 )
 """Those of a lot are trained beside each other, on views that are made once."""
 ARMS = tuple(arm for lot in LOTS for arm in lot)
-CHOSEN: Arm | None = None
-"""The arm that predicts the test split beside the default, once that is decided."""

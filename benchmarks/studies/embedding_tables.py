@@ -131,21 +131,18 @@ def _cost(folder: Path, arm: Arm, seeds: Sequence[int]) -> str:
 
 
 def test_table(folder: Path) -> Table:
-    """The default and the chosen arm on test images; no rows as long as none is chosen, or a seed is missing."""
+    """The default and the chosen arm on test images; no rows as long as a seed is missing."""
+    default, found = (_scores(folder, arm, SEEDS, "test") for arm in (QUERY, CHOSEN))
     rows = []
-    if CHOSEN is not None:
-        default, found = (_scores(folder, arm, SEEDS, "test") for arm in (QUERY, CHOSEN))
-        for key in default if found else ():
-            difference = interval(np.subtract(found[key], default[key]).tolist())
-            rows.append((*key, f"{np.mean(default[key]):.3f}", f"{np.mean(found[key]):.3f}", difference))
+    for key in default if found else ():
+        difference = interval(np.subtract(found[key], default[key]).tolist())
+        rows.append((*key, f"{np.mean(default[key]):.3f}", f"{np.mean(found[key]):.3f}", difference))
     return Table(
         title="The embedding on test images",
         command=_COMMAND,
-        columns=("set", "read by", QUERY.name, CHOSEN.name if CHOSEN else "-", "difference"),
+        columns=("set", "read by", QUERY.name, CHOSEN.name, "difference"),
         rows=tuple(rows),
-        remarks="Test AUC, as above; the test split was predicted once by each network of these two arms."
-        if rows
-        else "No arm was chosen, and no test split was predicted.",
+        remarks="Test AUC, as above; the test split was predicted once by each network of these two arms.",
     )
 
 

@@ -28,22 +28,25 @@ class Layers:
         reading: of latents to input tokens ``B, H, N, T``, by the number of the latent layer before which they read.
         mixing: of latents to latents ``B, H, N, N``, layer by layer.
         answering: of output queries to latents ``B, H, Q, N``: first that of the embedding, then those of dense tokens.
+        again: of the embedding to input tokens ``B, H, 1, T``, where the network has it ask them.
     """
 
     reading: dict[int, Tensor] = field(default_factory=dict)
     mixing: dict[int, Tensor] = field(default_factory=dict)
     answering: list[Tensor] = field(default_factory=list)
+    again: list[Tensor] = field(default_factory=list)
 
     @property
     def all(self) -> list[Tensor]:
         """All of them."""
-        return [*self.reading.values(), *self.mixing.values(), *self.answering]
+        return [*self.reading.values(), *self.mixing.values(), *self.answering, *self.again]
 
     def clear(self) -> None:
         """Forget a pass before the next one."""
         self.reading.clear()
         self.mixing.clear()
         self.answering.clear()
+        self.again.clear()
 
 
 @contextmanager
@@ -54,6 +57,8 @@ def explicit(backbone: Medformer) -> Iterator[Layers]:
         (backbone.encoder.attention, partial(kept.reading.__setitem__, 0)),
         (backbone.decoder.attention, kept.answering.append),
     ]
+    if isinstance(backbone.reader, CrossAttentionLayer):
+        layers.append((backbone.reader.attention, kept.again.append))
     for number, layer in backbone.encoders_again.items():
         assert isinstance(layer, CrossAttentionLayer)
         layers.append((layer.attention, partial(kept.reading.__setitem__, int(number))))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pretrain.backbone.attention import Attention, Mlp
+from pretrain.backbone.embedding import PooledTokens
 from pretrain.backbone.perceiver import Medformer
 from pretrain.backbone.stems import HierarchicalStem, InflatedConv
 
@@ -32,7 +33,7 @@ class Cost:
             stem has mapped its features already.
         encoder: latents read the tokens, see :func:`_layer`, as often as ``cross_attends`` says.
         blocks: latents read each other, ``depth`` times.
-        decoder: queries read the latents.
+        decoder: queries read the latents, and the embedding the tokens where it does (mean and spread are no products).
     """
 
     tokens: int
@@ -69,13 +70,18 @@ def forward_cost(model: Medformer, size: Sequence[int], channels: int | None = N
     joined = model.adapter.proj.in_features + (model.adapter.depth.channels if len(size) == 3 else 0)
     latents = len(model.latents.shared) + sum(rows.shape[1] for rows in model.latents.collections.values())
     encoders = [model.encoder, *model.encoders_again.values()]
+    decoder = _layer(model.decoder, 1 + tokens if dense else 1, latents)
+    if isinstance(model.reader, PooledTokens):
+        decoder += 2 * model.reader.proj.weight.numel()
+    elif model.reader is not None:
+        decoder += _layer(model.reader, 1, tokens)
     return Cost(
         tokens=tokens,
         stem=stem,
         adapter=2 * tokens * dim * joined,
         encoder=sum(_layer(layer, latents, tokens) for layer in encoders),
         blocks=sum(_layer(layer, latents, latents) for layer in model.blocks),
-        decoder=_layer(model.decoder, 1 + tokens if dense else 1, latents),
+        decoder=decoder,
     )
 
 

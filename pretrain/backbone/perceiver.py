@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from pretrain.backbone.adapters import ImageAdapter
 from pretrain.backbone.attention import CrossAttentionLayer, SelfAttentionLayer
 from pretrain.backbone.bare import Repeated, Rows
+from pretrain.backbone.embedding import embedding_reader
 from pretrain.backbone.latents import COLLECTIONS, LatentArray, grow_rows
 from pretrain.backbone.position import REFERENCE_MM, Grid, Spacing
 from pretrain.backbone.resampling import at_spacing, rows_of_one_size, study_rows
@@ -43,6 +44,8 @@ class Medformer(TimmModel):
         latents: shared latents.
         latents_per_entry: latents of each vocabulary entry (organ, modality, dimensionality, task).
         cross_attends: how often the latents attend to the tokens: before the first layer, and again at even distances.
+        embedding: ``latents``, what the latents answer to the embedding query (figure 2 of the paper); or what else it
+            is made of, ``reads_tokens`` or ``pooled_tokens``: :func:`~pretrain.backbone.embedding.embedding_reader`.
         stem: ``hmlp``, ``conv``, ``patch`` or ``pixel``, see :mod:`~pretrain.backbone.stems`.
         stem_width: channels of the first map of ``hmlp`` and ``conv``; None follows ``embed_dim``.
         stride: pixels per input token along each axis; None follows ``img_size``, see :func:`nominal_stride`.
@@ -68,6 +71,7 @@ class Medformer(TimmModel):
         latents: int = 16,
         latents_per_entry: int = 2,
         cross_attends: int = 1,
+        embedding: str = "latents",
         stem: str = "hmlp",
         stem_width: int | None = None,
         stride: int | None = None,
@@ -104,6 +108,9 @@ class Medformer(TimmModel):
         self.repeated, self.rows = Repeated(), Rows()
         self.apply(initialise)
         nn.init.normal_(self.query, std=0.02)
+        self.reader = embedding_reader(embedding, embed_dim, num_heads, mlp_ratio)
+        if self.reader is not None:  # after the others, which have the same weights with it and without
+            self.reader.apply(initialise)
         self.reset_classifier(num_classes, global_pool)
 
     @property
@@ -248,11 +255,15 @@ class Medformer(TimmModel):
         """The answers ``B, Q, D`` before the last LayerNorm, the first of which becomes the embedding.
 
         Args:
-            answers_BQD: of the latents; here they stay as they are.
-            encoded: what else a network that makes its embedding in another way may read.
+            answers_BQD: of the latents.
+            encoded: what else the embedding may be made of.
             latents_BND: that answered.
         """
-        return answers_BQD
+        if self.reader is None:
+            return answers_BQD
+        tokens_BTD = torch.cat(encoded.tokens, dim=1)
+        found_B1D = self._run(self.reader, answers_BQD[:, :1], tokens_BTD, encoded.mask_BT)
+        return torch.cat([found_B1D, answers_BQD[:, 1:]], dim=1)
 
     def decode(self, latents_BND: Tensor, queries_BQD: Tensor, *, norm: bool = True) -> Tensor:
         """The answer ``B, Q, D`` of the latents to any queries.

@@ -250,7 +250,7 @@ class TimmModel(Backbone):
             "blocks": [
                 (r"^blocks\.(\d+)", None),
                 (r"^encoders_again\.(\d+)", None),
-                (r"^query|^decoder|^norm", (99999,)),
+                (r"^query|^decoder|^reader|^norm", (99999,)),
             ],
         }
 

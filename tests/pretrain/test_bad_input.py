@@ -117,6 +117,7 @@ def test_a_spacing_that_is_no_length_is_refused(model: Medformer, spacing: Any, 
         ({"global_pool": "max"}, "global_pool 'max'"),
         ({"drop_rate": 2.0}, "between 0 and 1"),
         ({"drop_path_rate": 1.5}, "drop_path_rate 1.5"),
+        ({"embedding": "mean"}, "embedding 'mean' is none of latents"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:

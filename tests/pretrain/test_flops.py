@@ -18,6 +18,8 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("medformer_nano", {}, (28, 28), 1),
     ("medformer_nano", {"cross_attends": 2, "latents_per_entry": 0}, (30, 41), 3),
     ("medformer_nano", {"num_heads": 1}, (12, 20, 17), 2),
+    ("medformer_nano", {"embedding": "reads_tokens"}, (30, 41), 1),
+    ("medformer_nano", {"embedding": "pooled_tokens"}, (12, 20, 17), 1),
     ("medformer_nano", {"stem": "conv", "stride": 4}, (12, 20, 17), 2),
     ("medformer_tiny", {"img_size": 64}, (61, 70), 3),
     ("medformer_nano", {"stem": "patch", "stride": 5}, (12, 20, 17), 1),

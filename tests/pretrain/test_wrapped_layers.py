@@ -20,8 +20,8 @@ RANK = 2
 VARIANTS: list[dict[str, Any]] = [
     *({"model_name": name, "embed_dim": 48, "depth": 1} for name in timm.list_models("medformer_*")),
     {"stem": "patch", "stride": 4, "embed_dim": 32, "depth": 1},
-    {"stem": "pixel", "stride": 1, "embed_dim": 32, "depth": 1},
-    {"embed_dim": 32, "num_heads": 1, "depth": 2, "cross_attends": 2, "latents": 4},
+    {"stem": "pixel", "stride": 1, "embed_dim": 32, "depth": 1, "embedding": "pooled_tokens"},
+    {"embed_dim": 32, "num_heads": 1, "depth": 2, "cross_attends": 2, "latents": 4, "embedding": "reads_tokens"},
     {"embed_dim": 32, "num_heads": 1, "depth": 1, "latents": 1, "latents_per_entry": 0, "num_classes": 3},
 ]
 

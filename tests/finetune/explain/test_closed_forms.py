@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_shards.support.errors import ConfigError
 from finetune.explain.attention import explicit
 from finetune.explain.gradients import outputs, passes, tokens_on_the_way
 from finetune.explain.methods import create_method
@@ -15,6 +16,7 @@ from finetune.explain.methods.rollout import Rollout, output_shares, relevance, 
 from finetune.explain.question import Question
 from finetune.fit.linear import LinearVote
 from pretrain.backbone.attention import Attention
+from pretrain.backbone.embedding import PooledTokens
 from tests.finetune.explain.fits import RAW, fitted, made
 from tests.finetune.samples import blobs, solid_blobs, tiny_backbone
 
@@ -113,6 +115,13 @@ def test_rollout_is_the_product_of_the_layers_of_the_whole_graph() -> None:
     expected[1:] += 0.5 * carried[:tokens, :tokens]
     batch = [{number: each[None] for number, each in given.items()} for given in (reading, mixing)]
     torch.testing.assert_close(rollout(*batch, answering[None])[0], expected)
+    # The embedding asks the tokens once more; the others stay.
+    again = torch.rand(1, tokens).softmax(-1)
+    expected[0] = 0.5 * (again[0] + expected[0])
+    torch.testing.assert_close(rollout(*batch, answering[None], again[None])[0], expected)
+    with_it, without = relevance(*batch, answering[None], again[None]), relevance(*batch, answering[None])
+    torch.testing.assert_close(with_it[0, 0], without[0, 0] + again[0])
+    torch.testing.assert_close(with_it[0, 1:], without[0, 1:])
 
 
 def test_rollout_without_classes_is_that_of_the_weights_of_the_network() -> None:
@@ -182,3 +191,11 @@ def test_gradients_at_the_tokens_that_are_read_are_those_of_small_steps(head: st
             values.append(Question(member, question.studies, 1).value)
             hook.remove()
         assert (values[0] - values[1]) / (2 * step) == pytest.approx(length, rel=0.05, abs=1e-4)
+
+
+def test_rollout_refuses_a_network_whose_embedding_also_pools_tokens() -> None:
+    model, _ = made("embedding", "planes")
+    (member,) = model.predictor_.members
+    member.backbone.reader = PooledTokens(member.backbone.embed_dim)
+    with pytest.raises(ConfigError, match="also pools the tokens .embedding=pooled_tokens.; use occlusion or grad_cam"):
+        create_method("rollout").check(member)
