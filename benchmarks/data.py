@@ -85,7 +85,7 @@ def random_file(path: Path, shape: tuple[int, ...]) -> Path:
     return path
 
 
-def raw(folder: Path, buffer_bytes: int) -> int:
+def raw_into_one_buffer(folder: Path, buffer_bytes: int) -> int:
     """Read every shard of a folder from its beginning to its end into one buffer; how many bytes there are."""
     buffer = bytearray(buffer_bytes)
     count = 0

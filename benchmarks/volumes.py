@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.data import RandomImages, random_file, raw, raw_into_new_memory
+from benchmarks.data import RandomImages, random_file, raw_into_new_memory, raw_into_one_buffer
 from benchmarks.table import Table
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.sample_stream import SampleStream
@@ -61,12 +61,12 @@ def run() -> Table:
 def _rates(shards: Path, *, warm: bool) -> dict[str, list[float]]:
     readers: dict[str, Callable[[Path], int]] = {
         _NEW_MEMORY: raw_into_new_memory,
-        _ONE_BUFFER: lambda folder: raw(folder, _BUFFER_BYTES),
+        _ONE_BUFFER: lambda folder: raw_into_one_buffer(folder, _BUFFER_BYTES),
         "medformer stream, 1 reader thread": lambda folder: _ours(folder, 1),
         f"medformer stream, {READERS} reader threads": lambda folder: _ours(folder, READERS),
     }
     rates: dict[str, list[float]] = {name: [] for name in readers}
-    raw(shards, _BUFFER_BYTES)
+    raw_into_one_buffer(shards, _BUFFER_BYTES)
     for _ in range(REPEATS):
         for name, read in readers.items():
             if not warm:
