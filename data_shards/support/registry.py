@@ -38,8 +38,12 @@ class Registry(dict[str, type[T]]):
         super().__init__()
         self.kind, self.plugins, self.where, self.error = kind, plugins, where, error
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str, *, replace: bool = False) -> Callable[[type[T]], type[T]]:
         """Class decorator: makes a part known by ``name``.
+
+        Args:
+            name: what it is called.
+            replace: whether it may take the place of another one.
 
         Raises:
             MedformerError: another class has the name. The same one may come again, from a module that is reloaded or
@@ -48,7 +52,8 @@ class Registry(dict[str, type[T]]):
 
         def add(part: type[T]) -> type[T]:
             other = self.get(name, part)
-            if (other.__module__, other.__qualname__) != (part.__module__, part.__qualname__):
+            same = (other.__module__, other.__qualname__) == (part.__module__, part.__qualname__)
+            if not same and not replace:
                 raise self.error(
                     f"{self.kind} {name!r} of {part.__module__} has the name of that of {other.__module__}; choose "
                     "another"

@@ -239,8 +239,8 @@ TARGETS: Registry[Target] = Registry("target")
 
 
 def register_target(cls: TargetClass) -> TargetClass:
-    """Class decorator: makes a target known by the name of its task."""
-    TARGETS.register(cls.task.name)(cls)
+    """Class decorator: makes a target known by the name of its task, in the place of the one that has it."""
+    TARGETS.register(cls.task.name, replace=True)(cls)
     return cls
 
 

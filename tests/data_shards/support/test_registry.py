@@ -72,6 +72,7 @@ def test_a_name_is_taken_once_and_again_only_by_the_same_class() -> None:
     with pytest.raises(DataError, match=rf"^part 'knife' of {__name__} has the name of that of {__name__}; choose"):
         parts.register("knife")(Fork)
     assert parts == {"knife": Knife}
+    assert drawer().register("knife", replace=True)(Fork) is Fork
     again = type("Knife", (Knife,), {"__module__": __name__, "__qualname__": "Knife"})  # as a reloaded module makes it
     assert parts.register("knife")(again) is again and parts.named("knife") is again
 
