@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.data import unlabelled_card
 from benchmarks.interleaved import interleaved
 from benchmarks.table import Table
-from data_shards.card import DatasetCard
 from data_shards.reading.cropped import Crop, CroppedDataset
 from data_shards.reading.reader import ShardedDataset
 from data_shards.sample import Image, Sample
@@ -81,20 +81,7 @@ def _bytes_read() -> int:
 class _OneVolume(Source):
     """One CT of noise."""
 
-    card = DatasetCard(
-        name="ct",
-        title="Noise",
-        organ="unknown",
-        modality="ct",
-        dimensionality="volumetric",
-        task="self_supervised",
-        classes={},
-        licence="CC0",
-        homepage="",
-        source_version="1",
-        source_checksum={},
-        split_rule="all train",
-    )
+    card = unlabelled_card("ct", "Noise", modality="ct", dimensionality="volumetric")
 
     def __len__(self) -> int:
         return 1

@@ -13,6 +13,29 @@ from data_shards.sources.base import Source
 from data_shards.vocabulary import Modality, Organ, Task
 
 
+def unlabelled_card(name: str, title: str, **known: str) -> DatasetCard:
+    """The card of images that a benchmark makes: without labels, all of them to train on.
+
+    Args:
+        name: of the set.
+        title: in words.
+        known: what is known of them: organ, modality, dimensionality.
+    """
+    vague = dict.fromkeys(("organ", "modality", "dimensionality"), "unknown")
+    return DatasetCard(
+        name=name,
+        title=title,
+        task="self_supervised",
+        classes={},
+        licence="none",
+        homepage="none",
+        source_version="1",
+        source_checksum={},
+        split_rule="all train",
+        **(vague | known),
+    )
+
+
 class RandomImages(Source):
     """The images of a ``.npy`` file, labelled by the parity of their position.
 
@@ -96,3 +119,19 @@ def random_file(path: Path, shape: tuple[int, ...]) -> Path:
     """Write an array of random bytes."""
     np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     return path
+
+
+def raw_into_one_buffer(folder: Path, buffer_bytes: int) -> int:
+    """Read every shard of a folder from its beginning to its end into one buffer; how many bytes there are."""
+    buffer = bytearray(buffer_bytes)
+    count = 0
+    for path in sorted(folder.glob("*.tar")):
+        with path.open("rb", buffering=0) as file:
+            while read := file.readinto(buffer):
+                count += read
+    return count
+
+
+def raw_into_new_memory(folder: Path) -> int:
+    """Read every shard of a folder at once, as a batch that is kept needs it; how many bytes there are."""
+    return sum(len(path.read_bytes()) for path in sorted(folder.glob("*.tar")))

@@ -17,7 +17,7 @@ from benchmarks.interleaved import interleaved
 from benchmarks.live_tensors import LiveTensors
 from benchmarks.table import Table
 from finetune.objective import Objective
-from finetune.steppers import Drawing, Stepper, stepper_config, stepper_named
+from finetune.steppers import STEPPERS, Drawing, Stepper
 from finetune.targets import create_target
 from pretrain.backbone.attention import SelfAttentionLayer
 
@@ -152,7 +152,7 @@ def _stepper(case: Case, name: str) -> Stepper:
     optimizer = torch.optim.AdamW(learner.module.parameters(), lr=1e-4)
     drawing = Drawing(case.batch_size, 0)
     rows = np.arange(case.batch_size)
-    return stepper_named(name)(learner, objective, optimizer, rows, drawing, stepper_config(name, options))  # type: ignore[arg-type]
+    return STEPPERS.named(name)(learner, objective, optimizer, rows, drawing, STEPPERS.config(name, options))  # type: ignore[arg-type]
 
 
 def _steps(stepper: Stepper) -> Callable[[], object]:

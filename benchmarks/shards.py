@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.data import unlabelled_card
 from benchmarks.table import Table
-from data_shards.card import DatasetCard
 from data_shards.sample import Image, Sample
 from data_shards.sources.base import Source
 from data_shards.support.progress import Progress
@@ -52,20 +52,7 @@ def run() -> Table:
 class _OneImage(Source):
     """Random images, each different from the others."""
 
-    card = DatasetCard(
-        name="many",
-        title="Random images",
-        organ="unknown",
-        modality="unknown",
-        dimensionality="planar",
-        task="self_supervised",
-        classes={},
-        licence="CC0",
-        homepage="",
-        source_version="1",
-        source_checksum={},
-        split_rule="all train",
-    )
+    card = unlabelled_card("many", "Random images", dimensionality="planar")
 
     def __init__(self) -> None:
         self._pixels = np.random.default_rng(0).integers(0, 256, (1, _SIDE, _SIDE), np.uint8)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.data import RandomImages, random_file
+from benchmarks.data import RandomImages, random_file, raw_into_new_memory, raw_into_one_buffer
 from benchmarks.table import Table
 from data_shards.reading.reader import ShardedDataset
 from data_shards.stream.sample_stream import SampleStream
@@ -60,13 +60,13 @@ def run() -> Table:
 
 def _rates(shards: Path, *, warm: bool) -> dict[str, list[float]]:
     readers: dict[str, Callable[[Path], int]] = {
-        _NEW_MEMORY: _raw_new,
-        _ONE_BUFFER: _raw,
+        _NEW_MEMORY: raw_into_new_memory,
+        _ONE_BUFFER: lambda folder: raw_into_one_buffer(folder, _BUFFER_BYTES),
         "medformer stream, 1 reader thread": lambda folder: _ours(folder, 1),
         f"medformer stream, {READERS} reader threads": lambda folder: _ours(folder, READERS),
     }
     rates: dict[str, list[float]] = {name: [] for name in readers}
-    _raw(shards)
+    raw_into_one_buffer(shards, _BUFFER_BYTES)
     for _ in range(REPEATS):
         for name, read in readers.items():
             if not warm:
@@ -75,20 +75,6 @@ def _rates(shards: Path, *, warm: bool) -> dict[str, list[float]]:
             count = read(shards)
             rates[name].append(count / (time.perf_counter() - started_s))
     return rates
-
-
-def _raw(folder: Path) -> int:
-    buffer = bytearray(_BUFFER_BYTES)
-    count = 0
-    for path in sorted(folder.glob("*.tar")):
-        with path.open("rb", buffering=0) as file:
-            while read := file.readinto(buffer):
-                count += read
-    return count
-
-
-def _raw_new(folder: Path) -> int:
-    return sum(len(path.read_bytes()) for path in sorted(folder.glob("*.tar")))
 
 
 def _ours(folder: Path, readers: int) -> int:

@@ -9,6 +9,10 @@ from cluster.errors import RegistryError
 
 # The narrowest of what MLflow allows for registered models, logged models and aliases, and safe as a file name.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_VERSION = re.compile(r"[1-9]\d{0,8}")
+_NETWORK = "timm:"
+"""What networks by name begin with, as in :mod:`pretrain.foreign.reference`, which brings torch and timm."""
+_EXPECTED = "name@alias or name:version"
 _RESERVED_ALIAS = re.compile(r"v\d+|latest|\d+")
 
 
@@ -30,12 +34,14 @@ def parse_reference(text: str) -> ModelReference:
     Raises:
         RegistryError: the text has neither form, or the name, the alias or the version is not a valid one.
     """
+    if text.startswith(_NETWORK) and not _VERSION.fullmatch(text.removeprefix(_NETWORK)):
+        raise RegistryError(f"{text!r}: the name of a network, not of a model in the registry; expected {_EXPECTED}")
     name, separator, rest = text.partition("@")
     if separator:
         return ModelReference(check_name(name), alias=check_alias(rest))
     name, separator, rest = text.partition(":")
     if not separator:
-        raise RegistryError(f"{text!r}: which version? expected name@alias or name:version")
+        raise RegistryError(f"{text!r}: which version? expected {_EXPECTED}")
     return ModelReference(check_name(name), version=check_version(rest))
 
 
@@ -60,6 +66,6 @@ def check_alias(alias: str) -> str:
 
 def check_version(version: str) -> str:
     """The version itself, if it is a whole number from 1."""
-    if not re.fullmatch(r"[1-9]\d{0,8}", version):
+    if not _VERSION.fullmatch(version):
         raise RegistryError(f"version {version!r}: expected a whole number from 1")
     return version

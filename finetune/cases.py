@@ -14,7 +14,7 @@ import torch
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.images import ArrayPictures, ChosenPictures, Pictures, Study
-from finetune.targets import Target, create_target, target_names
+from finetune.targets import TARGETS, Target, create_target
 from pretrain.metadata import Metadata
 
 
@@ -103,7 +103,7 @@ class Cases:
             return
         if sorted(self.classes) != list(range(len(self.classes))):
             raise DataError(f"{self.name}: classes are numbered 0, 1, ...; found {dict(self.classes)}")
-        if self.task.name not in target_names():
+        if self.task.name not in TARGETS:
             raise DataError(f"{self.name}: a {self.task.name} task has no labels to learn")
         try:
             self.target.check(self.labels)

@@ -110,21 +110,22 @@ class FitConfig(Document):
     @field_validator("head")
     @classmethod
     def _head_is_known(cls, name: str) -> str:
-        from finetune.heads import known_head  # brings torch, which a document needs for nothing else
+        from finetune.heads import HEADS  # brings torch, which a document needs for nothing else
 
-        return known_head(name)
+        HEADS.named(name)
+        return name
 
     @model_validator(mode="after")
     def _options_are_known(self) -> FitConfig:
         from finetune.alignment import alignment_config
-        from finetune.heads import head_config
-        from finetune.steppers import stepper_config, stepper_named
+        from finetune.heads import HEADS
+        from finetune.steppers import STEPPERS
         from finetune.strategies import create_strategy
 
-        head_config(self.head, self.head_options)
+        HEADS.config(self.head, self.head_options)
         create_strategy(self.strategy, self.strategy_options)
-        options = stepper_config(self.stepper, self.stepper_options)
-        stepper_named(self.stepper).check(options, self.batch_size, self.mixup)
+        options = STEPPERS.config(self.stepper, self.stepper_options)
+        STEPPERS.named(self.stepper).check(options, self.batch_size, self.mixup)
         if self.alignment is not None:
             alignment_config(self.alignment)
         if self.slices is not None:
@@ -181,18 +182,17 @@ class FinetuneConfig(ImagesConfig, FitConfig):
         return self
 
 
-class PredictConfig(Document):
-    """One prediction.
+class NewImagesConfig(Document):
+    """A fitted classifier, and the images that it is applied to.
 
     Attributes:
         classifier: folder of a classifier, or of what ``finetune`` wrote, or ``name@alias`` of the registry.
-        data: new images: what :class:`FinetuneConfig` takes. Labels are not needed; where there are any, they are
-            written beside what is predicted.
+        data: new images: what :class:`FinetuneConfig` takes. Labels are not needed, unless they are asked for.
         csv: table of a folder of images.
         split: of an archive or of shards; None for all.
         missing: spellings of no label in the table, beside the empty cell.
         on_error: ``skip`` leaves out images that cannot be read.
-        show_paths: results have names of files; only where these identify nobody.
+        show_paths: results and messages have names of files; only where these identify nobody.
         device: where the network runs.
     """
 
@@ -204,6 +204,10 @@ class PredictConfig(Document):
     on_error: Literal["stop", "skip"] = "stop"
     show_paths: bool = False
     device: str = "cpu"
+
+
+class PredictConfig(NewImagesConfig):
+    """One prediction; labels, where there are any, are written beside what is predicted."""
 
 
 class EmbedConfig(ImagesConfig):
@@ -275,11 +279,11 @@ class EvaluateConfig(ImagesConfig):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> EvaluateConfig:
-        from finetune.heads import known_head
+        from finetune.heads import HEADS
         from finetune.strategies import create_strategy
 
         for head in self.heads:
-            known_head(head)
+            HEADS.named(head)
         for strategy in self.strategies:
             create_strategy(strategy)
         if len(set(self.models)) < len(self.models):

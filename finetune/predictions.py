@@ -16,7 +16,7 @@ from finetune.classifier.estimator import FewLabelClassifier, FewLabelModel, Few
 from finetune.classifier.persistence import read_fitted_document
 from finetune.classifier.predictor import Prediction
 from finetune.classifier.threshold import OperatingPoint
-from finetune.config import PredictConfig
+from finetune.config import NewImagesConfig, PredictConfig
 from finetune.instance_files import write_instances
 from finetune.progress import counted
 from finetune.readers import read_new
@@ -42,6 +42,35 @@ def open_classifier(folder: Path, device: str = "cpu") -> FewLabelModel:
     if kind not in _KINDS:
         raise CheckpointError(f"{folder}: a fitted {kind}, which is not known; expected {' or '.join(_KINDS)}")
     return _KINDS[kind].load(folder, device)
+
+
+def new_cases(config: NewImagesConfig, model: FewLabelModel, *, instead: str = "") -> Cases:
+    """The images that a document names, read as those that the classifier was fitted on.
+
+    Args:
+        config: names them.
+        model: :attr:`~finetune.config.NewImagesConfig.classifier`, opened.
+        instead: ends the message where it cannot read files: what can be done with it.
+
+    Raises:
+        DataError: it was fitted to arrays; or the images cannot be used.
+    """
+    recipe = model.record_.recipe
+    if recipe is None:
+        raise DataError(
+            f"{config.classifier}: it was fitted to arrays and does not know how files become images{instead}"
+        )
+    with counted("studies", "reading") as told:
+        return read_new(
+            config.data,
+            recipe,
+            csv=config.csv,
+            split=config.split,
+            missing=config.missing,
+            show_paths=config.show_paths,
+            on_error=config.on_error,
+            progress=told,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,23 +125,7 @@ def predict(
         if file == folder or file in folder.parents or folder in file.parents:
             raise ConfigError(f"{instances}: the folder of the instances and the table {out} need places of their own")
         model.predictor_.check_instances()
-    recipe = model.record_.recipe
-    if recipe is None:
-        raise DataError(
-            f"{config.classifier}: it was fitted to arrays and does not know how files become images; give arrays to "
-            "its predict_proba"
-        )
-    with counted("studies", "reading") as told:
-        cases = read_new(
-            config.data,
-            recipe,
-            csv=config.csv,
-            split=config.split,
-            missing=config.missing,
-            show_paths=config.show_paths,
-            on_error=config.on_error,
-            progress=told,
-        )
+    cases = new_cases(config, model, instead="; give arrays to its predict_proba")
     predictor = model.predictor_
     prediction = predictor.predict(cases)
     scores = None

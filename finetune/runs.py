@@ -147,15 +147,20 @@ def _model(config: FinetuneConfig, source: str | Path | BundleReference, cases: 
     return kind(source, organ=organ, modality=modality, seed=config.seed, device=config.device, **config.params)
 
 
+def _recipe(config: FinetuneConfig, train: Cases) -> Mapping[str, Any]:
+    if train.recipe is None:
+        raise DataError(f"{config.data}: how its images were prepared is not known, so none can be read like them")
+    return train.recipe
+
+
 def _unlabelled(config: FinetuneConfig, train: Cases, splits: Mapping[str, Cases]) -> tuple[Cases | None, int]:
     """The unlabelled cases, without those of a split that is scored, and how many these are."""
     if config.unlabelled is None:
         return None, 0
-    if train.recipe is None:
-        raise DataError(f"{config.data}: how its images were prepared is not known, so none can be read like them")
+    recipe = _recipe(config, train)
     with counted("studies", "reading unlabelled") as told:
         found = read_new(
-            config.unlabelled, train.recipe, show_paths=config.show_paths, on_error=config.on_error, progress=told
+            config.unlabelled, recipe, show_paths=config.show_paths, on_error=config.on_error, progress=told
         )
     held = [cases for name, cases in splits.items() if name != "train"]
     return apart(replace(found, labels=None), held)
@@ -165,12 +170,11 @@ def _site(config: FinetuneConfig, train: Cases, splits: Mapping[str, Cases]) -> 
     """The cases of the target site, without those of a split that is scored, and how many these are."""
     if config.target_data is None:
         return None, 0
-    if train.recipe is None:
-        raise DataError(f"{config.data}: how its images were prepared is not known, so none can be read like them")
+    recipe = _recipe(config, train)
     with counted("studies", "reading target site") as told:
         labelled, unlabelled = read_partly(
             config.target_data,
-            train.recipe,
+            recipe,
             csv=config.target_csv,
             missing=config.missing,
             show_paths=config.show_paths,

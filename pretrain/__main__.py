@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments)
     except MedformerError as error:
-        print(f"medformer: error: {error}", file=sys.stderr, flush=True)
+        for line in str(error).splitlines():  # one for each error of a document
+            print(f"medformer: error: {line}", file=sys.stderr, flush=True)
         return 2
 
 

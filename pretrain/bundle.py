@@ -24,6 +24,7 @@ from pretrain.backbone.recorded import as_recorded
 from pretrain.foreign import NetworkReference, TimmBackbone
 from pretrain.intensity import trained
 from pretrain.intensity.trained import TrainedOn
+from pretrain.misfit import misfit
 from pretrain.networks import create_network
 
 FILES = ("model.safetensors", "config.json", "provenance.json", "metrics.json", "README.md")
@@ -201,8 +202,8 @@ def load_weights(backbone: Backbone, path: Path) -> None:
     try:
         backbone.network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: not the weights of this network: {reason}") from None
+        fault = misfit(tensors, backbone.network.state_dict()) or " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: {fault}") from None
 
 
 def _preprocessing(backbone: Backbone) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data_shards.support.errors import ConfigError
 from pretrain.backbone import Backbone
 from pretrain.bundle import bundle_document, load_weights
-from pretrain.config import ModelConfig
+from pretrain.config import ModelConfig, PretrainConfig
 from pretrain.foreign import TimmBackbone, parse_network
 from pretrain.foreign.batchnorm import share_statistics
 from pretrain.networks import create_network
@@ -108,6 +108,20 @@ def create_backbone(config: ModelConfig) -> Backbone:
     if named.foreign:
         share_statistics(backbone)
     return backbone
+
+
+def without_values(config: PretrainConfig) -> PretrainModule:
+    """The network and the objectives of a run as shapes alone; to be called anywhere.
+
+    Raises:
+        ConfigError: one of them cannot be made.
+        CheckpointError: the network that it is to go on from is another one, or damaged.
+    """
+    try:
+        with torch.device("meta"):
+            return PretrainModule(create_backbone(config.model), config.objectives)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
 
 
 def _go_on_from(folder: Path, config: ModelConfig, backbone: Backbone) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from data_shards.intensity import BYTES
-from data_shards.support.errors import ConfigError
 from pretrain.bundle import bundle_rules
 from pretrain.config import PretrainConfig
 from pretrain.data import check_dataset, check_objectives, node_cache, open_datasets, rules_of, stages_of
 from pretrain.intensity import TrainedOn, difference, shown_shape
-from pretrain.module import PretrainModule, create_backbone
+from pretrain.module import without_values
 from pretrain.objectives import OBJECTIVES, check_parameters
 from pretrain.optim import create_optimizer
 from pretrain.probes.probe import open_probes
@@ -24,7 +21,8 @@ from pretrain.sharding import zero_stage
 def check(config: PretrainConfig, world_size: int, *, resume: bool, least: int | None = None) -> None:
     """Do what every worker does first, as far as it takes a second and neither memory nor other processes.
 
-    The workers do it again: their machines may see other files.
+    The workers do it again: their machines may see other files. What the document says by itself comes before its
+    data, which may lie far away or not be there yet.
 
     Args:
         config: the run.
@@ -44,18 +42,14 @@ def check(config: PretrainConfig, world_size: int, *, resume: bool, least: int |
         for workers in {least or world_size, world_size}:
             check_resumption(config, workers)
     check_copies(config.checkpoint, resume=resume)
+    module = without_values(config)
+    create_optimizer(module, config.optimizer, stage)
     datasets = open_datasets(config)
     for dataset in datasets:
         check_dataset(dataset, config, world_size)
     stages_of(config, datasets)
     open_probes(config.probes, node_cache(config.data.reading), config.data.crop)
-    try:
-        with torch.device("meta"):  # shapes only
-            module = PretrainModule(create_backbone(config.model), config.objectives)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
     check_objectives(config, datasets, module.backbone)
-    create_optimizer(module, config.optimizer, stage)
 
 
 def remarks(config: PretrainConfig) -> list[str]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.studies import backforward, backforward_runs, dba
-from benchmarks.studies.dba_fits import Arm, Digits, Length, Terms, choose, fit, objective_of, train
+from benchmarks.studies.dba_fits import Arm, Length, Terms, choose, fit, objective_of, train
 from benchmarks.studies.dba_leak import ChangingStepper
+from benchmarks.studies.dba_learner import Vectors
 from finetune.analysis.backforward import Backforward
 from finetune.steppers.plain import PlainStepper
 
@@ -44,10 +45,10 @@ def leak(probability: float, redrawn: bool) -> Arm:
     return Arm("leak", ChangingStepper, options, redraws=redrawn)
 
 
-def trained(arm: Arm, images_N784: Tensor, digit_N: np.ndarray, length: Length = LENGTH) -> tuple[Digits, dict]:
-    learner = Digits(images_N784, seed=1)
-    terms = Terms(batch_size=16)
-    return learner, train(arm, terms, learner, objective_of(digit_N), rows(), length, 1, lambda: None)
+def trained(arm: Arm, images_N784: Tensor, digit_N: np.ndarray, length: Length = LENGTH) -> tuple[Vectors, dict]:
+    objective = objective_of(digit_N)
+    learner = Vectors(images_N784, objective.target, seed=1)
+    return learner, train(arm, Terms(batch_size=16), learner, objective, rows(), length, 1, lambda: None)
 
 
 def test_a_batch_size_that_never_changes_is_the_plain_stepper_bit_for_bit(
@@ -122,8 +123,8 @@ def test_choices_are_made_within_the_subset(images_N784: Tensor, digit_N: np.nda
     assert said.terms == terms[1] and 0 <= said.look < 5
 
 
-def test_looking_does_not_count_as_seeing(images_N784: Tensor) -> None:
-    learner = Digits(images_N784, 0)
+def test_looking_does_not_count_as_seeing(images_N784: Tensor, digit_N: np.ndarray) -> None:
+    learner = Vectors(images_N784, objective_of(digit_N).target, 0)
     learner.logits(np.arange(10), None)
     assert not learner.seen_N.any()
     learner.logits(np.arange(5), 0)

@@ -31,16 +31,16 @@ from data_shards.prepare import Preparation, Storing
 from data_shards.sources import base as sources_base
 from data_shards.sources.base import source_named
 from data_shards.support.documents import apply_overrides, load, parse, read_mapping
-from finetune.alignment import base as alignment_base
+from finetune.alignment import ALIGNMENTS
 from finetune.config import EmbedConfig, EvaluateConfig, FinetuneConfig, PredictConfig
 from finetune.explain.document import ExplainConfig
 from finetune.readers import read_cases
-from finetune.shift import base as shift_base
+from finetune.shift.corruptions import CORRUPTIONS
 from finetune.shift.document import RobustnessConfig
 from medformer.cli import main, parse_words
 from pretrain.brainfuse.training import GeneratorRun
 from pretrain.config import PretrainConfig
-from pretrain.objectives import base as objectives_base
+from pretrain.objectives import OBJECTIVES
 from tests.data_shards.sources.adni.export import write_export
 from tests.documents import DOCUMENTS, ROOT, Block, all_blocks, command_lines
 
@@ -302,7 +302,7 @@ def test_every_yaml_block_is_the_file_of_a_command_or_a_part_of_a_pretraining(bl
 @pytest.mark.parametrize("block", of("toml"), ids=str)
 def test_every_entry_point_group_that_is_shown_is_one_that_is_read(block: Block) -> None:
     groups = tomllib.loads(block.code)["project"]["entry-points"]
-    read = {each.PLUGINS for each in (sources_base, objectives_base, alignment_base, shift_base)}
+    read = {each.plugins for each in (sources_base.SOURCES, OBJECTIVES, ALIGNMENTS, CORRUPTIONS)}
     assert groups and set(groups) <= read
 
 

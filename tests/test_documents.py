@@ -22,25 +22,24 @@ from data_shards.format.manifest import read_manifest
 from data_shards.order.lanes import Locality
 from data_shards.reading.cropped import Crop
 from data_shards.reading.reader import ShardedDataset
-from data_shards.sources import base as sources_base
+from data_shards.sources.base import SOURCES, registered_sources
 from data_shards.sources.medmnist.source import CONTENT
 from data_shards.sources.phantoms import Phantoms
 from data_shards.stream.sample_stream import SampleStream
 from data_shards.support.documents import Document, load, parse, read_mapping
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.writing.writer import write_dataset
-from finetune.alignment import base as alignment_base
+from finetune.alignment import ALIGNMENTS
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
-from finetune.heads import CaseFeatures, create_head
-from finetune.heads import base as heads_base
+from finetune.explain.methods import METHODS as EXPLANATIONS
+from finetune.heads import HEADS, CaseFeatures, create_head
 from finetune.per_sample import Tape
 from finetune.per_sample.rules import base as rules_base
-from finetune.shift import base as shift_base
-from finetune.steppers import base as steppers_base
-from finetune.steppers.dba.selection import base as selection_base
-from finetune.strategies import base as strategies_base
-from finetune.targets import base as targets_base
-from finetune.targets import create_target, target_from_state
+from finetune.shift.corruptions import CORRUPTIONS
+from finetune.steppers import STEPPERS
+from finetune.steppers.dba.selection import SELECTIONS, Strides
+from finetune.strategies import STRATEGIES
+from finetune.targets import TARGETS, create_target, target_from_state
 from medformer.cli import COMMANDS, parse_words
 from pretrain import config as pretrain_config
 from pretrain.backbone import normalise
@@ -57,6 +56,7 @@ from tests.documents import DOCUMENTS, ROOT, blocks, command_lines, name_of, wit
 from tests.finetune.samples import blobs, tiny_backbone
 from tests.pretrain.ranks import run_ranks
 from tests.pretrain.view_samples import keys, noise_images
+from tests.registries import restored
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PRETRAINING = ROOT / "docs" / "pretraining.md"
@@ -248,26 +248,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def examples(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Iterator[Path]:
     """The workspace as current folder; what the examples register and import is gone afterwards."""
     monkeypatch.chdir(workspace)
-    sources_base.registered_sources()  # what the examples bring is dropped, not what they were the first to import
-    registries = (
-        OBJECTIVES,
-        TRANSFORMS,
-        sources_base._sources,
-        heads_base._heads,
-        strategies_base._strategies,
-        targets_base._targets,
-        steppers_base._steppers,
-        rules_base._rules,
-        selection_base._selections,
-        alignment_base._alignments,
-        shift_base._corruptions,
-    )
-    before = [dict(registry) for registry in registries]
+    registered_sources()  # what the examples bring is dropped, not what they were the first to import
+    fits = (HEADS, STRATEGIES, TARGETS, STEPPERS, SELECTIONS, rules_base._rules, ALIGNMENTS)
     modules = set(sys.modules)
-    yield workspace
-    for registry, content in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(content)
+    with restored(SOURCES, TRANSFORMS, OBJECTIVES, *fits, CORRUPTIONS, EXPLANATIONS):
+        yield workspace
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(workspace)):
             del sys.modules[name]
@@ -467,6 +452,6 @@ def test_the_example_rule_has_the_gradients_of_single_cases_and_the_example_sele
         torch.testing.assert_close(found.gradient(layer.weight)[case], torch.autograd.grad(loss, layer.weight)[0])
     # Of two strides that agree and one against them, the two.
     sums = np.array([[2.0, 1.0], [2.0, 0.9], [-2.0, 1.0]])
-    strides = selection_base.Strides((sums @ sums.T)[None], np.array([2, 2, 2]), 4, 6)
-    chosen = selection_base.selection_named("agreement")(None).choose(strides, np.random.default_rng(0))
+    strides = Strides((sums @ sums.T)[None], np.array([2, 2, 2]), 4, 6)
+    chosen = SELECTIONS.named("agreement")(None).choose(strides, np.random.default_rng(0))
     assert chosen.tolist() == [[True, True, False]]

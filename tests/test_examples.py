@@ -13,10 +13,11 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from finetune.heads import base as heads_base
+from finetune.heads import HEADS
 from pretrain.objectives import OBJECTIVES
 from tests.documents import ROOT
 from tests.pretrain.ranks import run_ranks
+from tests.registries import restored
 
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "synthetic.py")
@@ -30,12 +31,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setattr(sys, "argv", ["example"])
-    registries = (heads_base._heads, OBJECTIVES)
-    before = [dict(registry) for registry in registries]
-    yield tmp_path
-    for registry, content in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(content)
+    with restored(HEADS, OBJECTIVES):
+        yield tmp_path
     sys.modules.pop("synthetic", None)
 
 

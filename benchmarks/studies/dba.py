@@ -25,7 +25,7 @@ from benchmarks.studies.dba_leak import ChangingStepper
 from benchmarks.studies.paired import interval, limits
 from benchmarks.table import Table
 from data_shards.support.files import write_json
-from finetune.steppers import stepper_names
+from finetune.steppers import STEPPERS
 from finetune.study.compare import read_or_draw
 from finetune.subsets import Budget
 
@@ -64,7 +64,7 @@ Row = dict[str, Any]
 
 def arms() -> list[Arm]:
     """Those whose stepper there is."""
-    return [arm for arm in _ALL if not isinstance(arm.stepper, str) or arm.stepper in stepper_names()]
+    return [arm for arm in _ALL if not isinstance(arm.stepper, str) or arm.stepper in STEPPERS]
 
 
 def run(folder: Path) -> list[Table]:

@@ -9,19 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from data_shards.support.errors import ConfigError
-from finetune.fit.network import Readout
-from finetune.heads import CaseFeatures
-from finetune.heads.linear import LinearHead
+from benchmarks.studies.dba_learner import Vectors
 from finetune.objective import Objective
-from finetune.random_state import seeded
 from finetune.splits import selection_folds
-from finetune.steppers import Drawing, Learner, Stepper, stepper_config, stepper_named
+from finetune.steppers import STEPPERS, Drawing, Learner, Stepper
 from finetune.targets import create_target
 
-WIDTH = 64
 BATCH = 128
 
 
@@ -60,73 +55,14 @@ class Arm:
     @property
     def kind(self) -> type[Stepper]:
         """The class of its stepper."""
-        return stepper_named(self.stepper) if isinstance(self.stepper, str) else self.stepper
+        return STEPPERS.named(self.stepper) if isinstance(self.stepper, str) else self.stepper
 
     @property
     def config(self) -> Any:
         """The options, checked."""
         if isinstance(self.stepper, str):
-            return stepper_config(self.stepper, self.options)
+            return STEPPERS.config(self.stepper, self.options)
         return self.stepper.Config(**self.options)
-
-
-class Perceptron(nn.Module):
-    """784, 64 and 10 units with a ReLU; the last layer is a linear head, as steppers know it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(784, WIDTH)
-        head = LinearHead(WIDTH, 10, LinearHead.Config(reads="embedding"))
-        head.linear.reset_parameters()
-        self.readout = Readout(head, None)
-
-    def forward(self, images_B784: Tensor) -> Tensor:
-        """Logits ``(B, 10)``."""
-        logits: Tensor = self.readout(CaseFeatures(self.hidden(images_B784).relu()))
-        return logits
-
-
-class Digits:
-    """A perceptron and images for it; which rows it was trained on is kept.
-
-    Args:
-        images_N784: normalised pixels.
-        seed: of the weights, which are drawn as torch draws them.
-
-    Attributes:
-        seen_N: whether a row took part in a training step, bool.
-    """
-
-    def __init__(self, images_N784: Tensor, seed: int) -> None:
-        self.images_N784 = images_N784
-        self.seen_N = np.zeros(len(images_N784), dtype=bool)
-        with seeded(seed):
-            self.module = Perceptron()
-
-    @property
-    def at_once(self) -> int:
-        """There is always room."""
-        return len(self.images_N784)
-
-    @property
-    def readout(self) -> Readout:
-        """The last layer."""
-        return self.module.readout
-
-    def logits(self, rows: np.ndarray, step: int | None) -> Tensor:
-        """Logits ``(B, 10)``; in a training step the rows count as seen."""
-        if step is not None:
-            self.seen_N[rows] = True
-        found: Tensor = self.module(self.images_N784[torch.from_numpy(rows)])
-        return found
-
-    def losses(self, objective: Objective, rows: np.ndarray, step: int) -> Tensor:
-        """The loss of each row in a training step."""
-        return objective.per_case(self.logits(rows, step), rows)
-
-    def mixed(self, rows: np.ndarray, step: int, share: float) -> tuple[Tensor, np.ndarray]:
-        """Not here."""
-        raise ConfigError("the audit mixes no images")
 
 
 def objective_of(digit_N: np.ndarray) -> Objective:
@@ -214,10 +150,10 @@ def choose(arm: Arm, images_N784: Tensor, objective: Objective, rows: np.ndarray
     for terms in arm.terms:
         each = []
         for fit, held in folds:
-            learner = Digits(images_N784, seed)
+            learner = Vectors(images_N784, objective.target, seed)
             curve: list[tuple[float, float]] = []
 
-            def look(learner: Digits = learner, held: np.ndarray = rows[held], into: list[Any] = curve) -> None:
+            def look(learner: Vectors = learner, held: np.ndarray = rows[held], into: list[Any] = curve) -> None:
                 logits = learner.logits(held, None)
                 right = logits.argmax(1).numpy() == objective.labels[held, 0]
                 into.append((float(right.mean()), -float(objective.per_case(logits, held).mean())))
@@ -254,7 +190,7 @@ def fit(
     """
     chosen = None if arm.redraws else choose(arm, images_N784, objective, rows, length, seed)
     terms = arm.terms[0] if chosen is None else chosen.terms
-    learner = Digits(images_N784, seed)
+    learner = Vectors(images_N784, objective.target, seed)
     curve: list[float] = []
     report = train(
         arm, terms, learner, objective, rows, length, seed,

@@ -34,7 +34,7 @@ from finetune.classifier.site import Site
 from finetune.images import ArrayPictures
 from finetune.scores.bootstrap import paired_difference
 from finetune.scores.metrics import auc
-from finetune.shift.corruptions import corruption_named
+from finetune.shift.corruptions import CORRUPTIONS
 from finetune.shift.pictures import Change, corrupted
 from finetune.splits import shuffled
 from finetune.study.compare import Pretrained
@@ -91,7 +91,7 @@ def arms() -> dict[str, Arm]:
 
 def as_taken(cases: Cases, seed: int) -> Cases:
     """The images as the second site takes them, kept in memory."""
-    changes = [Change(corruption_named(name), severity) for name, severity in SITE]
+    changes = [Change(CORRUPTIONS.named(name)(), severity) for name, severity in SITE]
     changed = corrupted(cases, changes, seed)
     assert changed.rows is not None
     studies = [changed.pictures.study(int(row)) for row in changed.rows]

@@ -14,7 +14,7 @@ from cluster.plan.tracker import Tracker
 from data_shards.stream.batch import Batch
 from data_shards.support.errors import ConfigError
 from pretrain.config import PretrainConfig
-from pretrain.module import PretrainModule, create_backbone
+from pretrain.module import PretrainModule, without_values
 from pretrain.objectives import Views
 from pretrain.view_factory import ViewFactory
 from pretrain.views.transforms import TRANSFORMS, Change
@@ -48,11 +48,7 @@ def shapes_of(config: PretrainConfig) -> PretrainModule:
         ConfigError: model or objectives cannot be made.
     """
     model = config.model.model_copy(update={"init_from": None})  # other values in the same shapes
-    try:
-        with torch.device("meta"):
-            return PretrainModule(create_backbone(model), config.objectives).to("meta")
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ConfigError(f"objectives: {', '.join(config.objectives)} cannot be made: {error}") from None
+    return without_values(config.model_copy(update={"model": model})).to("meta")
 
 
 def follow(config: PretrainConfig, images: Images, *, rows: int, ranks: int, micro_batch: int | None = None) -> Step:

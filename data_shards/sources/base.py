@@ -6,18 +6,18 @@ import abc
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from data_shards.card import DatasetCard
 from data_shards.intensity import Rule
 from data_shards.sample import Sample
 from data_shards.support.documents import Document
-from data_shards.support.errors import DataError, nearest
-from data_shards.support.plugins import load_plugins
+from data_shards.support.errors import DataError
+from data_shards.support.registry import Registry
 
-__all__ = ["DatasetCard", "Skipped", "Source", "register_source", "registered_sources", "source_named"]
+__all__ = ["SOURCES", "DatasetCard", "Skipped", "Source", "register_source", "registered_sources", "source_named"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Source(abc.ABC):
         duplicates: what is done with an image that occurs twice, unless the user says: ``refuse``, ``drop`` all but the
             first, or ``allow``, which is for sets that are published as they are.
         intensity: how values become the range of the network, by image name; the manifest takes it over.
+        name: as registered.
         Config: the options, for sources that are built from a document or from the command line.
     """
 
@@ -60,6 +61,7 @@ class Source(abc.ABC):
     duplicates: Literal["refuse", "drop", "allow"] = "refuse"
     intensity: Mapping[str, Rule] = {}
     Config: ClassVar[type[Document]]
+    name: ClassVar[str]
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -91,31 +93,8 @@ class Source(abc.ABC):
         raise DataError(f"{cls.__name__} is not built from a document")
 
 
-SourceFactory = TypeVar("SourceFactory", bound=type[Source])
-PLUGINS = "medformer.sources"
-_sources: dict[str, type[Source]] = {}
-
-
-def register_source(name: str) -> Callable[[SourceFactory], SourceFactory]:
-    """Class decorator: makes a source known by ``name``, of this package or of another one.
-
-    Another package names the module that has the source in its ``pyproject.toml``, and installing it is enough::
-
-        [project.entry-points."medformer.sources"]
-        archive = "hospital_tools.archive"
-    """
-
-    def add(factory: SourceFactory) -> SourceFactory:
-        taken = _sources.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
-            raise DataError(
-                f"two sources are called {name!r}: {taken.__module__}.{taken.__qualname__} "
-                f"and {factory.__module__}.{factory.__qualname__}"
-            )
-        _sources[name] = factory
-        return factory
-
-    return add
+SOURCES: Registry[Source] = Registry("source", plugins="medformer.sources", error=DataError)
+register_source = SOURCES.register
 
 
 def registered_sources() -> dict[str, type[Source]]:
@@ -131,8 +110,8 @@ def registered_sources() -> dict[str, type[Source]]:
         name = f"data_shards.sources.{module.name}" + (".source" if module.ispkg else "")
         if not module.ispkg or importlib.util.find_spec(name) is not None:  # folders without it help the others
             importlib.import_module(name)
-    load_plugins(PLUGINS)
-    return dict(sorted(_sources.items()))
+    SOURCES.load()
+    return dict(sorted(SOURCES.items()))
 
 
 def source_named(name: str) -> type[Source]:
@@ -141,7 +120,5 @@ def source_named(name: str) -> type[Source]:
     Raises:
         DataError: there is none; the nearest valid name is given.
     """
-    sources = registered_sources()
-    if name not in sources:
-        raise DataError(f"unknown source {name!r}{nearest(name, sources)}")
-    return sources[name]
+    registered_sources()
+    return SOURCES.named(name)

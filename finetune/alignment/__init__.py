@@ -7,18 +7,16 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from finetune.alignment.base import (
+    ALIGNMENTS,
     Alignment,
     AlignmentConfig,
     alignment_config,
-    alignment_named,
-    alignment_names,
     create_alignment,
     register_alignment,
 )
 
 __all__ = [
-    "Alignment", "AlignmentConfig", "alignment_config", "alignment_named", "alignment_names", "create_alignment",
-    "register_alignment",
+    "ALIGNMENTS", "Alignment", "AlignmentConfig", "alignment_config", "create_alignment", "register_alignment",
 ]  # fmt: skip
 
 for _module in iter_modules(__path__):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
-from data_shards.support.plugins import load_plugins
-
-PLUGINS = "medformer.alignments"
-"""Group of the entry points by which other distributions add alignments."""
+from data_shards.support.documents import Document
+from data_shards.support.errors import ConfigError
+from data_shards.support.registry import Registry
 
 
 class AlignmentConfig(Document):
@@ -76,37 +73,8 @@ class Alignment(nn.Module, abc.ABC):
         raise ConfigError(f"alignment {self.name} has no closed form")
 
 
-AlignmentClass = TypeVar("AlignmentClass", bound=type[Alignment])
-_alignments: dict[str, type[Alignment]] = {}
-
-
-def register_alignment(name: str) -> Callable[[AlignmentClass], AlignmentClass]:
-    """Class decorator: makes an alignment known by ``name``."""
-
-    def add(alignment: AlignmentClass) -> AlignmentClass:
-        alignment.name = name
-        _alignments[name] = alignment
-        return alignment
-
-    return add
-
-
-def alignment_names() -> list[str]:
-    """The names of all alignments."""
-    return sorted(_alignments)
-
-
-def alignment_named(name: str) -> type[Alignment]:
-    """The alignment called ``name``; those of other distributions (:data:`PLUGINS`) are looked for where it is unknown.
-
-    Raises:
-        ConfigError: there is none; the nearest name is given.
-    """
-    if name not in _alignments:
-        load_plugins(PLUGINS)
-    if name not in _alignments:
-        raise ConfigError(f"unknown alignment {name!r}{nearest(name, _alignments)}")
-    return _alignments[name]
+ALIGNMENTS: Registry[Alignment] = Registry("alignment", plugins="medformer.alignments")
+register_alignment = ALIGNMENTS.register
 
 
 def alignment_config(given: Mapping[str, Any]) -> tuple[type[Alignment], Any]:
@@ -121,9 +89,8 @@ def alignment_config(given: Mapping[str, Any]) -> tuple[type[Alignment], Any]:
     options = dict(given)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"alignment: expected a name, one of {', '.join(alignment_names())}; found {name!r}")
-    found = alignment_named(name)
-    return found, parse(found.Config, options, f"alignment {name}")
+        raise ConfigError(f"alignment: expected a name, one of {', '.join(ALIGNMENTS.names())}; found {name!r}")
+    return ALIGNMENTS.named(name), ALIGNMENTS.config(name, options)
 
 
 def create_alignment(given: Mapping[str, Any], dim: int) -> Alignment:

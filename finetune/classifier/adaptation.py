@@ -26,7 +26,7 @@ from finetune.fit.raw import raw_sides
 from finetune.fit.schedules import Schedule, choose_schedule
 from finetune.fit.second_order import cases_at_once
 from finetune.fit.tangent import varies
-from finetune.heads import create_head, head_config
+from finetune.heads import HEADS, create_head
 from finetune.objective import Objective
 from finetune.random_state import reseed, seeded
 from finetune.splits import Folds
@@ -68,7 +68,7 @@ def adapt_linear(backbone: Backbone, given: Given, folds: Folds, plan: Plan) -> 
     if plan.ensemble in ("seeds", "snapshots"):
         raise ConfigError(f"a linear head on frozen features is the same for all {plan.ensemble}; ensemble folds")
     backbone.eval()
-    options = head_config(plan.head, plan.head_options)
+    options = HEADS.config(plan.head, plan.head_options)
     wanted = "vote" if options.reads == "auto" else options.reads
     features, sides = _read(backbone, given, wanted, folds, plan)
 
@@ -256,7 +256,7 @@ def joining(head: str, options: Mapping[str, Any], given: Given) -> Mapping[str,
     Raises:
         ConfigError: names are given and no case has an image called so, or cases have others.
     """
-    config = head_config(head, options)
+    config = HEADS.config(head, options)
     if getattr(config, "fusion", "pooled") == "pooled":
         return options
     known = sorted(Seen.of(given.cases).images)

@@ -17,7 +17,7 @@ from finetune.fit.schedules import Schedule
 from finetune.objective import Loss, Objective
 from finetune.random_state import seeded
 from finetune.splits import Folds
-from finetune.steppers import Drawing, stepper_config
+from finetune.steppers import STEPPERS, Drawing
 from finetune.strategies import Rates
 from finetune.targets import Target
 
@@ -145,7 +145,7 @@ class Plan:
             max_steps=schedule.steps,
             drawing=Drawing(self.batch_size, self.seed if seed is None else seed, self.evenly, self.mixup),
             stepper=self.stepper,
-            stepper_config=stepper_config(self.stepper, self.stepper_options),
+            stepper_config=STEPPERS.config(self.stepper, self.stepper_options),
             cycles=cycles or (self.members if self.ensemble == "snapshots" else 1),
         )
 

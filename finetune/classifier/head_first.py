@@ -17,10 +17,10 @@ from finetune.fit.linear import Selected, select_linear
 from finetune.fit.loop import fit_steps
 from finetune.fit.network import Readout
 from finetune.fit.schedules import Schedule
-from finetune.heads import CaseFeatures, head_config
+from finetune.heads import HEADS, CaseFeatures
 from finetune.heads.linear import DEFAULT_READS, SINGLE_READS, LinearHead
 from finetune.splits import cross_folds
-from finetune.steppers import stepper_config, stepper_named
+from finetune.steppers import STEPPERS
 from pretrain.backbone import Backbone
 
 
@@ -60,8 +60,8 @@ class HeadFirst:
         device = next(readout.parameters()).device
         learner = CachedLearner(readout.cpu(), self._features(readout), self._plan.rates(schedule.rate))
         recipe = self._plan.recipe(schedule, seed, cycles=1)
-        if stepper_named(recipe.stepper).needs_backbone:
-            recipe = replace(recipe, stepper="plain", stepper_config=stepper_config("plain", None))
+        if STEPPERS.named(recipe.stepper).needs_backbone:
+            recipe = replace(recipe, stepper="plain", stepper_config=STEPPERS.config("plain", None))
         fit_steps(learner, self._plan.objective(self._given), rows, recipe, schedule.steps)
         readout.to(device)
 
@@ -80,7 +80,7 @@ class HeadFirst:
         key = rows.tobytes()
         if key not in self._selected:
             given, plan = self._given, self._plan
-            wanted = head_config(plan.head, plan.head_options).reads
+            wanted = HEADS.config(plan.head, plan.head_options).reads
             candidates = SINGLE_READS if wanted == "auto" else (wanted,)
             features = reads_of_cases(self._backbone, given.cases, candidates, None)
             subjects = None if given.subjects is None else given.subjects[rows]

@@ -32,7 +32,7 @@ from finetune.heads import check_head
 from finetune.intensity import differences
 from finetune.readers.recipe import Recipe
 from finetune.slices import Slices, sliced
-from finetune.steppers import stepper_named
+from finetune.steppers import STEPPERS
 from finetune.targets import Target
 from finetune.windows import windowed
 from pretrain.backbone import Backbone
@@ -69,11 +69,11 @@ class FewLabelModel(BaseEstimator):
         backbone: folder of a model bundle, a registered name (a fresh network), or a module. A classifier that was
             loaded has the reference to the bundle it was once adapted from, so that its clones start there, and not
             from weights that have seen labels.
-        head: ``linear``, ``attention`` or another name of :func:`finetune.heads.head_names`.
+        head: ``linear``, ``attention`` or another name of :data:`finetune.heads.HEADS`.
         head_options: options of the head, such as ``{"reads": "mean"}``.
         strategy: ``frozen``, ``selective``, ``two_stage``, ``full``, ``low_rank``.
         strategy_options: options of the strategy, such as ``{"rank": 8}``.
-        stepper: ``plain`` or another name of :func:`finetune.steppers.stepper_names`.
+        stepper: ``plain`` or another name of :data:`finetune.steppers.STEPPERS`.
         stepper_options: options of the stepper.
         task: name of the target, see :mod:`finetune.targets`; None tells it from the labels.
         organ: an entry of :class:`~data_shards.vocabulary.Organ`, of images in arrays.
@@ -103,7 +103,7 @@ class FewLabelModel(BaseEstimator):
             may hardly ever be covered; None for each by itself where every class has ten held-out subjects or more.
         mc_dropout: draws of the head's dropout that are averaged in prediction; 0 for none.
         alignment: makes features of the source site, which has the labels, and of the target site alike:
-            ``{"name": "coral"}`` or another name of :func:`finetune.alignment.alignment_names`, with its options. None
+            ``{"name": "coral"}`` or another name of :data:`finetune.alignment.ALIGNMENTS`, with its options. None
             for none.
         slices: shows volumes as bags of their slices: options of :class:`~finetune.slices.Slices`, such as
             ``{"axis": 0, "every": 2}``; None shows them whole.
@@ -256,7 +256,7 @@ class FewLabelModel(BaseEstimator):
             further, left_out = self._unlabelled(unlabelled, replace(cases, subjects=groups), seen, spacing_mm)
         elsewhere = None if site.unlabelled is None else self._shown(site.unlabelled)
         given = Given(cases, labels, target, subjects_N, further, len(site.labelled or ()), elsewhere)
-        if further is not None and stepper_named(self.stepper).mixes:
+        if further is not None and STEPPERS.named(self.stepper).mixes:
             check_mixable(self.stepper, given.shown)
         opened = open_backbone(self.backbone, self.seed)
         # Else sizes are those at its spacing, or of slices.

@@ -38,6 +38,7 @@ from finetune.slices import Slices
 from finetune.targets import Affine, Target, target_from_state
 from pretrain.backbone import Backbone
 from pretrain.bundle import Bundle, load_bundle, save_bundle
+from pretrain.misfit import misfit
 
 FORMAT = "medformer-classifier"
 VERSION = 4
@@ -251,14 +252,15 @@ def _member(
 
     Raises:
         KeyError: something is missing.
-        RuntimeError: a tensor of a network is missing, is not known or has another shape.
-        ValueError: another shape, or a value that no fit gives.
+        ValueError: a tensor of a network is missing, is not known or has another shape; or a value that no fit gives.
     """
     count = len(target.classes)
     offset = None if described["offset"] is None else _checked("offset", np.array(described["offset"]), (count,))
     dim = int(backbone.embed_dim)
     if described["kind"] == "head":
         outlet = Readout.of(create_head(described["head"], dim, target.outputs, described["options"]), target)
+        if fault := misfit(tensors, outlet.state_dict()):
+            raise ValueError(fault)
         outlet.load_state_dict(tensors, strict=True)
         for name, tensor in tensors.items():
             _checked(name, tensor.numpy(), tuple(tensor.shape))

@@ -16,11 +16,11 @@ from finetune.classifier.conformal import Conformal
 from finetune.classifier.given import Given, Plan
 from finetune.classifier.site import check_alignment
 from finetune.fit.schedules import SCHEDULES, Schedule, candidates
-from finetune.heads import head_config
+from finetune.heads import HEADS
 from finetune.heads.linear import FROZEN_READS
 from finetune.slices import Slices
 from finetune.splits import carved, cross_folds, selection_folds, smallest_class
-from finetune.steppers import stepper_config, stepper_named
+from finetune.steppers import STEPPERS
 from finetune.strategies import create_strategy
 from pretrain.backbone import Backbone
 
@@ -46,8 +46,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         ConfigError: says which, and what is expected.
     """
     strategy = create_strategy(params["strategy"], params["strategy_options"])
-    head = head_config(params["head"], params["head_options"])
-    options = stepper_config(params["stepper"], params["stepper_options"])
+    head = HEADS.config(params["head"], params["head_options"])
+    options = STEPPERS.config(params["stepper"], params["stepper_options"])
     if params["class_weight"] not in (None, "balanced"):
         raise ConfigError(f"class_weight is 'balanced' or None, found {params['class_weight']!r}")
     for name, valid in (("ensemble", ENSEMBLES), ("sampler", SAMPLERS), ("loss", LOSSES)):
@@ -61,7 +61,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is 0 or above, found {params[name]}")
     if not 0 < params["coverage"] < 1:
         raise ConfigError(f"coverage is a share between 0 and 1, found {params['coverage']}")
-    stepper_named(params["stepper"]).check(options, params["batch_size"], params["mixup"])
+    STEPPERS.named(params["stepper"]).check(options, params["batch_size"], params["mixup"])
     if params["slices"] is not None:
         parse(Slices, dict(params["slices"]), "slices")
     if params["window"] is not None and strategy.trains_backbone:
@@ -69,7 +69,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     steps, members = params["max_steps"], params["members"]
     if params["ensemble"] == "snapshots" and steps is not None and steps < members:
         raise ConfigError(f"{members} snapshots need at least as many steps, found {steps}")
-    if stepper_named(params["stepper"]).needs_backbone and not strategy.trains_backbone:
+    if STEPPERS.named(params["stepper"]).needs_backbone and not strategy.trains_backbone:
         raise ConfigError(
             f"stepper {params['stepper']} is for strategies that train the backbone, and {params['strategy']} does not"
         )

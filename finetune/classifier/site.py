@@ -11,8 +11,7 @@ import numpy as np
 from data_shards.support.errors import ConfigError, DataError
 from finetune.alignment import alignment_config
 from finetune.cases import Cases
-from finetune.classifier.unlabelled import apart
-from finetune.images import JoinedPictures
+from finetune.classifier.unlabelled import apart, together
 
 FROZEN_ALIGNED = ("embedding", "mean", "mean_spread", "embedding_mean_spread")
 """Reads of a frozen network whose features are aligned; covariances and pixels are not."""
@@ -119,21 +118,10 @@ def joined(source: Cases, target: Cases) -> Cases:
             f"{target.name}: labels of a {target.task.name} task with {', '.join(target.classes.values())}; the "
             f"source site has a {source.task.name} task with {', '.join(source.classes.values())}"
         )
-    assert source.rows is not None and target.rows is not None
-    bags = None
-    if source.bagged or target.bagged:
-        first, second = (np.arange(len(each)) if each.bags is None else each.bags for each in (source, target))
-        bags = np.concatenate([first, len(source) + second])
     return replace(
-        source,
-        images=JoinedPictures([source.pictures, target.pictures]),
+        together(source, target, "target"),
         labels=np.concatenate([source.known_labels, target.known_labels]),
-        groups={},
-        keys=np.concatenate([source.keys.astype(str), [f"target {key}" for key in target.keys]]),
         subjects=_subjects(source, target),
-        spacing_mm=None,
-        rows=np.concatenate([source.rows, len(source.pictures) + target.rows]),
-        bags=bags,
     )
 
 

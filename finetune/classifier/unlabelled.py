@@ -11,7 +11,7 @@ from data_shards.support.errors import ConfigError, DataError
 from data_shards.vocabulary import Task
 from finetune.cases import Cases
 from finetune.images import JoinedPictures
-from finetune.steppers import stepper_named, stepper_names
+from finetune.steppers import STEPPERS
 from finetune.targets import Target
 
 TASKS = (Task.binary, Task.multiclass)
@@ -29,9 +29,9 @@ def check_unlabelled(stepper: str, *, given: bool, target: Target | None = None)
     Raises:
         ConfigError: says what is missing.
     """
-    uses = stepper_named(stepper).learns_unlabelled
+    uses = STEPPERS.named(stepper).learns_unlabelled
     if given and not uses:
-        users = [name for name in stepper_names() if stepper_named(name).learns_unlabelled]
+        users = [name for name, each in sorted(STEPPERS.items()) if each.learns_unlabelled]
         raise ConfigError(f"unlabelled images are given, and stepper {stepper} uses none; {', '.join(users)} do")
     if uses and not given:
         raise ConfigError(f"stepper {stepper} learns from unlabelled images too, and none are given (unlabelled)")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.documents import Document
+from data_shards.support.registry import Registry
 from finetune.cases import Cases
 from finetune.classifier.member import Member
 from finetune.classifier.predictor import Predictor
@@ -95,35 +95,8 @@ class CasesMethod(Method):
         (folder / f"{self.name}.svg").write_text(drawn.svg)
 
 
-MethodClass = TypeVar("MethodClass", bound=type[Method])
-_methods: dict[str, type[Method]] = {}
-
-
-def register_method(name: str) -> Callable[[MethodClass], MethodClass]:
-    """Class decorator: makes a method known by ``name``."""
-
-    def add(method: MethodClass) -> MethodClass:
-        method.name = name
-        _methods[name] = method
-        return method
-
-    return add
-
-
-def method_names() -> list[str]:
-    """The names of all methods."""
-    return sorted(_methods)
-
-
-def method_config(name: str, options: Mapping[str, Any] | None) -> Any:
-    """The options of a method, checked.
-
-    Raises:
-        ConfigError: there is no such method or option; the nearest name is given.
-    """
-    if name not in _methods:
-        raise ConfigError(f"unknown method {name!r}{nearest(name, _methods)}")
-    return parse(_methods[name].Config, dict(options or {}), f"method {name}")
+METHODS: Registry[Method] = Registry("method")
+register_method = METHODS.register
 
 
 def create_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -132,5 +105,4 @@ def create_method(name: str, options: Mapping[str, Any] | None = None) -> Method
     Raises:
         ConfigError: there is no such method or option; the nearest name is given.
     """
-    config = method_config(name, options)
-    return _methods[name](config)
+    return METHODS.named(name)(METHODS.config(name, options))

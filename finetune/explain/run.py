@@ -22,9 +22,8 @@ from finetune.explain.methods import create_method
 from finetune.explain.page import MOST_BYTES, render
 from finetune.explain.pictures import picture
 from finetune.explain.sanity import Sanity, check_sanity
-from finetune.predictions import open_classifier
-from finetune.progress import counted, progress
-from finetune.readers import read_new
+from finetune.predictions import new_cases, open_classifier
+from finetune.progress import progress
 from finetune.tables import as_csv
 from finetune.targets import Target
 
@@ -73,21 +72,7 @@ def explain(config: ExplainConfig, classifier: Path, out: Path, *, overwrite: bo
     if config.sanity and not isinstance(method, CaseMethod):
         raise ConfigError(f"method {config.method} makes no maps, so there are none to compare; leave sanity out")
     places_of(predictor.target, config.classes, np.zeros(len(predictor.target.classes)))
-    recipe = model.record_.recipe
-    if recipe is None:
-        raise DataError(f"{config.classifier}: it was fitted to arrays and does not know how files become images")
-    with counted("studies", "reading") as told:
-        cases = read_new(
-            config.data,
-            recipe,
-            csv=config.csv,
-            split=config.split,
-            missing=config.missing,
-            show_paths=config.show_paths,
-            on_error=config.on_error,
-            progress=told,
-        )
-    cases = _chosen(cases, config.cases)
+    cases = _chosen(new_cases(config, model), config.cases)
     probabilities = predictor.predict_proba(cases)
     fitted_on = predictor.seen.among(cases)
     with new_folder(out, overwrite=overwrite) as partial:

@@ -18,7 +18,7 @@ from data_shards.support.errors import TrainingError
 from finetune.objective import Objective
 from finetune.spd.stiefel import optimizer_of
 from finetune.splits import Folds
-from finetune.steppers import Drawing, Learner, stepper_named
+from finetune.steppers import STEPPERS, Drawing, Learner
 from finetune.strategies import Stage
 from pretrain.backbone.modes import hold_statistics
 
@@ -94,7 +94,7 @@ def train(
             parameter.requires_grad_(id(parameter) in moving)
         optimizer = optimizer_of(stage.groups)
         peaks = [group["lr"] for group in optimizer.param_groups]
-        stepper = stepper_named(recipe.stepper)(
+        stepper = STEPPERS.named(recipe.stepper)(
             learner, objective, optimizer, rows, recipe.drawing, recipe.stepper_config
         )
         try:

@@ -6,14 +6,11 @@ Importing this package imports every file of it, which makes the heads known by 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from finetune.heads.base import Head, check_head, create_head, head_config, head_names, known_head, register_head
+from finetune.heads.base import HEADS, Head, check_head, create_head, register_head
 from finetune.heads.features import CaseFeatures
 from finetune.heads.instances import Instances
 
-__all__ = [
-    "CaseFeatures", "Head", "Instances", "check_head", "create_head", "head_config", "head_names", "known_head",
-    "register_head",
-]  # fmt: skip
+__all__ = ["HEADS", "CaseFeatures", "Head", "Instances", "check_head", "create_head", "register_head"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

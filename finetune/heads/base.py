@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.documents import Document
+from data_shards.support.registry import Registry
 from data_shards.vocabulary import Task
 from finetune.heads.features import CaseFeatures
 from finetune.heads.instances import InstanceKind, Instances
@@ -104,44 +104,8 @@ class Head(nn.Module):
         ]
 
 
-HeadClass = TypeVar("HeadClass", bound=type[Head])
-_heads: dict[str, type[Head]] = {}
-
-
-def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
-    """Class decorator: makes a head known by ``name``."""
-
-    def add(head: HeadClass) -> HeadClass:
-        head.name = name
-        _heads[name] = head
-        return head
-
-    return add
-
-
-def head_names() -> list[str]:
-    """The names of all heads."""
-    return sorted(_heads)
-
-
-def known_head(name: str) -> str:
-    """``name`` itself when a head is called so.
-
-    Raises:
-        ConfigError: there is none; the nearest name is given.
-    """
-    if name not in _heads:
-        raise ConfigError(f"unknown head {name!r}{nearest(name, _heads)}")
-    return name
-
-
-def head_config(name: str, options: Mapping[str, Any] | None) -> Any:
-    """The options of a head, checked.
-
-    Raises:
-        ConfigError: there is no such head or option; the nearest name is given.
-    """
-    return parse(_heads[known_head(name)].Config, dict(options or {}), f"head {name}")
+HEADS: Registry[Head] = Registry("head")
+register_head = HEADS.register
 
 
 def check_head(name: str, options: Mapping[str, Any] | None, task: Task, *, one_grid: bool = True) -> None:
@@ -150,7 +114,7 @@ def check_head(name: str, options: Mapping[str, Any] | None, task: Task, *, one_
     Raises:
         ConfigError: says what it is for.
     """
-    _heads[known_head(name)].check(head_config(name, options), task, one_grid=one_grid)
+    HEADS.named(name).check(HEADS.config(name, options), task, one_grid=one_grid)
 
 
 def create_head(name: str, dim: int, outputs: int, options: Mapping[str, Any] | None = None) -> Head:
@@ -165,4 +129,4 @@ def create_head(name: str, dim: int, outputs: int, options: Mapping[str, Any] | 
     Raises:
         ConfigError: there is no such head or option; the nearest name is given.
     """
-    return _heads[known_head(name)](dim, outputs, head_config(name, options))
+    return HEADS.named(name)(dim, outputs, HEADS.config(name, options))

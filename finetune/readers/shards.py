@@ -23,7 +23,7 @@ from finetune.images import JoinedPictures, Pictures, ReadPictures, Study
 from finetune.readers.arrays import array_recipe
 from finetune.readers.recipe import PERCENTILES, Depth, Recipe
 from finetune.readers.survey import Channelled, Progress, Survey
-from finetune.targets import target_names
+from finetune.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def shard_labels(label_NL: np.ndarray, card: DatasetCard, folder: Path) -> tuple
         DataError: the task has no labels to learn, or a label is none of the classes.
     """
     task = Task[card.task]
-    if task.name not in target_names():
+    if task.name not in TARGETS:
         raise DataError(f"{folder}: a {task.name} task has no labels to learn")
     if task is Task.regression:
         count = label_NL.shape[1]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from data_shards.support.errors import ConfigError, nearest
-from data_shards.support.plugins import load_plugins
+from data_shards.support.errors import ConfigError
+from data_shards.support.registry import Registry
 
 SEVERITIES = (1, 2, 3, 4, 5)
-PLUGINS = "medformer.corruptions"
-"""Group of the entry points by which other distributions add corruptions."""
 
 
 class Corruption(abc.ABC):
@@ -29,7 +26,7 @@ class Corruption(abc.ABC):
         amounts: of severities 1 to 5, from little to much.
     """
 
-    name: str
+    name: ClassVar[str]
     words: ClassVar[str]
     unit: ClassVar[str]
     amounts: ClassVar[tuple[float, float, float, float, float]]
@@ -54,34 +51,5 @@ class Corruption(abc.ABC):
         """The changed images; those that are given may be overwritten, and values may leave [0, 1]."""
 
 
-CorruptionClass = TypeVar("CorruptionClass", bound=type[Corruption])
-_corruptions: dict[str, type[Corruption]] = {}
-
-
-def register_corruption(name: str) -> Callable[[CorruptionClass], CorruptionClass]:
-    """Class decorator: makes a corruption known by ``name``."""
-
-    def add(corruption: CorruptionClass) -> CorruptionClass:
-        corruption.name = name
-        _corruptions[name] = corruption
-        return corruption
-
-    return add
-
-
-def corruption_names() -> list[str]:
-    """The names of all corruptions."""
-    return sorted(_corruptions)
-
-
-def corruption_named(name: str) -> Corruption:
-    """The corruption called ``name``; those of other distributions (:data:`PLUGINS`) are asked where it is unknown.
-
-    Raises:
-        ConfigError: there is none; the nearest name is given.
-    """
-    if name not in _corruptions:
-        load_plugins(PLUGINS)
-    if name not in _corruptions:
-        raise ConfigError(f"unknown corruption {name!r}{nearest(name, _corruptions)}")
-    return _corruptions[name]()
+CORRUPTIONS: Registry[Corruption] = Registry("corruption", plugins="medformer.corruptions")
+register_corruption = CORRUPTIONS.register

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 
 from finetune.report.markup import Markup, element
+from finetune.report.shell import document
 from finetune.report.wording import NOT_FOR_CLINICAL_USE
 from finetune.shift.base import Corruption
 from finetune.shift.robustness import Robustness, Row, Summary
 from finetune.shift.wording import said, told
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _HOW = (
     "Severities run from 1 to 5; the amounts are ours, and chosen before any classifier was asked. Changes are made by "
     "computation: they show what a classifier stands, not how it does on another scanner. Intervals are of 95 %, over "
@@ -29,24 +28,15 @@ def render(found: Robustness, corruptions: Sequence[Corruption], name: str, note
         name: of the data.
         notes: what has to be known, a sentence each.
     """
-    style = resources.files("finetune.report").joinpath("style.css").read_text()
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", "When acquisition changes"),
-        element("style", Markup(style)),
-    )
     facts = {"data": name, "cases": str(found.cases), "subjects": str(found.subjects)}
     items = [element("li", f"{what} ", element("b", value)) for what, value in facts.items()]
-    parts = [element("h1", "When acquisition changes"), element("ul", *items, class_="facts")]
+    title = "When acquisition changes"
+    parts = [element("h1", title), element("ul", *items, class_="facts")]
     parts += [element("p", element("b", line)) for line in told(found)]
     parts += [element("p", note, class_="notice") for note in (NOT_FOR_CLINICAL_USE, *notes)]
     parts += [element("h2", "By corruption"), _means(found, corruptions)]
     parts += [element("h2", "By severity"), _severities(found), element("p", _HOW)]
-    return f"<!doctype html>\n{element('html', head, element('body', element('main', *parts)), lang='en')}\n"
+    return document(title, element("body", element("main", *parts)))
 
 
 def _means(found: Robustness, corruptions: Sequence[Corruption]) -> Markup:

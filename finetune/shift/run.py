@@ -10,10 +10,8 @@ from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from finetune.cases import Cases
-from finetune.predictions import open_classifier
-from finetune.progress import counted
-from finetune.readers import read_new
-from finetune.shift.corruptions import corruption_named
+from finetune.predictions import new_cases, open_classifier
+from finetune.shift.corruptions import CORRUPTIONS
 from finetune.shift.document import RobustnessConfig
 from finetune.shift.page import render
 from finetune.shift.robustness import Robustness, measure
@@ -64,22 +62,9 @@ def robustness(config: RobustnessConfig, classifier: Path, out: Path, *, overwri
         MedformerError: the classifier, the images or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
-    corruptions = [corruption_named(name) for name in config.corruptions]
+    corruptions = [CORRUPTIONS.named(name)() for name in config.corruptions]
     model = open_classifier(classifier, config.device)
-    recipe = model.record_.recipe
-    if recipe is None:
-        raise DataError(f"{config.classifier}: it was fitted to arrays and does not know how files become images")
-    with counted("studies", "reading") as told:
-        cases = read_new(
-            config.data,
-            recipe,
-            csv=config.csv,
-            split=config.split,
-            missing=config.missing,
-            show_paths=config.show_paths,
-            on_error=config.on_error,
-            progress=told,
-        )
+    cases = new_cases(config, model)
     if cases.labels is None:
         raise DataError(f"{config.data}: robustness is measured on cases that all have a label; these do not")
     found = measure(

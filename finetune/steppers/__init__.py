@@ -6,17 +6,9 @@ Importing this package imports every file of it, which makes the steppers known 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from finetune.steppers.base import (
-    Drawing,
-    Learner,
-    Stepper,
-    register_stepper,
-    stepper_config,
-    stepper_named,
-    stepper_names,
-)
+from finetune.steppers.base import STEPPERS, Drawing, Learner, Stepper, register_stepper
 
-__all__ = ["Drawing", "Learner", "Stepper", "register_stepper", "stepper_config", "stepper_named", "stepper_names"]
+__all__ = ["STEPPERS", "Drawing", "Learner", "Stepper", "register_stepper"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.documents import Document
+from data_shards.support.errors import TrainingError
+from data_shards.support.registry import Registry
 from finetune.objective import Objective
 
 
@@ -136,44 +137,26 @@ class Stepper(abc.ABC):
         return {}
 
 
-StepperClass = TypeVar("StepperClass", bound=type[Stepper])
-_steppers: dict[str, type[Stepper]] = {}
+STEPPERS: Registry[Stepper] = Registry("stepper")
+register_stepper = STEPPERS.register
 
 
-def register_stepper(name: str) -> Callable[[StepperClass], StepperClass]:
-    """Class decorator: makes a stepper known by ``name``."""
+def backward(loss: Tensor, number: int, *, of: str = "the loss", smaller: str = "learning rate") -> float:
+    """Add the gradient of a loss; returns the loss.
 
-    def add(stepper: StepperClass) -> StepperClass:
-        stepper.name = name
-        _steppers[name] = stepper
-        return stepper
-
-    return add
-
-
-def stepper_names() -> list[str]:
-    """The names of all steppers."""
-    return sorted(_steppers)
-
-
-def stepper_named(name: str) -> type[Stepper]:
-    """The stepper called ``name``.
+    Args:
+        loss: a scalar.
+        number: of the step.
+        of: what it is in a message.
+        smaller: what would help.
 
     Raises:
-        ConfigError: there is none; the nearest name is given.
+        TrainingError: it is not finite.
     """
-    if name not in _steppers:
-        raise ConfigError(f"unknown stepper {name!r}{nearest(name, _steppers)}")
-    return _steppers[name]
-
-
-def stepper_config(name: str, options: Mapping[str, Any] | None) -> Any:
-    """The options of a stepper, checked.
-
-    Raises:
-        ConfigError: there is no such stepper or option; the nearest name is given.
-    """
-    return parse(stepper_named(name).Config, dict(options or {}), f"stepper {name}")
+    if not torch.isfinite(loss):
+        raise TrainingError(f"fine-tuning: {of} is {loss.item()} at step {number}; try a smaller {smaller}")
+    loss.backward()
+    return float(loss.detach())
 
 
 def permutations(rows: np.ndarray, seed: int) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError, TrainingError
-from finetune.steppers.base import register_stepper
+from finetune.steppers.base import backward, register_stepper
 from finetune.steppers.epochs import ALL_LAYERS, EpochStepper
 from pretrain.backbone.modes import evaluating
 
@@ -83,12 +83,7 @@ class ImportanceStepper(EpochStepper):
             loss_B = self.losses(cases[start : start + at_once], number, None)
             weights = torch.from_numpy(weight_B[start : start + at_once]).to(loss_B)
             loss = (loss_B * weights).sum() / len(cases)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"fine-tuning: the loss is {loss.item()} at step {number}; try a smaller learning rate"
-                )
-            loss.backward()
-            total += float(loss.detach())
+            total += backward(loss, number)
         return total
 
     def _scores(self, cases: np.ndarray, number: int) -> np.ndarray:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from data_shards.support.errors import TrainingError
-from finetune.steppers.base import Stepper, cut, even_draws, permutations, register_stepper
+from finetune.steppers.base import Stepper, backward, cut, even_draws, permutations, register_stepper
 
 
 @register_stepper("plain")
@@ -63,12 +62,7 @@ class PlainStepper(Stepper):
         for start in range(0, len(batch), self.learner.at_once):
             part = batch[start : start + self.learner.at_once]
             loss = self.losses(part, number, share).mean() * (len(part) / len(batch))
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"fine-tuning: the loss is {loss.item()} at step {number}; try a smaller learning rate"
-                )
-            loss.backward()
-            total += float(loss.detach())
+            total += backward(loss, number)
         return total
 
     def further(self, number: int) -> float:

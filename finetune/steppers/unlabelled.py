@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.support.errors import TrainingError
-from finetune.steppers.base import cut, permutations
+from finetune.steppers.base import backward, cut, permutations
 from finetune.steppers.plain import PlainStepper
 
 _VIEWS_APART = 1 << 20
@@ -56,12 +55,7 @@ class UnlabelledStepper(PlainStepper):
         Raises:
             TrainingError: it is not finite.
         """
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"fine-tuning: the loss on unlabelled cases is {loss.item()} at step {number}; try a smaller weight"
-            )
-        loss.backward()
-        return float(loss.detach())
+        return backward(loss, number, of="the loss on unlabelled cases", smaller="weight")
 
     @property
     def report(self) -> dict[str, Any]:

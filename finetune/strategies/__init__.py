@@ -6,9 +6,9 @@ Importing this package imports every file of it, which makes the strategies know
 from importlib import import_module
 from pkgutil import iter_modules
 
-from finetune.strategies.base import Rates, Stage, Strategy, create_strategy, register_strategy, strategy_names
+from finetune.strategies.base import STRATEGIES, Rates, Stage, Strategy, create_strategy, register_strategy
 
-__all__ = ["Rates", "Stage", "Strategy", "create_strategy", "register_strategy", "strategy_names"]
+__all__ = ["STRATEGIES", "Rates", "Stage", "Strategy", "create_strategy", "register_strategy"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import nn
 
-from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.documents import Document
+from data_shards.support.registry import Registry
 from pretrain.backbone import Backbone
 
 Groups = list[dict[str, Any]]
@@ -93,24 +93,8 @@ class Strategy(abc.ABC):
         """Give the backbone its own shape back after training: it is saved as any other."""
 
 
-StrategyClass = TypeVar("StrategyClass", bound=type[Strategy])
-_strategies: dict[str, type[Strategy]] = {}
-
-
-def register_strategy(name: str) -> Callable[[StrategyClass], StrategyClass]:
-    """Class decorator: makes a strategy known by ``name``."""
-
-    def add(strategy: StrategyClass) -> StrategyClass:
-        strategy.name = name
-        _strategies[name] = strategy
-        return strategy
-
-    return add
-
-
-def strategy_names() -> list[str]:
-    """The names of all strategies."""
-    return sorted(_strategies)
+STRATEGIES: Registry[Strategy] = Registry("strategy")
+register_strategy = STRATEGIES.register
 
 
 def create_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
@@ -119,6 +103,4 @@ def create_strategy(name: str, options: Mapping[str, Any] | None = None) -> Stra
     Raises:
         ConfigError: there is no such strategy or option; the nearest name is given.
     """
-    if name not in _strategies:
-        raise ConfigError(f"unknown strategy {name!r}{nearest(name, _strategies)}")
-    return _strategies[name](parse(_strategies[name].Config, dict(options or {}), f"strategy {name}"))
+    return STRATEGIES.named(name)(STRATEGIES.config(name, options))

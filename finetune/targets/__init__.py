@@ -6,9 +6,9 @@ Importing this package imports every file of it, which makes the targets known b
 from importlib import import_module
 from pkgutil import iter_modules
 
-from finetune.targets.base import Affine, Metric, Target, create_target, target_class, target_from_state, target_names
+from finetune.targets.base import TARGETS, Affine, Metric, Target, create_target, target_from_state
 
-__all__ = ["Affine", "Metric", "Target", "create_target", "target_class", "target_from_state", "target_names"]
+__all__ = ["TARGETS", "Affine", "Metric", "Target", "create_target", "target_from_state"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

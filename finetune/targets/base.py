@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_shards.support.errors import ConfigError, DataError, nearest
+from data_shards.support.errors import DataError
+from data_shards.support.registry import Registry
 from data_shards.vocabulary import Task
 from finetune.scores.metrics import SHARE, Score
 
@@ -78,7 +79,8 @@ class Target(abc.ABC):
         classes: name of each class, or of each label or number where there are several.
 
     Attributes:
-        task: the entry of the vocabulary; its name is the name of the target.
+        task: the entry of the vocabulary.
+        name: as registered: that of the task.
         classifies: whether it tells classes or labels, and not numbers.
 
     Raises:
@@ -86,6 +88,7 @@ class Target(abc.ABC):
     """
 
     task: ClassVar[Task]
+    name: ClassVar[str]
     classifies: ClassVar[bool] = True
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -232,29 +235,13 @@ class Target(abc.ABC):
 
 
 TargetClass = TypeVar("TargetClass", bound=type[Target])
-_targets: dict[str, type[Target]] = {}
+TARGETS: Registry[Target] = Registry("target")
 
 
 def register_target(cls: TargetClass) -> TargetClass:
-    """Class decorator: makes a target known by the name of its task."""
-    _targets[cls.task.name] = cls
+    """Class decorator: makes a target known by the name of its task, in the place of the one that has it."""
+    TARGETS.register(cls.task.name, replace=True)(cls)
     return cls
-
-
-def target_names() -> list[str]:
-    """The names of all targets."""
-    return sorted(_targets)
-
-
-def target_class(name: str) -> type[Target]:
-    """The class of the target called ``name``.
-
-    Raises:
-        ConfigError: there is none; the nearest name is given.
-    """
-    if name not in _targets:
-        raise ConfigError(f"unknown target {name!r}{nearest(name, _targets)}")
-    return _targets[name]
 
 
 def create_target(name: str, classes: Sequence[str]) -> Target:
@@ -264,7 +251,7 @@ def create_target(name: str, classes: Sequence[str]) -> Target:
         ConfigError: there is none of this name.
         DataError: the classes do not fit it.
     """
-    return target_class(name)(classes)
+    return TARGETS.named(name)(classes)
 
 
 def target_from_state(state: Mapping[str, Any]) -> Target:
@@ -275,7 +262,7 @@ def target_from_state(state: Mapping[str, Any]) -> Target:
         DataError: the classes do not fit it.
         KeyError: something is missing.
     """
-    return target_class(state["target"]).from_state(state)
+    return TARGETS.named(state["target"]).from_state(state)
 
 
 class ClassTarget(Target):

@@ -44,6 +44,22 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add_reading_options(group)
 
 
+def add_new_images_options(parser: argparse.ArgumentParser, data: str) -> None:
+    """A fitted classifier, the images that it is applied to, and where that runs.
+
+    Args:
+        parser: of the command.
+        data: what ``--data`` is.
+    """
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    parser.add_argument("classifier", metavar="CLASSIFIER", help="what finetune wrote, or NAME@ALIAS of the registry")
+    parser.add_argument("--data", required=True, type=Path, help=data)
+    parser.add_argument("--csv", type=Path, help="table of the images", **given)
+    parser.add_argument("--split", metavar="NAME", help="of an archive or of shards (default: all)", **given)
+    add_reading_options(parser)
+    add_run_options(parser)
+
+
 def add_reading_options(group: argparse._ActionsContainer) -> None:
     """What is to be known of single files; also of new images, which are prepared as those before them were."""
     given: dict[str, Any] = {"default": argparse.SUPPRESS}

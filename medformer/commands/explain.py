@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from medformer.commands.data_options import add_reading_options, add_run_options, document
+from medformer.commands.data_options import add_new_images_options, document
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -18,15 +18,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         description="Maps of what speaks for a class, on the grid of each image, with a page to look through them; or "
         "a tree that answers as the classifier does. Images are prepared as predict prepares them.",
     )
-    parser.add_argument("classifier", metavar="CLASSIFIER", help="what finetune wrote, or NAME@ALIAS of the registry")
-    parser.add_argument(
-        "--data", required=True, metavar="DATA", type=Path, help="folder of images, MedMNIST npz, or folder of shards"
-    )
+    add_new_images_options(parser, "folder of images, MedMNIST npz, or folder of shards")
     parser.add_argument(
         "--method", required=True, metavar="NAME", help="grad_cam, rollout, occlusion, instances or soft_tree"
     )
-    parser.add_argument("--csv", type=Path, default=given, help="table of the images")
-    parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
     parser.add_argument(
         "--classes", nargs="+", default=given, metavar="NAME",
         help="which classes are explained: names, predicted or all (default: predicted)",
@@ -41,8 +36,6 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="options of the method and more, such as options.block=4 or sanity_cases=32",
     )  # fmt: skip
-    add_reading_options(parser)
-    add_run_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the folder that appears")
     parser.set_defaults(run=run_explain)
 

@@ -52,6 +52,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     from cluster.plan.images import read_mixture, told_mixture
     from cluster.plan.plan import Machines, check_machines, make_plan
     from cluster.plan.report import lines
+    from cluster.plan.step import shapes_of
     from data_shards.support.documents import load
     from data_shards.support.errors import MedformerError
     from pretrain.config import PretrainConfig
@@ -74,6 +75,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
         write_s=arguments.checkpoint_s,
     )
     check_machines(machines)
+    shapes_of(config)  # a wrong name of the document is told before shards that are not there
     if arguments.shape and arguments.measure is not None:
         raise MedformerError("--measure: steps are taken on the images of the shards; leave --shape out")
     if arguments.shape:

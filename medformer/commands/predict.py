@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medformer.commands.data_options import add_reading_options, add_run_options, document
+from medformer.commands.data_options import add_new_images_options, document
 
 if TYPE_CHECKING:
     from finetune.predictions import PredictResult
@@ -15,19 +15,13 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add ``predict`` to the command line."""
-    given = argparse.SUPPRESS
     parser = subparsers.add_parser(
         "predict",
         help="apply a fitted classifier to new images",
         description="Apply a fitted classifier to new images, which go through the same preparation as those it was "
         "fitted on; what does not fit is refused. Labels are not needed; where there are any, predictions are scored.",
     )
-    parser.add_argument("classifier", metavar="CLASSIFIER", help="what finetune wrote, or NAME@ALIAS of the registry")
-    parser.add_argument("--data", required=True, type=Path, help="folder of images, MedMNIST npz, or folder of shards")
-    parser.add_argument("--csv", type=Path, default=given, help="table of the images")
-    parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
-    add_reading_options(parser)
-    add_run_options(parser)
+    add_new_images_options(parser, "folder of images, MedMNIST npz, or folder of shards")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the table, such as predictions.csv")
     parser.add_argument(
         "--instances",

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from medformer.commands.data_options import add_reading_options, add_run_options, document
+from medformer.commands.data_options import add_new_images_options, document
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -18,19 +18,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         description="Scores and calibration on labelled images as they are, and with noise, blur, less contrast, lower "
         "resolution and other changes in five severities. Images are prepared as predict prepares them.",
     )
-    parser.add_argument("classifier", metavar="CLASSIFIER", help="what finetune wrote, or NAME@ALIAS of the registry")
-    parser.add_argument(
-        "--data", required=True, type=Path, help="labelled images: folder, MedMNIST npz, or folder of shards"
-    )
-    parser.add_argument("--csv", type=Path, default=given, help="table of the images")
-    parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
+    add_new_images_options(parser, "labelled images: folder, MedMNIST npz, or folder of shards")
     parser.add_argument("--corruptions", nargs="+", default=given, metavar="NAME", help="which (default: all)")
     parser.add_argument(
         "--severities", nargs="+", type=int, default=given, metavar="N", help="of 1 to 5 (default: all)"
     )
     parser.add_argument("--seed", type=int, default=given, help="of what is drawn (default: 0)")
-    add_reading_options(parser)
-    add_run_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the folder that appears")
     parser.set_defaults(run=run_robustness)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_shards.support.errors import CheckpointError
 from pretrain.backbone.stems import channels_as
+from pretrain.misfit import misfit
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 _PREFIX = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
@@ -102,23 +103,20 @@ def _other_channels(found: torch.Size, expected: torch.Size) -> bool:
 
 def _check(tensors: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     """Whether the tensors are those of the model; the classifier is timm's to judge."""
-    for name, tensor in own.items():
-        if name.startswith(_HEAD):
+    grown = set()
+    for name in (name for name in own if name in tensors and name.startswith(_ROWS)):
+        found, expected = tensors[name].shape, own[name].shape
+        if found[1:] != expected[1:] or found[0] == 0:
             continue
-        if name not in tensors:
-            raise CheckpointError(f"{source}: tensor {name} is missing; the file is of another model")
-        found, expected = tensors[name].shape, tensor.shape
-        if name.startswith(_ROWS) and found[1:] == expected[1:] and found[0] > 0:
-            if found[0] > expected[0]:
-                raise CheckpointError(
-                    f"{source}: tensor {name} is of a vocabulary of {found[0]} entries, this version knows "
-                    f"{expected[0]}; the file is of a newer version of Medformer"
-                )
-        elif found != expected:
+        if found[0] > expected[0]:
             raise CheckpointError(
-                f"{source}: tensor {name} has shape {tuple(found)}, the model expects {tuple(expected)}; the file is "
-                "of another model size"
+                f"{source}: tensor {name} is of a vocabulary of {found[0]} entries, this version knows "
+                f"{expected[0]}; the file is of a newer version of Medformer"
             )
-    unknown = sorted(name for name in set(tensors) - set(own) if not name.startswith(_HEAD))
-    if unknown:
-        raise CheckpointError(f"{source}: tensor {unknown[0]} is not in the model; the file is of another model")
+        grown.add(name)
+    judged = [
+        {name: tensor for name, tensor in each.items() if name not in grown and not name.startswith(_HEAD)}
+        for each in (tensors, own)
+    ]
+    if fault := misfit(*judged):
+        raise CheckpointError(f"{source}: {fault}")

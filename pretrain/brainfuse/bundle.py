@@ -16,6 +16,7 @@ from data_shards.support.files import new_folder, read_json, write_atomic, write
 from pretrain.brainfuse.generator import Generator, GeneratorConfig
 from pretrain.intensity import trained
 from pretrain.intensity.trained import TrainedOn
+from pretrain.misfit import misfit
 
 FORMAT = "medformer-brainfuse-generator"
 VERSION = 1
@@ -62,7 +63,10 @@ def load_generator(folder: Path) -> Generator:
     try:
         with torch.device("cpu"):  # Whoever asks may be making modules without values.
             generator = Generator(parse(GeneratorConfig, document["generator"], str(folder / "config.json")))
-        generator.load_state_dict(load_file(path), strict=True)
+        tensors = load_file(path)
+        if fault := misfit(tensors, generator.state_dict()):
+            raise CheckpointError(fault)
+        generator.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, MedformerError) as error:
         raise CheckpointError(f"{path}: not the weights of this generator: {' '.join(str(error).split())}") from None
     return generator.eval()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
-from data_shards.support.plugins import load_plugins
+from data_shards.support.errors import ConfigError
+from data_shards.support.registry import Registry
 from pretrain.backbone import Backbone, Medformer
 from pretrain.intensity.trained import TrainedOn
 from pretrain.objectives.requests import ViewRequest
 from pretrain.objectives.views import Views
 from pretrain.views.config import ViewConfig
-
-OBJECTIVES: dict[str, type[Objective]] = {}
-PLUGINS = "medformer.objectives"
-"""Group of the entry points by which other distributions add objectives."""
 
 
 class ObjectiveConfig(Document):
@@ -44,6 +40,8 @@ class Objective(nn.Module):
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+    name: ClassVar[str]
+    """As registered."""
     can_collapse: ClassVar[bool] = True
     """Whether giving all images the same embedding may lower the loss, so that a run should be watched for it."""
 
@@ -117,26 +115,8 @@ class Objective(nn.Module):
         """
 
 
-T = TypeVar("T", bound=type[Objective])
-
-
-def objective(name: str) -> Any:
-    """Class decorator: register an objective under ``name``.
-
-    Raises:
-        ConfigError: another class has the name.
-    """
-
-    def register(cls: T) -> T:
-        other = OBJECTIVES.get(name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):  # The same when reloaded.
-            raise ConfigError(
-                f"objective {name!r} of {cls.__module__} has the name of that of {other.__module__}; choose another"
-            )
-        OBJECTIVES[name] = cls
-        return cls
-
-    return register
+OBJECTIVES: Registry[Objective] = Registry("objective", plugins="medformer.objectives", where="objectives: ")
+objective = OBJECTIVES.register
 
 
 def create_objective(name: str, parameters: dict[str, Any], backbone: Backbone) -> Objective:
@@ -145,7 +125,7 @@ def create_objective(name: str, parameters: dict[str, Any], backbone: Backbone) 
     Raises:
         ConfigError: the name or a parameter is unknown (the nearest valid one is named).
     """
-    return OBJECTIVES[known(name)](backbone, check_parameters(name, parameters))
+    return OBJECTIVES.named(name)(backbone, check_parameters(name, parameters))
 
 
 def perceiver(backbone: Backbone, what: str) -> Medformer:
@@ -162,29 +142,13 @@ def perceiver(backbone: Backbone, what: str) -> Medformer:
     return backbone
 
 
-def known(name: str) -> str:
-    """``name`` itself when an objective is called so.
-
-    Those of other distributions (:data:`PLUGINS`) are imported when a name is asked for that is not here: what they
-    import from here is complete by then, and one that is broken is in nobody's way but its own.
-
-    Raises:
-        ConfigError: there is none; the nearest valid name is given.
-    """
-    if name not in OBJECTIVES:
-        load_plugins(PLUGINS)
-    if name not in OBJECTIVES:
-        raise ConfigError(f"objectives: unknown objective {name!r}{nearest(name, OBJECTIVES)}")
-    return name
-
-
 def check_parameters(name: str, parameters: dict[str, Any]) -> ObjectiveConfig:
     """The typed parameters of the objective called ``name``.
 
     Raises:
         ConfigError: the name or a parameter is unknown or of the wrong type.
     """
-    return parse(OBJECTIVES[known(name)].Config, parameters, f"objectives.{name}")
+    return parse(OBJECTIVES.named(name).Config, parameters, f"objectives.{name}")
 
 
 def requested(name: str, parameters: dict[str, Any]) -> ViewRequest:
@@ -193,4 +157,4 @@ def requested(name: str, parameters: dict[str, Any]) -> ViewRequest:
     Raises:
         ConfigError: the name or a parameter is unknown or of the wrong type.
     """
-    return OBJECTIVES[known(name)].asks(check_parameters(name, parameters))
+    return OBJECTIVES.named(name).asks(check_parameters(name, parameters))

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
 from pretrain.views.config import ViewConfig
-
-Share = Annotated[float, Field(gt=0, le=1)]
+from pretrain.views.transforms.crop import Areas
 
 
 class SmallViews(Document):
@@ -26,14 +25,7 @@ class SmallViews(Document):
 
     count: Annotated[int, Field(ge=0, le=32)] = 0
     size: Annotated[float, Field(ge=0.125, le=1)] = 0.5
-    scale: tuple[Share, Share] = (0.05, 0.25)
-
-    @field_validator("scale")
-    @classmethod
-    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if scale[0] > scale[1]:
-            raise ValueError(f"{scale[0]} is above {scale[1]}; the smallest area comes first")
-        return scale
+    scale: Areas = (0.05, 0.25)
 
 
 @dataclass(frozen=True)

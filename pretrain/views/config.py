@@ -10,7 +10,6 @@ from pydantic import Field, SerializationInfo, create_model, model_serializer, m
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError, nearest
 from pretrain.views.transforms import TRANSFORMS, Change, Transform, TransformConfig
-from pretrain.views.transforms.base import known
 
 Factor = Annotated[float, Field(ge=1, le=8)]
 C = TypeVar("C", bound=TransformConfig)
@@ -55,7 +54,7 @@ class ViewConfig(Document):
         named = {name: value for name, value in content.items() if name not in own}
         for name in named:
             try:
-                known(name)
+                TRANSFORMS.named(name)
             except ConfigError:
                 raise ValueError(f"unknown transform {name!r}{nearest(name, cls.key_types())}") from None
         parameters = _parameters(tuple(TRANSFORMS.items())).model_validate(named)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from data_shards.support.errors import ConfigError
+from finetune import heads
 from finetune.fit.features import joined
-from finetune.heads import CaseFeatures, create_head, head_names
+from finetune.heads import CaseFeatures, create_head
 from finetune.heads.attention import AttentionHead
 from finetune.heads.features import SUMMARIES, width_of
 
@@ -36,7 +37,7 @@ def attention(dim: int, outputs: int, heads: int = 4) -> AttentionHead:
 
 
 def test_heads_are_found_by_name() -> None:
-    assert {"attention", "linear"} <= set(head_names())
+    assert {"attention", "linear"} <= set(heads.HEADS)
     assert create_head("attention", 8, 2).name == "attention"
     with pytest.raises(ConfigError, match="unknown head 'lineer'; did you mean 'linear'"):
         create_head("lineer", 8, 2)
@@ -53,10 +54,7 @@ def test_a_head_is_known_once_its_file_is_there(tmp_path: Path) -> None:
         "from finetune.heads.base import Head, register_head\n"
         "@register_head('first')\nclass FirstHead(Head):\n    needs_tokens = False\n"
     )
-    script = (
-        "from finetune import heads\n"
-        "print(heads.__file__, heads.create_head('first', 4, 1).name, *heads.head_names())\n"
-    )
+    script = "from finetune import heads\nprint(heads.__file__, heads.create_head('first', 4, 1).name, *heads.HEADS)\n"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -11,11 +11,12 @@ import torch
 
 from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Modality
+from finetune import strategies
 from finetune.classifier.estimator import FewLabelClassifier
 from finetune.fit.encoding import encode
 from finetune.heads import create_head
 from finetune.images import Study
-from finetune.strategies import Rates, create_strategy, strategy_names
+from finetune.strategies import Rates, create_strategy
 from finetune.strategies.groups import backbone_groups, layers_of
 from finetune.strategies.low_rank import LowRankLinear
 from pretrain.backbone import Medformer
@@ -77,7 +78,7 @@ def test_vectors_latents_and_queries_do_not_decay() -> None:
 
 
 def test_strategies_are_found_by_name() -> None:
-    assert {"frozen", "full", "low_rank", "selective", "two_stage"} <= set(strategy_names())
+    assert {"frozen", "full", "low_rank", "selective", "two_stage"} <= set(strategies.STRATEGIES)
     with pytest.raises(ConfigError, match="did you mean 'frozen'"):
         create_strategy("frosen")
     with pytest.raises(ConfigError, match="strategy low_rank: .*rnak.*did you mean 'rank'"):

@@ -14,7 +14,7 @@ from scipy.stats import bernoulli, norm
 from sklearn.metrics import brier_score_loss
 
 from data_shards.support.errors import ConfigError, DataError
-from finetune.targets import Target, create_target, target_class, target_from_state, target_names
+from finetune.targets import TARGETS, Target, create_target, target_from_state
 
 CLASSES = {"binary": "ab", "multiclass": "abc", "ordinal": "abcd", "multilabel": "abc", "regression": "ab"}
 
@@ -41,9 +41,9 @@ def _logits(target: Target, cases: int, dtype: torch.dtype = torch.float64) -> t
 
 
 def test_every_kind_of_label_has_a_target() -> None:
-    assert target_names() == sorted(CLASSES)
+    assert TARGETS.names() == sorted(CLASSES)
     with pytest.raises(ConfigError, match="unknown target 'ordnal'.*ordinal"):
-        target_class("ordnal")
+        TARGETS.named("ordnal")
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -16,7 +16,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from finetune.classifier.estimator import FewLabelClassifier
-from finetune.heads import base as heads_base
+from finetune.heads import HEADS
 from finetune.heads.linear import LinearHead
 from finetune.progress import counted, progress, watched
 from finetune.subsets import load
@@ -232,7 +232,7 @@ def test_a_fresh_network_is_said_to_have_learned_nothing_and_an_ensemble_its_mem
 def test_a_registered_head_and_what_the_images_show_reach_the_classifier(
     bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(heads_base._heads, "other", LinearHead)
+    monkeypatch.setitem(HEADS, "other", LinearHead)
     words = ["finetune", "--model", str(bundle), "--data", str(folder), "--csv", str(folder / "table.csv")]
     told = ["--head", "other", "--organ", "breast", "--modality", "ultrasound"]
     assert main([*words, *told, "--per-class", "2", "--out", str(tmp_path / "out")]) == 0

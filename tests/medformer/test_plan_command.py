@@ -107,6 +107,8 @@ def test_the_text_names_every_part(told: Told, capsys: pytest.CaptureFixture[str
     "words, said",
     [
         ([], "shards: not a folder of shards: no manifest.json; without shards give --shape C,H,W or C,D,H,W"),
+        (["model.name=medformer_nanoo"], "model.name: unknown model 'medformer_nanoo'; did you mean 'medformer_nano'?"),
+        (["model.kwargs.dept=1"], "model.kwargs: medformer_nano cannot be made"),
         ([*TOLD, "--gpus", "0"], "--gpus: a positive number is expected"),
         ([*TOLD, "--gpu-memory", "-1"], "--gpu-memory: a positive number"),
         ([*TOLD, "--utilisation", "1.5"], "--utilisation: a positive number is expected, 1 at most"),

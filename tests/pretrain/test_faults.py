@@ -125,6 +125,33 @@ def test_a_run_that_cannot_start_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model": {"name": "medformer_nanoo"}}, "model.name: unknown model 'medformer_nanoo'"),
+        ({"model": {"kwargs": {"embed_dm": 3}}}, "model.kwargs: medformer_nano cannot be made"),
+        ({"optimizer": {"name": "lars"}, "deepspeed": {"zero_optimization": {"stage": 1}}}, "lars .*ZeRO stage 1"),
+    ],
+)
+def test_what_a_document_says_by_itself_is_told_before_data_that_are_not_there(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preflight.check(short(tmp_path / "absent", tmp_path / "out", **changes), 1, resume=False)
+    with pytest.raises(DataError, match="absent"):
+        preflight.check(short(tmp_path / "absent", tmp_path / "out"), 1, resume=False)
+
+
+def test_a_document_with_two_errors_is_two_lines_each_with_its_key(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_document(tmp_path / "config.yaml", document(shards, tmp_path / "out"))
+    assert main([str(config), "schedule.epoch=3", "optimizer.lr=-1"]) == 2
+    first, second = sorted(capsys.readouterr().err.splitlines())
+    assert first == f"medformer: error: {config}: optimizer.lr: Input should be greater than 0; found -1"
+    assert second == f"medformer: error: {config}: unknown key 'schedule.epoch'; did you mean 'epochs'?"
+
+
 @pytest.mark.parametrize("batch_size, world_size", [(1, 1), (3, 2), (16, 64)])
 def test_too_few_images_for_the_workers(batch_size: int, world_size: int, shards: Path, tmp_path: Path) -> None:
     runtime = GroupRuntime()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,25 @@ def test_a_bundle_that_names_a_file_to_load_is_refused(tmp_path: Path) -> None:
     config["model_args"]["checkpoint_path"] = "evil.bin"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="checkpoint_path"):
+        load_bundle(folder)
+
+
+def test_a_bundle_whose_weights_are_of_another_network_is_one_line_with_the_first_tensor(tmp_path: Path) -> None:
+    folder = save_bundle(tmp_path / "bundle", made("resnet"), "", {}, {}, {})
+    first = made("resnet").network.state_dict()["conv1.weight"].shape
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] |= {"in_chans": first[1] + 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    wider = (first[0], first[1] + 1, *first[2:])
+    with pytest.raises(CheckpointError) as error:
+        load_bundle(folder)
+    assert str(error.value) == (
+        f"{folder / 'model.safetensors'}: tensor conv1.weight has shape {tuple(first)}, the model expects {wider}; the "
+        "file is of another model size"
+    )
+    other = save_bundle(tmp_path / "other", made("vit"), "", {}, {}, {})
+    shutil.copy(other / "model.safetensors", folder)
+    with pytest.raises(CheckpointError, match="tensor conv1.weight is missing; the file is of another model"):
         load_bundle(folder)
 
 

@@ -12,7 +12,8 @@ import pytest
 from data_shards.support.errors import DataError
 from data_shards.support.plugins import load_plugins
 from pretrain.meter import read_metrics
-from pretrain.objectives.base import PLUGINS, known
+from pretrain.objectives import OBJECTIVES
+from pretrain.objectives.simclr import SimCLR
 from tests.data_shards.support.test_plugins import install
 from tests.pretrain.runs import GROUP_VARIABLES, document, write_document
 
@@ -38,7 +39,7 @@ class Pull(Objective):
 def test_an_installed_objective_is_trained_by_its_name(shards: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
-    install(site, "pull", PULL, PLUGINS)
+    install(site, "pull", PULL, OBJECTIVES.plugins)
     content = document(shards, tmp_path / "out", objectives={"pull": {"strength": 2.0}}, schedule={"max_steps": 2})
     config = write_document(tmp_path / "config.yaml", content)
     paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
@@ -60,9 +61,9 @@ def test_an_installed_objective_is_trained_by_its_name(shards: Path, tmp_path: P
 def test_a_broken_one_is_told_to_who_asks_for_it_and_to_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "crooked", "1 / 0\n", PLUGINS)
+    install(tmp_path, "crooked", "1 / 0\n", OBJECTIVES.plugins)
     monkeypatch.syspath_prepend(str(tmp_path))
     load_plugins.cache_clear()
-    assert known("simclr") == "simclr"
+    assert OBJECTIVES.named("simclr") is SimCLR
     with pytest.raises(DataError, match=r"crooked offers 'crooked' .* and it cannot be loaded: ZeroDivisionError"):
-        known("crooked")
+        OBJECTIVES.named("crooked")

@@ -22,13 +22,14 @@ from pretrain.objectives.base import OBJECTIVES
 from pretrain.views import ViewConfig, augment
 from pretrain.views.config import IDENTITY
 from pretrain.views.transforms import TRANSFORMS, Change, transform
-from pretrain.views.transforms.base import PLUGINS, TransformConfig
+from pretrain.views.transforms.base import TransformConfig
 from pretrain.views.transforms.crop import Crop
 from pretrain.views.transforms.elastic import Elastic
 from pretrain.views.transforms.noise import Noise
 from tests.data_shards.support.test_plugins import install
 from tests.pretrain.objective_views import document_of
 from tests.pretrain.view_samples import keys, noise_images
+from tests.registries import restored
 
 RUN: dict[str, Any] = {"out": "runs/x", "data": {"datasets": [{"path": "a"}]}, "objectives": {"simclr": {}}}
 GREY, COLOUR, VOLUME = (1, 28, 28), (3, 28, 28), (1, 9, 28, 28)
@@ -153,10 +154,8 @@ def test_stains_of_what_is_no_colour_image_are_refused_before_training_and_when_
 
 @pytest.fixture
 def registry() -> Any:
-    before = dict(TRANSFORMS)
-    yield TRANSFORMS
-    TRANSFORMS.clear()
-    TRANSFORMS.update(before)
+    with restored(TRANSFORMS):
+        yield TRANSFORMS
 
 
 def test_two_transforms_of_one_name_are_refused(registry: dict[str, Any]) -> None:
@@ -186,7 +185,7 @@ class Invert(Change):
 def test_a_transform_of_another_distribution_is_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: dict[str, Any]
 ) -> None:
-    install(tmp_path, "invert", INVERT, PLUGINS)
+    install(tmp_path, "invert", INVERT, TRANSFORMS.plugins)
     monkeypatch.syspath_prepend(str(tmp_path))
     load_plugins.cache_clear()
     config = views_of("views.invert.share=1", *[f"views.{name}=null" for name in TRANSFORMS])
@@ -202,7 +201,7 @@ def test_a_transform_of_another_distribution_is_found_by_its_name(
 def test_a_broken_one_is_told_to_who_asks_for_it_and_to_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "broken", "import nothing_of_that_name", PLUGINS)
+    install(tmp_path, "broken", "import nothing_of_that_name", TRANSFORMS.plugins)
     monkeypatch.syspath_prepend(str(tmp_path))
     load_plugins.cache_clear()
     assert views_of("views.noise=null").of(Noise.Config) is None

@@ -36,9 +36,8 @@ def watched_affine(watch: Watch, module: Any, normed: Tensor, outputs: Tensor, a
     return watch.watch(outputs, seen)
 
 
-@register_rule(nn.LayerNorm)
-class LayerNormRule(Rule):
-    """``nn.LayerNorm`` over the last axes."""
+class NormRule(Rule):
+    """What rules of norms share: they stand in the place of the forward pass, and make the same call."""
 
     @property
     def transparent(self) -> bool:
@@ -48,6 +47,15 @@ class LayerNormRule(Rule):
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The forward pass."""
         return {"forward": self.forward}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of the layer."""
+        raise NotImplementedError
+
+
+@register_rule(nn.LayerNorm)
+class LayerNormRule(NormRule):
+    """``nn.LayerNorm`` over the last axes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""
@@ -69,17 +77,8 @@ class ChannelNormRule(LayerNormRule):
 
 
 @register_rule(nn.RMSNorm)
-class RMSNormRule(Rule):
+class RMSNormRule(NormRule):
     """``nn.RMSNorm`` over the last axes."""
-
-    @property
-    def transparent(self) -> bool:
-        """The same call."""
-        return True
-
-    def methods(self) -> Mapping[str, Callable[..., Any]]:
-        """The forward pass."""
-        return {"forward": self.forward}
 
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""
@@ -90,17 +89,8 @@ class RMSNormRule(Rule):
 
 
 @register_rule(nn.GroupNorm)
-class GroupNormRule(Rule):
+class GroupNormRule(NormRule):
     """``nn.GroupNorm``: channels are the second axis."""
-
-    @property
-    def transparent(self) -> bool:
-        """The same call."""
-        return True
-
-    def methods(self) -> Mapping[str, Callable[..., Any]]:
-        """The forward pass."""
-        return {"forward": self.forward}
 
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from finetune.shift.base import Corruption, register_corruption
@@ -30,9 +29,13 @@ class OfViews(Corruption):
         kind = TRANSFORMS[self.transform]
         transform = kind(kind.Config(**{"probability": 1.0, self.parameter: amount}))
         assert isinstance(transform, Change)
-        u_BK = uniforms(keys_B, max(kind.draws, 2))
+        return transform(images, Draws(self.drawn(keys_B, max(kind.draws, 1)), keys_B))
+
+    def drawn(self, keys_B: Tensor, count: int) -> Tensor:
+        """Uniform numbers of each image, float64 ``(B, count)``: it is changed, and by as much as can be."""
+        u_BK = uniforms(keys_B, max(count, 2))
         u_BK[:, 0], u_BK[:, 1] = 0.0, self.end
-        return transform(images, Draws(u_BK[:, : max(kind.draws, 1)], keys_B))
+        return u_BK[:, :count]
 
 
 @register_corruption("noise")
@@ -114,10 +117,8 @@ class ThickSlices(OfViews):
     amounts = (1.5, 2.0, 3.0, 4.0, 6.0)
     transform, parameter = "anisotropy", "factor"
 
-    def changed(self, images: Tensor, keys_B: Tensor, amount: float) -> Tensor:
-        """Along the first spatial axis, whatever the key says."""
-        kind = TRANSFORMS[self.transform]
-        transform = kind(kind.Config(**{"probability": 1.0, self.parameter: amount}))
-        assert isinstance(transform, Change)
-        u_BK = torch.tensor([[0.0, self.end, 0.0]], dtype=torch.float64, device=keys_B.device).expand(len(images), -1)
-        return transform(images, Draws(u_BK, keys_B))
+    def drawn(self, keys_B: Tensor, count: int) -> Tensor:
+        """The third says along which axis: the first, whatever the key says."""
+        u_BK = super().drawn(keys_B, count)
+        u_BK[:, 2] = 0.0
+        return u_BK

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from finetune.steppers.base import register_stepper
 from finetune.steppers.dba.adaptive import AdaptiveConfig, AdaptiveStepper
 from finetune.steppers.dba.batch_size import next_batch_size
-from finetune.steppers.dba.selection import Strides, selection_config, selection_named
+from finetune.steppers.dba.selection import SELECTIONS, Strides
 from finetune.steppers.epochs import ALL_LAYERS
 from finetune.steppers.recorder import Recorder, inner_products, learn_from
 
@@ -23,7 +23,7 @@ class DbaConfig(AdaptiveConfig):
 
     @model_validator(mode="after")
     def _selection_is_known(self) -> DbaConfig:
-        selection_config(self.selection, self.selection_options)
+        SELECTIONS.config(self.selection, self.selection_options)
         return self
 
 
@@ -51,8 +51,8 @@ class DbaStepper(AdaptiveStepper):
     def begin(self) -> None:
         """The selection has options of its own."""
         super().begin()
-        options = selection_config(self.config.selection, self.config.selection_options)
-        self._selection = selection_named(self.config.selection)(options)
+        options = SELECTIONS.config(self.config.selection, self.config.selection_options)
+        self._selection = SELECTIONS.named(self.config.selection)(options)
         self._recorder = Recorder(self)
 
     def next_epoch(self, selected: list[int]) -> int:

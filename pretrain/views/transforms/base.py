@@ -11,18 +11,13 @@ Within a kind the ``order`` of the classes counts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from data_shards.support.documents import Document
-from data_shards.support.errors import ConfigError, nearest
-from data_shards.support.plugins import load_plugins
-
-TRANSFORMS: dict[str, type[Transform]] = {}
-PLUGINS = "medformer.transforms"
-"""Group of the entry points by which other distributions add transforms."""
+from data_shards.support.registry import Registry
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -143,39 +138,5 @@ class Change(Transform):
         raise NotImplementedError
 
 
-T = TypeVar("T", bound=type[Transform])
-
-
-def transform(name: str) -> Any:
-    """Class decorator: register a transform under ``name``, by which documents and its random numbers know it.
-
-    Raises:
-        ConfigError: another class has the name.
-    """
-
-    def register(cls: T) -> T:
-        other = TRANSFORMS.get(name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):  # The same when reloaded.
-            raise ConfigError(
-                f"transform {name!r} of {cls.__module__} has the name of that of {other.__module__}; choose another"
-            )
-        cls.name = name
-        TRANSFORMS[name] = cls
-        return cls
-
-    return register
-
-
-def known(name: str) -> type[Transform]:
-    """The transform called ``name``.
-
-    Those of other distributions (:data:`PLUGINS`) are imported when a name is asked for that is not here.
-
-    Raises:
-        ConfigError: there is none; the nearest valid name is given.
-    """
-    if name not in TRANSFORMS:
-        load_plugins(PLUGINS)
-    if name not in TRANSFORMS:
-        raise ConfigError(f"unknown transform {name!r}{nearest(name, TRANSFORMS)}")
-    return TRANSFORMS[name]
+TRANSFORMS: Registry[Transform] = Registry("transform", plugins="medformer.transforms")
+transform = TRANSFORMS.register

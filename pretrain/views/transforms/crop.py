@@ -6,13 +6,23 @@ import math
 from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from pretrain.views.maps import diagonal
 from pretrain.views.transforms.base import Draws, Frame, Move, TransformConfig, transform
 
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _ordered(areas: tuple[float, float]) -> tuple[float, float]:
+    if areas[0] > areas[1]:
+        raise ValueError(f"{areas[0]} is above {areas[1]}; the smallest area comes first")
+    return areas
+
+
+Areas = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+"""The smallest and the largest area of a crop, as a fraction of the image."""
 
 
 @transform("crop")
@@ -32,15 +42,8 @@ class Crop(Move):
             aspect: the aspect ratio is drawn log-uniformly from ``1 / aspect`` to ``aspect``.
         """
 
-        scale: tuple[Share, Share] = (0.4, 1.0)
+        scale: Areas = (0.4, 1.0)
         aspect: Annotated[float, Field(ge=1, le=4)] = 1.25
-
-        @field_validator("scale")
-        @classmethod
-        def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
-            if scale[0] > scale[1]:
-                raise ValueError(f"{scale[0]} is above {scale[1]}; the smallest area comes first")
-            return scale
 
         def acts_on(self, shape: tuple[int, ...]) -> bool:
             """Whether it may be anything but the whole image."""

@@ -10,9 +10,10 @@ import pytest
 from data_shards.support.errors import ConfigError
 from finetune.cases import Cases
 from finetune.classifier.estimator import FewLabelModel
+from finetune.explain import methods
 from finetune.explain.asking import CaseMaps, check_method, maps_of, places_of
 from finetune.explain.base import CaseMethod
-from finetune.explain.methods import create_method, method_config, method_names
+from finetune.explain.methods import create_method
 from finetune.fit import room
 from finetune.slices import Slices
 from finetune.targets import create_target
@@ -161,11 +162,11 @@ def test_what_a_method_cannot_explain_is_refused() -> None:
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
-    assert {"grad_cam", "instances", "occlusion", "rollout", "soft_tree"} <= set(method_names())
+    assert {"grad_cam", "instances", "occlusion", "rollout", "soft_tree"} <= set(methods.METHODS)
     with pytest.raises(ConfigError, match="unknown method 'gradcam'; did you mean 'grad_cam'"):
         create_method("gradcam")
     with pytest.raises(ConfigError, match="method occlusion: unknown key 'blok'; did you mean 'block'"):
-        method_config("occlusion", {"blok": 3})
+        methods.METHODS.config("occlusion", {"blok": 3})
     target = create_target("multiclass", ["cyst", "tumour", "none"])
     with pytest.raises(ConfigError, match="unknown class 'tumor'; did you mean 'tumour'"):
         places_of(target, ["tumor"], np.zeros(3))

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from data_shards.support.errors import DataError
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
-from finetune.shift.corruptions import corruption_named
+from finetune.shift.corruptions import CORRUPTIONS
 from finetune.shift.pictures import Change, corrupted
 from finetune.shift.robustness import Robustness, measure
 from finetune.shift.wording import told
@@ -28,7 +28,7 @@ def found(fitted: FewLabelClassifier) -> Robustness:
 
 
 def measured(model: FewLabelClassifier) -> Robustness:
-    corruptions = [corruption_named(name) for name in NAMES]
+    corruptions = [CORRUPTIONS.named(name)() for name in NAMES]
     return measure(model.predictor_, blobs(60, seed=3), corruptions, LEVELS, replicates=200)
 
 
@@ -42,7 +42,7 @@ def test_every_score_is_that_of_what_the_classifier_says_of_changed_images(
     clean = roc_auc_score(cases.targets, fitted.predict_proba(cases)[:, 1])
     errors = []
     for row in found.rows[1:]:
-        change = Change(corruption_named(row.corruption), row.severity)
+        change = Change(CORRUPTIONS.named(row.corruption)(), row.severity)
         said = fitted.predict_proba(corrupted(cases, [change], 0))[:, 1]
         assert row.scores["auc"].estimate == pytest.approx(roc_auc_score(cases.targets, said))
         assert row.changes["auc"].estimate == pytest.approx(roc_auc_score(cases.targets, said) - clean)
@@ -60,7 +60,7 @@ def test_it_is_the_same_twice_and_what_is_drawn_does_not_depend_on_what_else_is_
     fitted: FewLabelClassifier, found: Robustness
 ) -> None:
     assert repr(measured(fitted)) == repr(found)  # with what is not defined, which is not equal to itself
-    alone = measure(fitted.predictor_, blobs(60, seed=3), [corruption_named("noise")], (5,), replicates=200)
+    alone = measure(fitted.predictor_, blobs(60, seed=3), [CORRUPTIONS.named("noise")()], (5,), replicates=200)
     assert repr(alone.rows[1]) == repr(found.rows[4])
 
 
@@ -74,7 +74,7 @@ def test_strong_noise_costs_more_than_weak_and_the_words_say_what_costs_most(fou
 def test_numbers_have_their_own_scores_and_no_calibration() -> None:
     model = FewLabelRegressor(seeing_backbone(), head_options={"reads": "mean_spread"}).fit(of_target("regression", 30))
     found = measure(
-        model.predictor_, of_target("regression", 30, seed=4), [corruption_named("blur")], (3,), replicates=100
+        model.predictor_, of_target("regression", 30, seed=4), [CORRUPTIONS.named("blur")()], (3,), replicates=100
     )
     assert "brier" not in found.rows[0].scores and "error" not in found.overall.scores
     kind = found.metrics[0]
@@ -84,4 +84,4 @@ def test_numbers_have_their_own_scores_and_no_calibration() -> None:
 
 def test_labels_of_other_classes_are_refused(fitted: FewLabelClassifier) -> None:
     with pytest.raises(DataError, match="the labels are of other classes"):
-        measure(fitted.predictor_, of_target("multiclass"), [corruption_named("blur")], (1,))
+        measure(fitted.predictor_, of_target("multiclass"), [CORRUPTIONS.named("blur")()], (1,))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finetune.fit.loop import Recipe
 from finetune.objective import Objective
-from finetune.steppers import Drawing, Stepper, stepper_config, stepper_named
+from finetune.steppers import STEPPERS, Drawing, Stepper
 from finetune.strategies import Stage
 from finetune.targets import create_target
 
@@ -71,9 +71,9 @@ def stepper_on(
     drawing = Drawing(batch_size, 0, mixup=mixup)
     learner.module.train()
     given = objective(count)
-    return stepper_named(name)(learner, given, optimizer, np.arange(count), drawing, stepper_config(name, options))
+    return STEPPERS.named(name)(learner, given, optimizer, np.arange(count), drawing, STEPPERS.config(name, options))
 
 
 def recipe(name: str, options: dict[str, Any], steps: int, batch_size: int = 8) -> Recipe:
-    config = stepper_config(name, options)
+    config = STEPPERS.config(name, options)
     return Recipe(max_steps=steps, drawing=Drawing(batch_size, 0), stepper=name, stepper_config=config)

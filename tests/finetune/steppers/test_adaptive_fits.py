@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from data_shards.support.errors import ConfigError
-from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
+from finetune.classifier.estimator import FewLabelClassifier
 from medformer.cli import main
-from pretrain.bundle import save_bundle
-from tests.finetune.samples import TINY, blobs, of_target, solid_blobs, tiny_backbone
-
-HEADS: dict[str, dict[str, Any]] = {
-    "linear": {"dropout": 0.2, "reads": "embedding"},
-    "attention": {"dropout": 0.2},
-    "mil": {"pooling": "log_sum_exp", "area": 0.1},
-    "spd": {"channels": 4},
-}
-
-
-def fitted(stepper: str, cases: Any, strategy: str, head: str, **options: Any) -> FewLabelClassifier:
-    settings = {"max_steps": 4, "batch_size": 8, "learning_rate": 3e-3, "calibrate": False, **options}
-    kind = FewLabelClassifier if cases.target.classifies else FewLabelRegressor
-    made = kind(tiny_backbone(), strategy=strategy, head=head, head_options=HEADS[head], stepper=stepper, **settings)
-    return made.fit(cases)
-
+from tests.finetune.samples import blobs, of_target, solid_blobs, tiny_backbone
+from tests.finetune.steppers.fits import HEADS, fit_document, fitted
 
 STRATEGIES = ("frozen", "two_stage", "low_rank", "full", "selective")
 FITS = [
@@ -89,18 +73,9 @@ def test_mistakes_are_found_before_anything_is_computed() -> None:
 def test_a_document_names_the_stepper_and_the_record_of_the_run_has_sizes_and_distinct_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = save_bundle(tmp_path / "bundle", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    data = tmp_path / "data"
-    data.mkdir()
-    lines = ["file,label,split"]
-    for index, (pixels, label) in enumerate(zip(blobs(30).images, blobs(30).targets, strict=True)):
-        np.save(data / f"{index}.npy", pixels)
-        lines.append(f"{index}.npy,{'ab'[label]},{'train' if index < 24 else 'test'}")
-    (tmp_path / "table.csv").write_text("\n".join(lines))
-    document = tmp_path / "fit.yaml"
-    document.write_text(
-        f"model: {bundle}\ndata: {data}\ncsv: {tmp_path / 'table.csv'}\nper_class: 8\nmax_steps: 10\nbatch_size: 8\n"
-        "stepper: dba\nstepper_options: {selection: variance_norm, stride: 2, min_batch: 4}\n"
+    document = fit_document(
+        tmp_path,
+        "batch_size: 8\nstepper: dba\nstepper_options: {selection: variance_norm, stride: 2, min_batch: 4}\n",
     )
     assert main(["finetune", "--config", str(document), "--out", str(tmp_path / "out")]) == 0
     chosen = json.loads((tmp_path / "out" / "metrics.json").read_text())["fit"]["chosen"]

@@ -11,16 +11,9 @@ import torch
 from torch import nn
 
 from data_shards.support.errors import ConfigError, TrainingError
-from finetune.steppers import stepper_config
+from finetune.steppers import STEPPERS
 from finetune.steppers.dba.batch_size import next_batch_size
-from finetune.steppers.dba.selection import (
-    Selection,
-    Strides,
-    register_selection,
-    selection_config,
-    selection_named,
-    selection_names,
-)
+from finetune.steppers.dba.selection import SELECTIONS, Selection, Strides, register_selection
 from finetune.steppers.dba.subsets import MOST_TRIED, _leaving_out, best_subsets, random_subset
 from tests.finetune.steppers.learners import Cut, objective, perceptron, stepper_on
 
@@ -194,7 +187,7 @@ def test_rules_are_their_definitions_over_strides_of_unequal_size(rule: str) -> 
                 elif size > 1:
                     variance = size / (size - 1) * (share * (each - center) ** 2).sum(axis=0)
                     scores[subset] = np.abs(variance).sum() / size
-        (chosen,) = selection_named(rule)(selection_config(rule, {})).choose(strides, GENERATOR)
+        (chosen,) = SELECTIONS.named(rule)(SELECTIONS.config(rule, {})).choose(strides, GENERATOR)
         assert tuple(np.flatnonzero(chosen)) == min(scores, key=scores.__getitem__)
 
 
@@ -202,10 +195,10 @@ def test_many_strides_are_searched_by_leaving_out_and_bounds_hold() -> None:
     generator = np.random.default_rng(1)
     count = MOST_TRIED + 6
     strides = strides_of(generator.normal(size=(2 * count, 4)), [2] * count, 6, 20)
-    for rule in selection_names():
+    for rule in SELECTIONS.names():
         if rule in ("all", "looked_at_and_all_taken"):
             continue
-        (chosen,) = selection_named(rule)(selection_config(rule, {})).choose(strides, generator)
+        (chosen,) = SELECTIONS.named(rule)(SELECTIONS.config(rule, {})).choose(strides, generator)
         assert 6 <= 2 * chosen.sum() <= 20
     # The sum of independent squares is smallest without those that add most.
     found = best_subsets(strides.gram_LKK, strides.size_K, lambda sums: sums.squares / sums.strides, 6, 2 * count)
@@ -220,7 +213,7 @@ def test_layers_are_searched_at_once_as_each_alone_and_few_strides_as_many() -> 
         size_K = generator.integers(1, 4, size=count)
         strides = Strides(sums @ sums.transpose(0, 2, 1), size_K, 3, int(size_K.sum()) - 2)
         for rule in ("gradient_norm", "variance_norm"):
-            choose = selection_named(rule)(selection_config(rule, {})).choose
+            choose = SELECTIONS.named(rule)(SELECTIONS.config(rule, {})).choose
             alone = [choose(replace(strides, gram_LKK=gram[None]), generator)[0] for gram in strides.gram_LKK]
             np.testing.assert_array_equal(choose(strides, generator), alone)
     # Leaving out one by one may miss the best, and is never worse than taking all.
@@ -251,7 +244,7 @@ def test_what_cannot_be_chosen_from_is_one_message_each() -> None:
     assert "unknown selection 'gradient_nrom'; did you mean 'gradient_norm'" in refused(selection="gradient_nrom")
     assert "selektion" in refused(selektion="all")
     with pytest.raises(ConfigError, match="stride"):
-        stepper_config("dba", {"stride": 0})
+        STEPPERS.config("dba", {"stride": 0})
 
 
 class Reduced(Cut):

@@ -11,9 +11,8 @@ import pytest
 
 from data_shards.support.errors import ConfigError
 from medformer.cli import main
-from pretrain.bundle import save_bundle
-from tests.finetune.samples import TINY, blobs, of_target, solid_blobs, tiny_backbone
-from tests.finetune.steppers.test_adaptive_fits import fitted
+from tests.finetune.samples import blobs, of_target, solid_blobs
+from tests.finetune.steppers.fits import fit_document, fitted
 
 EVERYTHING: dict[str, dict[str, Any]] = {
     "agreement": {"threshold": -1.0},
@@ -68,19 +67,7 @@ def test_mistakes_are_found_before_anything_is_computed(stepper: str, options: d
 
 
 def test_a_document_names_the_stepper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = save_bundle(tmp_path / "bundle", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    data = tmp_path / "data"
-    data.mkdir()
-    lines = ["file,label,split"]
-    for index, (pixels, label) in enumerate(zip(blobs(30).images, blobs(30).targets, strict=True)):
-        np.save(data / f"{index}.npy", pixels)
-        lines.append(f"{index}.npy,{'ab'[label]},{'train' if index < 24 else 'test'}")
-    (tmp_path / "table.csv").write_text("\n".join(lines))
-    document = tmp_path / "fit.yaml"
-    document.write_text(
-        f"model: {bundle}\ndata: {data}\ncsv: {tmp_path / 'table.csv'}\nper_class: 8\nmax_steps: 10\nbatch_size: 4\n"
-        "stepper: norm_test\nstepper_options: {theta: 0.1}\n"
-    )
+    document = fit_document(tmp_path, "batch_size: 4\nstepper: norm_test\nstepper_options: {theta: 0.1}\n")
     assert main(["finetune", "--config", str(document), "--out", str(tmp_path / "out")]) == 0
     chosen = json.loads((tmp_path / "out" / "metrics.json").read_text())["fit"]["chosen"]
     assert chosen["distinct_seen"] == 16 and chosen["batches"]["batch_size"][0] == 4

@@ -12,7 +12,7 @@ from finetune.fit.loop import Recipe, fit_steps
 from finetune.fit.network import Readout
 from finetune.heads import CaseFeatures, create_head
 from finetune.objective import Objective
-from finetune.steppers import Drawing, stepper_config
+from finetune.steppers import STEPPERS, Drawing
 from finetune.steppers.mean_teacher import follow, holding
 from finetune.steppers.mixmatch import major_share, sharpened
 from finetune.steppers.pseudo_labels import most_confident, share_of_round
@@ -68,7 +68,7 @@ def fitted(
     torch.manual_seed(0)
     readout = Readout(create_head("linear", 2, target.outputs, {"reads": "embedding"}), None)
     learner = CachedLearner(readout, CaseFeatures(torch.from_numpy(points)), Rates(0.05, 0.0, 1.0, 0.0))
-    recipe = Recipe(steps, Drawing(64, 0), stepper, stepper_config(stepper, options))
+    recipe = Recipe(steps, Drawing(64, 0), stepper, STEPPERS.config(stepper, options))
     report = fit_steps(learner, objective, np.arange(given), recipe, steps)
     assert stepper == "plain" or report["unlabelled"] == 204 - given
     rows = np.arange(given, 204)
@@ -101,7 +101,7 @@ def among_noise(stepper: str, seed: int) -> float:
     torch.manual_seed(0)
     readout = Readout(create_head("linear", 20, 1, {"reads": "embedding", "dropout": 0.3}), None)
     learner = CachedLearner(readout, CaseFeatures(torch.from_numpy(points)), Rates(0.02, 0.0, 1.0, 0.0))
-    recipe = Recipe(200, Drawing(64, 0), stepper, stepper_config(stepper, {}))
+    recipe = Recipe(200, Drawing(64, 0), stepper, STEPPERS.config(stepper, {}))
     fit_steps(learner, objective, np.arange(6), recipe, 200)
     said = learner.logits(np.arange(6, 300), None).detach().numpy()[:, 0]
     return float(roc_auc_score(labels[6:], said))

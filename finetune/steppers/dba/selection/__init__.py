@@ -3,16 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from finetune.steppers.dba.selection.base import (
-    Selection,
-    Strides,
-    register_selection,
-    selection_config,
-    selection_named,
-    selection_names,
-)
+from finetune.steppers.dba.selection.base import SELECTIONS, Selection, Strides, register_selection
 
-__all__ = ["Selection", "Strides", "register_selection", "selection_config", "selection_named", "selection_names"]
+__all__ = ["SELECTIONS", "Selection", "Strides", "register_selection"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from data_shards.support.documents import Document, parse
-from data_shards.support.errors import ConfigError, nearest
+from data_shards.support.documents import Document
+from data_shards.support.registry import Registry
 from finetune.steppers.dba.subsets import Score, best_subsets
 
 
@@ -60,41 +59,5 @@ class Selection(abc.ABC):
         """Whether each layer chooses each stride, bool ``(L, K)``; at least one."""
 
 
-SelectionClass = TypeVar("SelectionClass", bound=type[Selection])
-_selections: dict[str, type[Selection]] = {}
-
-
-def register_selection(name: str) -> Callable[[SelectionClass], SelectionClass]:
-    """Class decorator: makes a selection known by ``name``."""
-
-    def add(selection: SelectionClass) -> SelectionClass:
-        selection.name = name
-        _selections[name] = selection
-        return selection
-
-    return add
-
-
-def selection_names() -> list[str]:
-    """The names of all selections."""
-    return sorted(_selections)
-
-
-def selection_named(name: str) -> type[Selection]:
-    """The selection called ``name``.
-
-    Raises:
-        ConfigError: there is none; the nearest name is given.
-    """
-    if name not in _selections:
-        raise ConfigError(f"unknown selection {name!r}{nearest(name, _selections)}")
-    return _selections[name]
-
-
-def selection_config(name: str, options: Mapping[str, Any] | None) -> Any:
-    """The options of a selection, checked.
-
-    Raises:
-        ConfigError: there is no such selection or option; the nearest name is given.
-    """
-    return parse(selection_named(name).Config, dict(options or {}), f"selection {name}")
+SELECTIONS: Registry[Selection] = Registry("selection")
+register_selection = SELECTIONS.register
