@@ -16,6 +16,8 @@ from benchmarks.studies.brainfuse import top
 from benchmarks.studies.grounds import Ground, half
 from benchmarks.studies.runs import VIEWS
 from data_shards.vocabulary import Task
+from finetune.classifier.estimator import FewLabelClassifier
+from tests.finetune.samples import tiny_backbone
 
 
 @pytest.fixture
@@ -116,3 +118,15 @@ def test_a_volume_is_cut_or_padded_around_its_middle() -> None:
     found = explain._centred(values, (4, 5))
     np.testing.assert_array_equal(found[:, 1:4], values[1:5])
     assert (found[:, [0, 4]] == 0).all()
+
+
+def test_the_baseline_of_occlusion_is_chosen_on_validation_cases_with_the_finding() -> None:
+    splits = explain.phantoms("phantom-brain-mri-2d", 24, 48, 3)
+    some = explain.with_finding(splits["val"])
+    assert len(some) and splits["val"].masks[some].any(axis=(1, 2)).all()
+    model = FewLabelClassifier(tiny_backbone(), calibrate=False, head_options={"reads": "raw"})
+    model.fit(splits["train"].cases)
+    masses = explain.validated(model, splits["val"])
+    assert set(masses) == set(explain.BASELINES) and masses["mean"] != masses["blur"]
+    none = replace(splits["val"].cases, labels=np.zeros_like(splits["val"].cases.known_labels))
+    assert not len(explain.with_finding(explain.Findings(none, splits["val"].masks)))

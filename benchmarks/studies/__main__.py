@@ -28,6 +28,7 @@ NAMES = (
     "shift",
     "ablations",
     "recipe",
+    "benchmark",
 )
 
 

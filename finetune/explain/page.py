@@ -17,8 +17,9 @@ _STYLE = """
 .maps img { max-width: 100%; height: auto; image-rendering: pixelated; border-radius: 3px; }
 """
 _HOW = (
-    "Orange speaks for the class, blue against it; each map has a scale of its own. A map shows what the model used, "
-    "not what is wrong with the patient, and two methods may differ."
+    "Left of each map is the image as it is, of volumes slice by slice. Orange speaks for the class, blue against it; "
+    "each map has a scale of its own. A map shows what the model used, not what is wrong with the patient, and two "
+    "methods may differ."
 )
 
 

@@ -11,7 +11,7 @@ import PIL.Image
 from finetune.explain.space import CellMap
 from finetune.images import Study
 
-SLICES = 9
+SLICES = 8
 """Of a volume so many slices are shown."""
 _LEAST_SIDE, _MOST_SIDE = 160, 480
 _FOR, _AGAINST = np.array([0xFF, 0x8A, 0x1F]), np.array([0x2F, 0x8F, 0xE0])
@@ -21,19 +21,20 @@ _TOP_PERCENT = 99.5
 
 
 def picture(said: CellMap, study: Study) -> bytes:
-    """PNG: a plane beside itself with the map over it; of a volume slices with the map over them, from first to last.
+    """PNG: a plane, and right of it the plane with the map over it; of a volume slices, from the first to the last.
 
     What speaks for the class is orange, what speaks against it blue; the scale is that of the map alone.
     """
     pixels, values = study.images[said.image].pixels, said.on_voxels
     limit = float(np.percentile(np.abs(values), _TOP_PERCENT)) or float(np.abs(values).max()) or 1.0
     if len(said.shape) == 2:
-        tiles, columns = [_grey(pixels), overlay(pixels, values / limit)], 2
+        planes, columns = [(pixels, values)], 2
     else:
         depth = said.shape[0]
         places = np.unique(np.linspace(0, depth - 1, min(SLICES, depth)).round().astype(int)).tolist()
-        tiles = [overlay(pixels[:, place], values[place] / limit) for place in places]
-        columns = math.ceil(math.sqrt(len(tiles)))
+        planes = [(pixels[:, place], values[place]) for place in places]
+        columns = 2 * math.ceil(math.sqrt(len(planes) / 2))
+    tiles = [tile for plane, shown in planes for tile in (_grey(plane), overlay(plane, shown / limit))]
     whole = _montage([_resized(tile, columns) for tile in tiles], columns)
     content = io.BytesIO()
     PIL.Image.fromarray(whole).save(content, "PNG", optimize=True)
@@ -58,7 +59,7 @@ def _resized(tile: np.ndarray, columns: int) -> np.ndarray:
     """Small ones by a whole factor, so that pixels stay pixels; large ones so that a row of them is not too wide."""
     side = max(tile.shape[:2])
     if side < _LEAST_SIDE // columns * 2:
-        factor = max(1, _LEAST_SIDE // columns * 2 // side)
+        factor = math.ceil(_LEAST_SIDE // columns * 2 / side)
         return tile.repeat(factor, axis=0).repeat(factor, axis=1)
     if side > _MOST_SIDE // columns * 2:
         size = [max(1, length * (_MOST_SIDE // columns * 2) // side) for length in reversed(tile.shape[:2])]
