@@ -166,7 +166,8 @@ def table(folder: Path, grounds: list[Ground], seconds: float) -> Table:
         f"the paired difference of {OURS} from each network, with 95 % intervals over test images (subjects where they "
         "are known). Index: the first digits of the SHA-256 of the draw of each seed, the same for all arms. Every "
         f"network was pretrained by SimCLR, AdamW at a rate of {RATE} for all, for {seconds:g} s of CPU time on one "
-        "thread. Frozen: a linear head, what it reads of the features chosen within the labels. Full and from scratch: "
+        "thread. Frozen: the linear head as it is by default, a vote of embedding, mean and spread and covariances of "
+        "the tokens and of raw pixels, the last of which all networks share. Full and from scratch: "
         f"100 steps of 16 at a rate of .001. {' '.join(ground.note for ground in grounds)} torch {torch.__version__}.",
     )  # fmt: skip
 
