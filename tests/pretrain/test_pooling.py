@@ -7,21 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.studies.embedding_arms import PooledTokens
 from data_shards.vocabulary import Modality
-from pretrain.backbone import StudyImage
+from pretrain.backbone import Medformer, StudyImage
 from pretrain.backbone.pooling import token_mean, token_spread
 from pretrain.objectives.views import View, Views
-from tests.pretrain.test_backbone import SMALL, images, known
+from tests.pretrain.test_backbone import images, known, small
 from tests.pretrain.test_volumes import trained_in_depth, volumes
 
 BATCHES = {"planes": images(3, 1, 17, 28), "volumes": volumes(3)}
 KINDS = list(BATCHES)
 
 
-def pooled(**changes: object) -> PooledTokens:
+def pooled(**changes: object) -> Medformer:
     torch.manual_seed(0)
-    return trained_in_depth(PooledTokens(**{**SMALL, **changes})).eval()
+    return trained_in_depth(small(embedding="pooled_tokens", **changes)).eval()
 
 
 def test_spread_has_a_gradient_where_all_tokens_are_equal() -> None:
@@ -51,7 +50,7 @@ def test_what_adds_to_the_embedding_does_so_before_its_norm(kind: str) -> None:
         found = model.features(batch, metadata).embedding_BD.numpy()
     tokens = encoded.tokens[0].numpy()
     both = np.concatenate([tokens.mean(axis=1), tokens.std(axis=1)], axis=1)
-    x = answer + both @ model.pool.proj.weight.detach().numpy().T
+    x = answer + both @ model.reader.proj.weight.detach().numpy().T
     unit = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + model.norm.eps)
     np.testing.assert_allclose(found, unit, atol=1e-12)  # norm and map are new: ones and zeros
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -195,7 +197,7 @@ def test_gradients_at_the_tokens_that_are_read_are_those_of_small_steps(head: st
 
 def test_rollout_refuses_a_network_whose_embedding_also_pools_tokens() -> None:
     model, _ = made("embedding", "planes")
-    (member,) = model.predictor_.members
+    (member,) = copy.deepcopy(model.predictor_.members)
     member.backbone.reader = PooledTokens(member.backbone.embed_dim)
     with pytest.raises(ConfigError, match="also pools the tokens .embedding=pooled_tokens.; use occlusion or grad_cam"):
         create_method("rollout").check(member)
