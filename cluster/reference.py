@@ -47,6 +47,12 @@ def parse_reference(text: str) -> ModelReference:
 
 def check_name(name: str) -> str:
     """The name itself, if a model may be called that."""
+    if name.startswith(_NETWORK):
+        raise RegistryError(f"{name!r}: the name of a network, not of a model in the registry")
+    if "/" in name:
+        raise RegistryError(
+            f"{name!r}: a path, not the name of a model in the registry; 'medformer models publish' puts a folder there"
+        )
     if not _NAME.fullmatch(name):
         raise RegistryError(
             f"model name {name!r}: expected at most 100 lower-case letters, digits, '-' and '_', "

@@ -234,6 +234,12 @@ class EmbedConfig(ImagesConfig):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 
+    @model_validator(mode="after")
+    def _overlap_is_of_windows(self) -> EmbedConfig:
+        if self.window is None and "overlap" in self.model_fields_set:
+            raise ValueError("overlap is of windows, and there are none: give 'window', too, or leave it out")
+        return self
+
 
 class EvaluateConfig(ImagesConfig):
     """One evaluation.

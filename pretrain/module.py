@@ -127,10 +127,12 @@ def without_values(config: PretrainConfig) -> PretrainModule:
 def _go_on_from(folder: Path, config: ModelConfig, backbone: Backbone) -> None:
     found = bundle_document(folder)
     theirs = (found.get("architecture"), found.get("model_args", {}))
-    named = {name: value for name, value in config.kwargs.items() if name != "num_classes"}
-    ours = (config.name, named | backbone.stem_args)
     if isinstance(backbone, TimmBackbone):
         ours = (backbone.architecture, backbone.model_args)
+    else:
+        named = {name: value for name, value in config.kwargs.items() if name != "num_classes"}
+        ours = (config.name, _with_embedding(named) | backbone.stem_args)
+        theirs = (theirs[0], _with_embedding(theirs[1]))
     if theirs != ours:
         raise ConfigError(
             f"model.init_from: {folder} holds {theirs[0]} with {theirs[1]}, model.name and model.kwargs say {ours[0]} "
@@ -138,3 +140,11 @@ def _go_on_from(folder: Path, config: ModelConfig, backbone: Backbone) -> None:
         )
     if not any(parameter.is_meta for parameter in backbone.parameters()):
         load_weights(backbone, folder / "model.safetensors")
+
+
+def _with_embedding(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a Medformer that say how it makes its embedding: bundles from before this could be chosen do not.
+
+    None is left out, as timm leaves it out.
+    """
+    return {"embedding": "latents"} | {name: value for name, value in arguments.items() if value is not None}

@@ -23,6 +23,10 @@ def test_a_model_is_named_by_alias_or_by_version() -> None:
         ("chest:0", "version '0': expected a whole number from 1"),
         ("chest@latest", "alias 'latest': it reads like a version"),
         ("Chest@champion", "model name 'Chest': expected at most 100 lower-case letters"),
+        (
+            "runs/a@champion",
+            "'runs/a': a path, not the name of a model in the registry; 'medformer models publish' puts",
+        ),
     ],
 )
 def test_another_name_is_refused(text: str, said: str) -> None:

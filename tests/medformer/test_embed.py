@@ -147,6 +147,7 @@ def test_windows_that_the_network_cannot_read_are_one_line(
         (["--window", "8", "8", "8"], "window (8, 8, 8): a number of voxels for each of the 2 axes is expected"),
         (["--window", "0"], "window.0: Input should be greater than 0; found 0"),
         (["--window", "8", "--overlap", "1"], "overlap: Input should be less than 1"),
+        (["--overlap", "0.25"], "overlap is of windows, and there are none: give 'window', too, or leave it out"),
     ):
         assert embed(made, tmp_path / "f.npz", *words) == 2
         error = capsys.readouterr().err

@@ -8,11 +8,14 @@ import pytest
 import torch
 from timm.optim import param_groups_layer_decay
 
+from data_shards.support.errors import ConfigError
 from data_shards.vocabulary import Modality, Organ
 from pretrain.backbone import Medformer, StudyImage
 from pretrain.backbone.export import export_program
 from pretrain.bundle import load_bundle, save_bundle
+from pretrain.config import ModelConfig
 from pretrain.metadata import Metadata
+from pretrain.module import create_backbone
 from tests.pretrain.test_backbone import SMALL, images, small
 from tests.pretrain.test_volumes import trained_in_depth, volumes
 
@@ -99,3 +102,16 @@ def test_it_is_exported(kind: str) -> None:
     found = program(given, known.organ_B, known.modality_B, known.task_B)
     expected = model.features(given, known).embedding_BD
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_goes_on_from_a_bundle_that_makes_its_embedding_alike(tmp_path: Path) -> None:
+    """Bundles of before do not say how, and are of the default."""
+    for name, embedding in (("old", {}), ("pooled", {"embedding": "pooled_tokens"})):
+        model = small(**embedding).eval()
+        save_bundle(tmp_path / name, model, "medformer_nano", {**SMALL, **embedding}, {}, {})
+    for kwargs in ({}, {"embedding": "latents"}, {"embedding": None}):
+        begun = create_backbone(ModelConfig(kwargs={**SMALL, **kwargs}, init_from=tmp_path / "old"))
+        assert torch.equal(begun.query, load_bundle(tmp_path / "old").backbone.query)
+    for kwargs, start in (({}, "pooled"), ({"embedding": "pooled_tokens"}, "old")):
+        with pytest.raises(ConfigError, match="'embedding': 'latents'.* they must agree"):
+            create_backbone(ModelConfig(kwargs={**SMALL, **kwargs}, init_from=tmp_path / start))
