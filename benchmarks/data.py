@@ -91,20 +91,7 @@ class Held(Source):
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self._images = images
-        self.card = DatasetCard(
-            name="held",
-            title="images in memory",
-            organ="unknown",
-            modality="unknown",
-            dimensionality="unknown",
-            task="self_supervised",
-            classes={},
-            licence="none",
-            homepage="none",
-            source_version="1",
-            source_checksum={},
-            split_rule="all train",
-        )
+        self.card = unlabelled_card("held", "images in memory")
 
     def __len__(self) -> int:
         return len(self._images)

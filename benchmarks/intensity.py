@@ -8,12 +8,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.data import Held
+from benchmarks.data import Held, raw_into_new_memory, raw_into_one_buffer
 from benchmarks.interleaved import interleaved
 from benchmarks.table import Table
 from data_shards.intensity import Percentiles, Rule, Window, Windows, ZScore
@@ -68,8 +69,8 @@ def _reading(folder: Path) -> list[tuple[str, ...]]:
     shards = folder / "ct"
     write_dataset(Held([ct_like(number) for number in range(VOLUMES)]), shards)
     readers: dict[str, Callable[[Path], int]] = {
-        "raw read, each shard into new memory": _raw_new,
-        "raw read, into one buffer of a batch": _raw_kept,
+        "raw read, each shard into new memory": raw_into_new_memory,
+        "raw read, into one buffer of a batch": partial(raw_into_one_buffer, buffer_bytes=BATCH * 2 * SIDE**3),
         "stream": _stream,
     }
     rates = _rates({name: (lambda read=read: read(shards)) for name, read in readers.items()})  # type: ignore[misc]
@@ -117,20 +118,6 @@ def _rates(programs: dict[str, Callable[[], int]]) -> dict[str, float]:
             if number:  # the first turn fills the page cache
                 rates[name].append(count / (time.process_time() - started_s) / 1e6)
     return {name: statistics.median(values) for name, values in rates.items()}
-
-
-def _raw_new(folder: Path) -> int:
-    return sum(len(path.read_bytes()) for path in sorted(folder.glob("*.tar")))
-
-
-def _raw_kept(folder: Path) -> int:
-    buffer = bytearray(BATCH * 2 * SIDE**3)
-    count = 0
-    for path in sorted(folder.glob("*.tar")):
-        with path.open("rb", buffering=0) as file:
-            while read := file.readinto(buffer):
-                count += read
-    return count
 
 
 def _stream(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def watched_affine(watch: Watch, module: Any, normed: Tensor, outputs: Tensor, a
     return watch.watch(outputs, seen)
 
 
-class NormRule(Rule):
+class NormRule(Rule, abc.ABC):
     """What rules of norms share: they stand in the place of the forward pass, and make the same call."""
 
     @property
@@ -48,9 +49,9 @@ class NormRule(Rule):
         """The forward pass."""
         return {"forward": self.forward}
 
+    @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """As of the layer."""
-        raise NotImplementedError
 
 
 @register_rule(nn.LayerNorm)
