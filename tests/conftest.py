@@ -40,6 +40,11 @@ hypothesis.settings.load_profile("medformer")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """xdist hands out groups in the order of :func:`_turn`, not those of the most tests first."""
+    config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session", autouse=True)
 def medformer_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The user data folder of this test session, so that no test touches the user's own models and runs."""
@@ -71,9 +76,13 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run; beside each other run files, and never two with a Ray."""
+    """Skip, with the reason, what this machine cannot run; beside each other run files, and never two with a Ray.
+
+    Before xdist looks: it takes the groups from the markers in this hook, too, and without them gives single tests to
+    the workers, each of which then sets up the fixtures of every file.
+    """
     has_ray = importlib.util.find_spec("ray") is not None
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)  # the longest group begins
+    items.sort(key=_turn)
     for item in items:
         group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
         item.add_marker(pytest.mark.xdist_group(group))
@@ -81,6 +90,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="Ray is not installed (extra: cluster)"))
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _turn(item: pytest.Item) -> int:
+    """The longest group begins, and many short files end, so that no worker waits long for the last one of another."""
+    if item.get_closest_marker("cluster"):
+        return 0
+    return 2 if item.location[0].startswith("tests/data_shards/") else 1
 
 
 def _has_gpu() -> bool:

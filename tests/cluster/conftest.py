@@ -60,12 +60,17 @@ class TrackingServer:
             self.process = None
 
 
-@pytest.fixture
-def new_tracking_server(tmp_path: Path) -> Iterator[TrackingServer]:
-    """A tracking server of the test's own, running, which it may kill and start again."""
-    server = TrackingServer(tmp_path / "tracking-server").start()
+@pytest.fixture(scope="module")
+def server_of_the_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+    server = TrackingServer(tmp_path_factory.mktemp("tracking-server") / "server")
     yield server
     server.kill()
+
+
+@pytest.fixture
+def new_tracking_server(server_of_the_file: TrackingServer) -> TrackingServer:
+    """A tracking server for this file alone, running, which a test may kill and start again."""
+    return server_of_the_file if server_of_the_file.process else server_of_the_file.start()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Jobs over HTTP on a real Ray head with a dashboard and two nodes: sent, followed, stopped, sent again, refused."""
+"""Jobs over HTTP on a real Ray head with a dashboard: sent, followed, stopped, sent again, refused."""
 
 from __future__ import annotations
 
@@ -36,18 +36,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
-    """Two nodes with a CPU each."""
+    """One node with a CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         cluster = RayHead(tmp_path_factory.mktemp("ray")).start()
-        cluster.add_node()
         yield cluster
         cluster.stop()
 
 
-def config(shards: Path, out: Path, **changes) -> PretrainConfig:
-    content = document(shards, out, **{"schedule": {"epochs": 10, "max_steps": 12}, **changes})
-    content["cluster"] = {"threads_per_worker": 1, "workers": 2, "tracking_uri": f"sqlite:///{out.parent}/mlflow.db"}
+def config(shards: Path, out: Path, workers: int = 1, **changes) -> PretrainConfig:
+    content = document(shards, out, **{"schedule": {"epochs": 10, "max_steps": 4}, **changes})
+    content["cluster"] = {"threads_per_worker": 1, "workers": workers, "tracking_uri": f"sqlite:///{out.parent}/mlflow.db"}
     return parse(PretrainConfig, content, "test")
 
 
@@ -63,8 +62,9 @@ def ended(jobs: Jobs, name: str) -> Job:
 def test_a_job_runs_on_two_nodes_is_stopped_and_goes_on_when_it_is_sent_again(
     head: RayHead, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    head.add_node()
     jobs, out = Jobs(head.dashboard), tmp_path / "chest-run"
-    long = config(shards, out, schedule={"epochs": 4000, "max_steps": 20000})
+    long = config(shards, out, workers=2, schedule={"epochs": 4000, "max_steps": 20000})
     job = jobs.submit(long)
     assert (job.name, job.attempt, job.out) == ("chest-run", 1, str(out))
     with pytest.raises(ClusterError, match="medformer jobs stop chest-run"):
@@ -103,9 +103,9 @@ def test_a_job_is_watched_to_its_end_and_leaves_a_bundle(
     out = tmp_path / "short"
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(config(shards, out).model_dump(mode="json")))
-    assert main(["jobs", "submit", str(path), "--address", head.dashboard, "--workers", "1:2", "--watch"]) == 0
+    assert main(["jobs", "submit", str(path), "--address", head.dashboard, "--workers", "1:1", "--watch"]) == 0
     said = capsys.readouterr().out
-    assert "submitted short;" in said and "step 12 of 12" in said and said.endswith("short.1: succeeded\n")
+    assert "submitted short;" in said and "step 4 of 4" in said and said.endswith("short.1: succeeded\n")
     assert (out / "bundle" / "model.safetensors").is_file()
     assert main(["jobs", "status", "short", "--address", head.dashboard]) == 0
     assert "short.1: succeeded" in capsys.readouterr().out

@@ -223,11 +223,18 @@ def test_a_resumed_run_says_from_where_it_goes_on(prepared: Path) -> None:
     assert beginning(config) == "going on after step 5"
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launch") / "shards"
+    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=40, images_per_subject=2), folder)
+    return folder
+
+
 @pytest.fixture
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def prepared(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a document and its shards, as current folder."""
     (tmp_path / "run.yaml").write_text(CONFIG)
-    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=40, images_per_subject=2), tmp_path / "shards")
+    (tmp_path / "shards").symlink_to(shards)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from data_shards.writing.writer import write_dataset
 from pretrain.runtime import TorchRuntime
 from tests.data_shards.made_sources import Coloured
 from tests.pretrain.runs import Run, document, write_document
+
+
+# The one fork server of a session (see tests/conftest.py) is that of the ranks too.
+multiprocessing.set_forkserver_preload(["data_shards.stream.reader_processes", "tests.pretrain.warm"])
 
 
 @pytest.fixture(scope="session")
@@ -39,15 +45,17 @@ def solid_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process_group() -> Iterator[None]:
-    """A gloo group of this process alone: DeepSpeed keeps the first one it sees, so all tests share it."""
+    """A gloo group of this process alone, which no test of another file is to find."""
     handler = signal.getsignal(signal.SIGTERM)
     runtime = TorchRuntime()
     signal.signal(signal.SIGTERM, handler)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+    if (communication := sys.modules.get("deepspeed.comm.comm")) is not None and communication.cdb is not None:
+        communication.destroy_process_group()  # DeepSpeed would go on with what it has kept of this one
     runtime.close()
 
 

@@ -89,7 +89,9 @@ def of_one_process(case: str, shape: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "world_size", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_mean_over_ranks_and_micro_batches_is_the_gradient_of_one_process(world_size: int, shape: str) -> None:
     cases = list(CASES) if shape == "planes" else OF_VOLUMES
     micro: list[int | None] = [MICRO] if world_size == 1 else [None, MICRO]

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,11 @@ from pretrain.checkpoint import CheckpointStore
 from tests.pretrain.runs import EVERY, STEPS, Run, Started, assert_equal_bits, document, write_document
 
 
-def new_run(shards: Path, folder: Path) -> Run:
-    return Run(write_document(folder / "config.yaml", document(shards, folder / "out")), folder / "out")
+SHORT: dict[str, Any] = {"schedule": {"epochs": 10, "max_steps": 16}, "checkpoint": {"every_steps": 4}}
+
+
+def new_run(shards: Path, folder: Path, **changes: Any) -> Run:
+    return Run(write_document(folder / "config.yaml", document(shards, folder / "out", **changes)), folder / "out")
 
 
 def kill(started: Started) -> None:
@@ -24,8 +28,8 @@ def kill(started: Started) -> None:
     started.process.wait()
 
 
-def assert_unbroken_record(run: Run) -> None:
-    assert [line["step"] for line in run.metrics()] == list(range(1, STEPS + 1))
+def assert_unbroken_record(run: Run, steps: int = STEPS) -> None:
+    assert [line["step"] for line in run.metrics()] == list(range(1, steps + 1))
     assert not list(run.out.rglob(".*")), "nothing half-written is left"
 
 
@@ -49,20 +53,24 @@ def test_killed_before_and_after_a_checkpoint(unbroken: Run, shards: Path, tmp_p
     assert_equal_bits(run, unbroken)
 
 
-def test_sigterm_writes_a_checkpoint_and_the_run_goes_on(unbroken: Run, shards: Path, tmp_path: Path) -> None:
-    run = new_run(shards, tmp_path)
+def test_sigterm_writes_a_checkpoint_and_the_run_goes_on(shards: Path, tmp_path: Path) -> None:
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole, run = (new_run(shards, tmp_path / name, **SHORT) for name in ("whole", "stopped"))
+    whole.start().expect(0)
     started = run.start()
-    started.wait_until(lambda: run.steps_logged() >= EVERY + 3)
+    every, steps = SHORT["checkpoint"]["every_steps"], SHORT["schedule"]["max_steps"]
+    started.wait_until(lambda: run.steps_logged() >= every + 1)
     started.process.send_signal(signal.SIGTERM)
     assert "go on with --resume" in started.expect(3)
     last = run.steps_logged()
     newest = CheckpointStore(run.out / "checkpoints").latest()
-    assert newest is not None and newest.step == last and last > EVERY
+    assert newest is not None and newest.step == last and every < last < steps
     assert not (run.out / "bundle").exists()
 
     run.start("--resume").expect(0)
-    assert_unbroken_record(run)
-    assert_equal_bits(run, unbroken)
+    assert_unbroken_record(run, steps)
+    assert_equal_bits(run, whole)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pretrain.config import PretrainConfig
 from pretrain.engine import run
 from tests.pretrain.runs import GroupRuntime, document
 
-STEPS, STOP = 6, 3
+STEPS, STOP = 4, 2
 
 
 def zero3_document(shards: Path, out: Path, stage: int) -> dict[str, Any]:

@@ -35,11 +35,18 @@ SEARCH: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "shards"
+    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=30, images_per_subject=2), folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with shards and the varied document, as current folder; Ray must not start."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(BASE))
-    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=30, images_per_subject=2), tmp_path / "shards")
+    (tmp_path / "shards").symlink_to(shards)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cluster.search.search.run_on_workers", lambda *_, **__: pytest.fail("Ray was started"))
     return tmp_path
