@@ -43,6 +43,7 @@ from pretrain.config import PretrainConfig
 from pretrain.objectives import OBJECTIVES
 from tests.data_shards.sources.adni.export import write_export
 from tests.documents import DOCUMENTS, ROOT, Block, all_blocks, command_lines
+from tests.finetune.samples import TINY
 
 BLOCKS = [block for path in DOCUMENTS for block in all_blocks(path)]
 LANGUAGES = {"sh", "yaml", "toml", "python", "csv", "text"}
@@ -435,8 +436,8 @@ def a_model_and_a_table(folder: Path, *, split: bool = False) -> None:
     from pretrain.bundle import save_bundle
 
     torch.manual_seed(0)
-    backbone = timm.create_model("medformer_nano", num_classes=0, depth=1)
-    save_bundle(folder / "runs/models/medmnist-nano", backbone, "medformer_nano", {"depth": 1}, {}, {})
+    backbone = timm.create_model("medformer_nano", num_classes=0, **TINY)
+    save_bundle(folder / "runs/models/medmnist-nano", backbone, "medformer_nano", TINY, {}, {})
     lines = ["file,label,subject" + ",split" * split]
     for number in range(24):
         save(folder / "images" / f"{number}.png", picture(number, 20) // (1 + number % 2))

@@ -38,7 +38,10 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One network with a head, and an ensemble of two networks."""
     folder = tmp_path_factory.mktemp("classifiers")
     bundle = save_bundle(folder / "tiny", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    options = {"one": {}, "two": {"strategy": "full", "ensemble": "seeds", "members": 2, "max_steps": 1}}
+    options = {
+        "one": {"head_options": {"reads": "embedding"}},
+        "two": {"strategy": "full", "ensemble": "seeds", "members": 2, "max_steps": 1},
+    }
     for called, given in options.items():
         FewLabelClassifier(bundle, **given).fit(CASES.images, CASES.targets).save(folder / called)
     return {called: folder / called for called in options}

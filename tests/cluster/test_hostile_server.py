@@ -8,10 +8,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ import pytest
 
 from cluster.errors import RegistryError
 from cluster.registry import Registry
+from medformer.cli import main
 from tests.cluster.conftest import TrackingServer
 
 MakeBundle = Callable[..., Path]
@@ -154,12 +152,13 @@ def test_files_on_another_host_are_refused_and_see_no_token(
 
 
 def test_tokens_and_passwords_stand_in_no_output(
-    tracking_server: TrackingServer, make_bundle: MakeBundle, name: str, tmp_path: Path
-) -> None:
+    tracking_server: TrackingServer, make_bundle: MakeBundle, name: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     password = "planted-password-77ab"
     bundle = make_bundle(metrics='{"auc": 1}')
-    environment = {**os.environ, "MLFLOW_TRACKING_TOKEN": TOKEN, "MEDFORMER_HOME": str(tmp_path / "home")}
-    said = ""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    monkeypatch.setenv("MEDFORMER_HOME", str(tmp_path / "home"))
     with proxy(tracking_server) as between:
         host = between.uri.removeprefix("http://")
         address = f"http://ann:{password}@{host}"
@@ -172,18 +171,15 @@ def test_tokens_and_passwords_stand_in_no_output(
             ["pull", f"{name}@nobody", "--out", str(tmp_path / "other")],
             ["list"],
         ):
-            command = [sys.executable, "-m", "medformer", "models", *words, "--tracking-uri", address]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-            said += done.stdout + done.stderr
-            assert "Traceback" not in done.stderr
+            main(["models", *words, "--tracking-uri", address])
         assert any("authorization" in headers for headers in between.seen)
         tags = json.dumps(
             [dict(each.tags) for each in Registry(tracking_server.uri).store.client.search_model_versions()]
         )
-    dead = [sys.executable, "-m", "medformer", "models", "list", "--tracking-uri", f"http://ann:{password}@127.0.0.1:9"]
-    done = subprocess.run(dead, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2 and "127.0.0.1:9 does not answer" in done.stderr
+    assert main(["models", "list", "--tracking-uri", f"http://ann:{password}@127.0.0.1:9"]) == 2
+    said = "".join(capfd.readouterr())
+    assert "127.0.0.1:9 does not answer" in said and "Traceback" not in said
     kept = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
     for secret in (TOKEN, password):
-        assert secret not in said + done.stdout + done.stderr + tags + kept
+        assert secret not in said + tags + kept
     assert f"{name}:1" in said

@@ -46,7 +46,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
 
 def config(shards: Path, out: Path, workers: int = 1, **changes) -> PretrainConfig:
     content = document(shards, out, **{"schedule": {"epochs": 10, "max_steps": 4}, **changes})
-    content["cluster"] = {"threads_per_worker": 1, "workers": workers, "tracking_uri": f"sqlite:///{out.parent}/mlflow.db"}
+    content["cluster"] = {
+        "threads_per_worker": 1,
+        "workers": workers,
+        "tracking_uri": f"sqlite:///{out.parent}/mlflow.db",
+    }
     return parse(PretrainConfig, content, "test")
 
 

@@ -30,6 +30,7 @@ from tests.finetune.samples import TINY, blobs, tiny_backbone
 from tests.finetune.test_served import sent, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
+LINEAR = {"head_options": {"reads": "embedding"}}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def published(tracking_server: TrackingServer, tmp_path_factory: pytest.TempPath
     folder, name = tmp_path_factory.mktemp("served"), f"sides-{uuid.uuid4().hex[:8]}"
     bundle = save_bundle(folder / "tiny", tiny_backbone(), "medformer_nano", TINY, {}, {})
     train = read_cases(write_pictures(folder / "train", 12, 1))["train"]
-    FewLabelClassifier(bundle).fit(train).save(folder / "classifier")
+    FewLabelClassifier(bundle, **LINEAR).fit(train).save(folder / "classifier")
     words = ["models", "publish", str(folder / "classifier"), "--name", name, "--alias", "champion"]
     assert main([*words, "--tracking-uri", tracking_server.uri]) == 0
     return name, folder / "classifier"
@@ -135,7 +136,7 @@ def test_nothing_stored_is_a_pickle_or_code(
 def test_a_classifier_of_arrays_has_no_flavour(sqlite_uri: str, tmp_path: Path) -> None:
     cases, name = blobs(12, seed=1), f"arrays-{uuid.uuid4().hex[:8]}"
     bundle = save_bundle(tmp_path / "tiny", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    FewLabelClassifier(bundle).fit(cases.images, cases.targets).save(tmp_path / "classifier")
+    FewLabelClassifier(bundle, **LINEAR).fit(cases.images, cases.targets).save(tmp_path / "classifier")
     registry = Registry(sqlite_uri)
     published = registry.publish(tmp_path / "classifier", name)
     stored = {path.name for path in Path(published.location.removeprefix("file://")).rglob("*")}

@@ -150,7 +150,7 @@ def test_a_loaded_classifier_whose_bundle_is_gone_or_changed_predicts_but_is_not
 ) -> None:
     _, images, labels = memorised
     home = save_bundle(tmp_path / "home", tiny_backbone(), "medformer_nano", TINY, {}, {})
-    FewLabelClassifier(home).fit(images, labels).save(tmp_path / "saved")
+    FewLabelClassifier(home, **LINEAR).fit(images, labels).save(tmp_path / "saved")
     loaded = FewLabelClassifier.load(tmp_path / "saved")
     save_bundle(home, tiny_backbone(1), "medformer_nano", TINY, {}, {})
     with pytest.raises(ConfigError, match=r"home: the model .* has other weights; .*set_params\(backbone=") as no:
@@ -186,9 +186,11 @@ def test_a_classifier_that_was_saved_on_a_gpu_opens_without_one(
 def test_subjects_of_both_classes_are_divided_and_the_record_says_so() -> None:
     given = blobs(60, seed=1)
     subjects = np.repeat(np.arange(20), 3)  # of three images in a row, one or two are of the other class
-    record = FewLabelClassifier(tiny_backbone()).fit(given.images, given.targets, subjects).record_
+    record = FewLabelClassifier(tiny_backbone(), **LINEAR).fit(given.images, given.targets, subjects).record_
     assert record.selection == "5-fold cross-validation within the given labels"
-    few = FewLabelClassifier(tiny_backbone()).fit(given.images[:12], given.targets[:12], subjects[:12]).record_
+    few = (
+        FewLabelClassifier(tiny_backbone(), **LINEAR).fit(given.images[:12], given.targets[:12], subjects[:12]).record_
+    )
     assert few.selection == "4-fold cross-validation within the given labels"
     head = FewLabelClassifier(tiny_backbone(), head="attention", max_steps=10)
     assert head.fit(given[:60], groups=subjects).record_.selection == "carved fifth of the given labels"
@@ -218,8 +220,8 @@ def test_a_full_fit_chooses_its_own_schedule_among_the_same_few() -> None:
 def test_a_full_fit_moves_the_backbone_and_leaves_the_given_one_alone() -> None:
     given, mine = blobs(16, seed=1), tiny_backbone()
     before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
-    frozen = FewLabelClassifier(mine).fit(given).predictor_.members[0].backbone.state_dict()
-    full = FewLabelClassifier(mine, strategy="full", **QUICK).fit(given)
+    frozen = FewLabelClassifier(mine, **LINEAR).fit(given).predictor_.members[0].backbone.state_dict()
+    full = FewLabelClassifier(mine, strategy="full", **{**QUICK, "max_steps": 3}).fit(given)
     moved = full.predictor_.members[0].backbone.state_dict()
     assert all(torch.equal(mine.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
@@ -238,11 +240,11 @@ def test_a_fit_leaves_the_global_random_state_alone() -> None:
 def test_the_record_counts_distinct_images_and_says_how_it_chose() -> None:
     pool = blobs(40, seed=1)
     given = pool.select(np.r_[np.arange(40), 0, 1])
-    record = FewLabelClassifier(tiny_backbone()).fit(given.images, given.targets, index_sha256="abc").record_
+    record = FewLabelClassifier(tiny_backbone(), **LINEAR).fit(given.images, given.targets, index_sha256="abc").record_
     assert (record.labelled_images, record.distinct_labelled_images, record.index_sha256) == (42, 40, "abc")
     assert record.per_class == {"0": 21, "1": 21}
     assert record.selection == "5-fold cross-validation within the given labels"
-    few = FewLabelClassifier(tiny_backbone()).fit(pool.images[:8], pool.targets[:8]).record_
+    few = FewLabelClassifier(tiny_backbone(), **LINEAR).fit(pool.images[:8], pool.targets[:8]).record_
     assert few.selection == "4-fold cross-validation within the given labels"
     quick = {"strategy": "full", "max_steps": 4, "learning_rate": 1e-3}
     full = FewLabelClassifier(tiny_backbone(), **quick).fit(pool.images[:8], pool.targets[:8])
@@ -265,7 +267,7 @@ def test_multilabel_targets_give_one_probability_per_label() -> None:
 def test_a_fresh_network_by_name_is_fixed_by_the_seed() -> None:
     given = blobs(8, seed=1, side=8)
     probabilities = [
-        FewLabelClassifier("medformer_nano", seed=seed).fit(given.images, given.targets).predict_proba(given.images)
+        FewLabelClassifier("medformer_nano", seed=seed, **LINEAR).fit(given).predict_proba(given.images)
         for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(probabilities[0], probabilities[1])

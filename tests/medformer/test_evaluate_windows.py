@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards, and one network in two bundles, of which one says that it was trained on crops of 10^3."""
     folder = tmp_path_factory.mktemp("made")
     for name, (source, size) in SETS.items():
-        write_dataset(Phantoms(source, size=size, subjects=60, images_per_subject=1), folder / name)
+        write_dataset(Phantoms(source, size=size, subjects=30, images_per_subject=1), folder / name)
     crop = {"config": {"data": {"crop": {"size": [10], "per_volume": 2}}}}
     for name, provenance in (("whole", {}), ("cropped", crop)):
         save_bundle(folder / name, tiny_backbone(), "medformer_nano", TINY, provenance, {})

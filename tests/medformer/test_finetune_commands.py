@@ -444,6 +444,7 @@ def test_long_work_tells_how_far_it_is_in_at_most_a_hundred_columns(capsys: pyte
     assert line.startswith("reading: 100001 studies in 0:00:0") and len(line) <= 100
 
 
+@pytest.mark.slow
 def test_finetuning_imports_neither_cluster_software_nor_oracles() -> None:
     code = (
         "import sys\n"

@@ -34,11 +34,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def bundles(shards: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Six steps of pretraining on each set."""
+    """Two steps of pretraining on each set."""
     folder = tmp_path_factory.mktemp("bundles")
     found = {}
     for name, data in shards.items():
-        content = document(data, folder / name, schedule={"max_steps": 6}, model={"kwargs": TINY})
+        content = document(data, folder / name, schedule={"max_steps": 2}, model={"kwargs": TINY})
         run = Run(write_document(folder / f"{name}.yaml", content), folder / name)
         run.start().expect(0)
         found[name] = run.out / "bundle"

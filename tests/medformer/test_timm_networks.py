@@ -38,7 +38,7 @@ class Made:
         return ["--data", str(self.folder / "images"), "--csv", str(self.folder / "table.csv")]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=["resnet18", pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "images").mkdir()

@@ -17,7 +17,6 @@ from pretrain.runtime import TorchRuntime
 from tests.data_shards.made_sources import Coloured
 from tests.pretrain.runs import Run, document, write_document
 
-
 # The one fork server of a session (see tests/conftest.py) is that of the ranks too.
 multiprocessing.set_forkserver_preload(["data_shards.stream.reader_processes", "tests.pretrain.warm"])
 

@@ -88,15 +88,16 @@ def test_the_mixture_follows_the_stages_on_any_number_of_workers_and_from_any_st
 def test_a_run_resumed_in_a_stage_has_the_weights_of_one_that_was_not_interrupted(
     levels: list[Path], tmp_path: Path
 ) -> None:
-    whole = config_of(levels, tmp_path / "whole", CURRICULUM)
+    alone = {"objectives": {"simclr": {"hidden": 16, "out": 8}}}
+    whole = config_of(levels, tmp_path / "whole", CURRICULUM, **alone)
     assert run(whole, GroupRuntime())
-    stopped = config_of(levels, tmp_path / "stopped", CURRICULUM)
+    stopped = config_of(levels, tmp_path / "stopped", CURRICULUM, **alone)
     assert run(stopped, GroupRuntime(stop_after=8)) is None
     assert run(stopped, GroupRuntime(), resume=True)
     files = [config.out / "bundle" / "model.safetensors" for config in (whole, stopped)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert untimed(Run(stopped.out, stopped.out).metrics()) == untimed(Run(whole.out, whole.out).metrics())
-    other = config_of(levels, tmp_path / "stopped", [{"weights": [1, 1, 1]}])
+    other = config_of(levels, tmp_path / "stopped", [{"weights": [1, 1, 1]}], **alone)
     with pytest.raises(Exception, match=r"data\.curriculum"):
         run(other, GroupRuntime(), resume=True)
     assert torch.load(next((whole.out / "checkpoints").glob("*/rng-rank-0.pt")), weights_only=True)

@@ -93,7 +93,7 @@ def test_it_is_kept_trained_and_grouped(kind: str, tmp_path: Path) -> None:
     assert torch.equal(again.features(images()).embedding_BD, model.features(images()).embedding_BD)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("reads_tokens", marks=pytest.mark.slow), "pooled_tokens"])
 def test_it_is_exported(kind: str) -> None:
     model = asking(kind).eval()
     given = images()

@@ -29,10 +29,10 @@ def finished(shards: Path, out: Path, **changes: Any) -> Run:
 
 def test_stochastic_depth_goes_on_where_it_was(shards: Path, tmp_path: Path) -> None:
     kwargs = {"embed_dim": 32, "depth": 3, "num_heads": 2, "latents": 2, "drop_path_rate": 0.5}
-    changes = {"model": {"kwargs": kwargs}, "schedule": {"max_steps": 8}, "checkpoint": {"every_steps": 8}}
+    changes = {"model": {"kwargs": kwargs}, "schedule": {"max_steps": 4}, "checkpoint": {"every_steps": 4}}
     whole = finished(shards, tmp_path / "whole", **changes)
     config = PretrainConfig.model_validate(document(shards, tmp_path / "stopped", **changes))
-    assert run(config, GroupRuntime(stop_after=3)) is None
+    assert run(config, GroupRuntime(stop_after=2)) is None
     assert run(config, GroupRuntime(), resume=True)
     assert untimed(Run(config.out, config.out).metrics()) == untimed(whole.metrics())
     names = [path / "bundle" / "model.safetensors" for path in (config.out, whole.out)]

@@ -22,8 +22,14 @@ def images(side: int = 28, channels: int = 3, count: int = 3) -> torch.Tensor:
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize("side", [28, 64])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [
+        pytest.param(family, side, marks=[pytest.mark.slow] if (family, side) == ("efficientnet", 64) else [])
+        for family in FAMILIES
+        for side in (28, 64)
+    ],
+)
 def test_features_are_those_of_timms_own_forward(family: str, side: int) -> None:
     backbone = made(family).double()
     model = stock(backbone).double()

@@ -21,6 +21,14 @@ from pretrain.views.policy import under_policy
 from pretrain.views.random import sample_keys
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fewer phantoms than elsewhere: each is drawn several times here."""
+    folder = tmp_path_factory.mktemp("few") / "knee"
+    write_dataset(Phantoms("phantom-knee-mri-2d", subjects=36, images_per_subject=1), folder)
+    return folder
+
+
 def test_copies_are_the_views_of_later_epochs_and_keep_what_is_known_of_the_image(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "augmented"
     assert main(["shards", "augment", str(shards), "--copies", "2", "--seed", "5", "--out", str(out)]) == 0

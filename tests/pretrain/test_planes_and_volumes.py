@@ -38,7 +38,7 @@ def test_a_batch_holds_planes_or_volumes_and_both_come(colour_shards: Path, soli
     assert {images[0].shape[1:] for _, images, _ in batches} == {(3, 28, 28), (1, 12, 12, 12)}
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_workers_share_out_the_same_voxels(colour_shards: Path, solid_shards: Path, world_size: int) -> None:
     config = configuration(colour_shards, solid_shards)
     for one, many in zip(shown(config, 1), shown(config, world_size), strict=True):

@@ -14,7 +14,6 @@ import pytest
 from pretrain.checkpoint import CheckpointStore
 from tests.pretrain.runs import EVERY, STEPS, Run, Started, assert_equal_bits, document, write_document
 
-
 SHORT: dict[str, Any] = {"schedule": {"epochs": 10, "max_steps": 16}, "checkpoint": {"every_steps": 4}}
 
 

@@ -238,7 +238,7 @@ def test_one_window_that_covers_the_image_changes_nothing(size: tuple[int, ...],
     torch.testing.assert_close(slab[1], decoder(whole, images[:1])[0], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(22, 29), (14, 16, 17)])
 @torch.no_grad()
 def test_tokens_and_embedding_are_the_weighted_means_of_those_of_the_windows(size: tuple[int, ...]) -> None:
     network, images, side = small().eval(), smooth(size), 12

@@ -50,7 +50,7 @@ def shown(config: PretrainConfig, world_size: int) -> list[tuple[torch.Tensor, V
     return together
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_workers_share_out_the_same_pixels(shards: Path, colour_shards: Path, world_size: int) -> None:
     config = configuration(shards, colour_shards)
     for one, many in zip(shown(config, 1), shown(config, world_size), strict=True):

@@ -70,7 +70,7 @@ def configured(shape: tuple[int, ...]) -> PretrainConfig:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("known", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_views_of_every_kind_are_made_where_the_images_are(shape: tuple[int, ...], known: bool) -> None:
     config, images = configured(shape), noise_images(ROWS, *shape)
     factory = ViewFactory(config, torch.device("meta"))

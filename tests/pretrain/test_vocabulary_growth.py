@@ -119,7 +119,7 @@ def test_tables_are_strict_about_everything_but_missing_last_rows(
             load_bundle(folder)
 
 
-CHANGES: dict[str, Any] = {"schedule": {"max_steps": 6}, "checkpoint": {"every_steps": 6}}
+CHANGES: dict[str, Any] = {"schedule": {"max_steps": 3}, "checkpoint": {"every_steps": 3}}
 
 
 @pytest.mark.usefixtures("process_group")
@@ -129,7 +129,7 @@ def test_a_run_goes_on_with_a_larger_vocabulary_to_the_same_weights(
     whole = PretrainConfig.model_validate(document(shards, tmp_path / "whole", **CHANGES))
     run(whole, GroupRuntime())
     config = PretrainConfig.model_validate(document(shards, tmp_path / "grown", **CHANGES))
-    assert run(config, GroupRuntime(stop_after=3)) is None
+    assert run(config, GroupRuntime(stop_after=2)) is None
     with monkeypatch.context() as patch:
         grow(patch)
         assert run(config, GroupRuntime(), resume=True)

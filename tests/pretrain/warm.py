@@ -6,5 +6,6 @@ import os
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # As pretrain.sharding says it where there is no other.
 
-import deepspeed  # noqa: E402, F401
-import pretrain.engine  # noqa: E402, F401
+import deepspeed  # noqa: F401
+
+import pretrain.engine  # noqa: F401
