@@ -446,6 +446,7 @@ def a_model_and_a_table(folder: Path, *, split: bool = False) -> None:
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_the_fine_tuning_of_a_folder_with_a_table_runs_as_the_document_says(tmp_path: Path) -> None:
     a_model_and_a_table(tmp_path)
     shutil.copytree(tmp_path / "images", tmp_path / "new-images")

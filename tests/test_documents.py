@@ -53,7 +53,7 @@ from pretrain.view_factory import ViewFactory
 from pretrain.views import ViewConfig, augment
 from pretrain.views.transforms import TRANSFORMS
 from tests.documents import DOCUMENTS, ROOT, blocks, command_lines, name_of, without_code
-from tests.finetune.samples import TINY, blobs, tiny_backbone
+from tests.finetune.samples import blobs, tiny_backbone
 from tests.pretrain.ranks import run_ranks
 from tests.pretrain.view_samples import keys, noise_images
 from tests.registries import restored
@@ -233,7 +233,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documents")
     phantoms = Phantoms("phantom-knee-mri-2d", subjects=60, images_per_subject=1)
     write_dataset(phantoms, folder / "runs" / "shards" / "breastmnist")
-    save_bundle(folder / "runs" / "models" / "medmnist-nano", tiny_backbone(), "medformer_nano", TINY, {}, {})
+    torch.manual_seed(0)
+    backbone = timm.create_model("medformer_nano", num_classes=0)
+    save_bundle(folder / "runs" / "models" / "medmnist-nano", backbone, "medformer_nano", {}, {}, {})
     pixels = np.random.default_rng(0).integers(0, 256, (24, 12, 12), dtype=np.uint8)
     for number, image_HW in enumerate(pixels):
         patient = folder / "scans" / f"patient-{number // 2}"
@@ -274,7 +276,12 @@ def example_file(path: Path, name: str) -> tuple[str, str]:
     return code, name.removesuffix(".py").replace("/", ".")
 
 
-@pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    # The examples of EXTENDING are files that tests below import and prove; a regression without options is its rest.
+    [pytest.param(path, marks=pytest.mark.slow if path == EXTENDING else ()) for path in RUNNABLE],
+    ids=name_of,
+)
 def test_the_python_of_a_document_runs(path: Path, examples: Path) -> None:
     found = blocks(path, "python")
     assert found

@@ -23,7 +23,7 @@ from cluster.registry import Registry
 from medformer.cli import main
 from tests.cluster.conftest import TrackingServer
 
-PROCESSES, TURNS = 4, 4
+PROCESSES, TURNS = 3, 4
 PROMOTE = """
 import json, sys, time
 from cluster.registry import Registry

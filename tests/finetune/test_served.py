@@ -46,7 +46,7 @@ def write_volumes(folder: Path, count: int, seed: int) -> Path:
 
 
 def fitted(bundle: Path, data: Path, out: Path) -> Path:
-    FewLabelClassifier(bundle).fit(read_cases(data)["train"]).save(out)
+    FewLabelClassifier(bundle, head_options={"reads": "embedding"}).fit(read_cases(data)["train"]).save(out)
     return out
 
 

@@ -55,9 +55,10 @@ def test_features_of_windows_and_of_whole_images_are_kept_apart() -> None:
 
 def test_a_classifier_reads_windows_by_itself_and_so_does_the_one_that_was_saved(tmp_path: Path) -> None:
     cases = blobs(24)
-    for window in (8, [8, 12]):
-        model = FewLabelClassifier("medformer_nano", window=window, overlap=0.25).fit(cases)
-        by_hand = FewLabelClassifier("medformer_nano").fit(windowed(cases, window, 0.25))
+    ways: list[tuple[int | list[int], dict]] = [(8, {}), ([8, 12], {"head_options": {"reads": "embedding"}})]
+    for window, options in ways:
+        model = FewLabelClassifier("medformer_nano", window=window, overlap=0.25, **options).fit(cases)
+        by_hand = FewLabelClassifier("medformer_nano", **options).fit(windowed(cases, window, 0.25))
         expected = by_hand.predict_proba(windowed(cases, window, 0.25))
         np.testing.assert_allclose(model.predict_proba(cases), expected, atol=1e-5)
         assert np.abs(model.predict_proba(cases) - by_hand.predict_proba(cases)).max() > 1e-4

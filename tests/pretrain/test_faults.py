@@ -61,6 +61,7 @@ def newest(out: Path) -> Checkpoint:
     return checkpoint
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_line_and_ends_with_status_2(shards: Path, tmp_path: Path) -> None:
     process = Run(write_document(tmp_path / "config.yaml", document(shards, tmp_path)), tmp_path).start()
     text = process.expect(2)

@@ -95,6 +95,8 @@ def of_one_process(case: str, shape: str) -> dict[str, Tensor]:
 def test_mean_over_ranks_and_micro_batches_is_the_gradient_of_one_process(world_size: int, shape: str) -> None:
     cases = list(CASES) if shape == "planes" else OF_VOLUMES
     micro: list[int | None] = [MICRO] if world_size == 1 else [None, MICRO]
+    if world_size == 2 and shape == "volumes":
+        micro = [None]  # images are given in chunks whatever they are
     if world_size == 1:
         ranks = [all_gradients(0, 1, cases, shape, micro)]
     else:

@@ -20,6 +20,8 @@ from pretrain.views.offline import Augmented
 from pretrain.views.policy import under_policy
 from pretrain.views.random import sample_keys
 
+ALONE = ("--workers", "1")
+
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,7 +33,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_copies_are_the_views_of_later_epochs_and_keep_what_is_known_of_the_image(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "augmented"
-    assert main(["shards", "augment", str(shards), "--copies", "2", "--seed", "5", "--out", str(out)]) == 0
+    assert main(["shards", "augment", str(shards), "--copies", "2", "--seed", "5", *ALONE, "--out", str(out)]) == 0
     assert verify(out) == []
     before, after = read_manifest(shards), read_manifest(out)
     assert not after.card.official and "2 augmented copies of each training image, seed 5" in after.card.note
@@ -85,7 +87,7 @@ def test_what_cannot_be_augmented_is_refused(shards: Path, tmp_path: Path) -> No
     for out in (shards, shards.parent, shards / "copies"):
         assert main(["shards", "augment", str(shards), "--out", str(out), "--overwrite"]) == 2
     assert (shards / "manifest.json").read_bytes() == held
-    assert main(["shards", "augment", str(shards), "--out", str(tmp_path / "once")]) == 0
+    assert main(["shards", "augment", str(shards), *ALONE, "--out", str(tmp_path / "once")]) == 0
     with pytest.raises(ConfigError, match="it has augmented copies already"):
         Augmented(tmp_path / "once", ViewConfig(), copies=1)
     masked = tmp_path / "masked"

@@ -105,7 +105,11 @@ PLANE, VOLUME = (1, 28, 28), (1, 12, 16, 20)
 
 @pytest.mark.parametrize(
     "objective, shape",
-    [*((name, PLANE) for name in sorted(set(OBJECTIVES) - {"brainfuse"})), ("simclr", VOLUME), ("restore", VOLUME)],
+    [
+        *((name, PLANE) for name in sorted(set(OBJECTIVES) - {"brainfuse"})),
+        pytest.param("simclr", VOLUME, marks=pytest.mark.slow),
+        ("restore", VOLUME),
+    ],
 )
 def test_bytes_and_operations_are_those_of_a_real_step(objective: str, shape: tuple[int, ...]) -> None:
     config = config_of(objective)

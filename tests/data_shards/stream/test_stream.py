@@ -121,7 +121,7 @@ def test_apportionment_gives_away_every_batch_within_one_of_the_quota(total: int
     assert all(abs(count - total * w / sum(weights)) < 1 for count, w in zip(counts, weights, strict=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_interrupted_twice_on_changing_ranks_and_readers_the_stream_shows_what_an_unbroken_one_shows(
     datasets: dict[str, ShardedDataset], data: st.DataObject
