@@ -73,7 +73,30 @@ class ImagesConfig(Document):
         return word(Task, name).name
 
 
-class FitConfig(Document):
+class WindowsConfig(Document):
+    """In what parts a frozen network reads images that are larger.
+
+    Attributes:
+        window: voxels, or pixels, of the windows, one number or one for each axis.
+        overlap: of neighbouring windows, as a fraction of their sides.
+    """
+
+    window: Sides | None = None
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+
+    @property
+    def lone_overlap(self) -> bool:
+        """Whether an overlap is given and no window; both written out with their defaults, as in a record, are not."""
+        given = self.model_fields_set
+        changed = self.overlap != WindowsConfig.model_fields["overlap"].default
+        return self.window is None and "overlap" in given and ("window" not in given or changed)
+
+
+LONE_OVERLAP = "overlap is of windows, and there are none: give 'window', too, or leave it out"
+"""What is said of one."""
+
+
+class FitConfig(WindowsConfig):
     """How a classifier is made: parameters of :class:`~finetune.classifier.estimator.FewLabelClassifier`.
 
     Attributes: of the same names there.
@@ -104,8 +127,6 @@ class FitConfig(Document):
     mc_dropout: int = Field(default=0, ge=0)
     alignment: dict[str, Any] | None = None
     slices: dict[str, Any] | None = None
-    window: Sides | None = None
-    overlap: float = Field(default=0.5, ge=0, lt=1)
 
     @field_validator("head")
     @classmethod
@@ -177,6 +198,8 @@ class FinetuneConfig(ImagesConfig, FitConfig):
             raise ValueError("give per_class or fraction, not both")
         if self.target_csv is not None and self.target_data is None:
             raise ValueError("target_csv is the table of target_data, which is not given")
+        if self.lone_overlap:
+            raise ValueError(LONE_OVERLAP)
         if self.folds == 1:
             raise ValueError("folds: 1; a cross-validation has two or more, 0 leaves the estimate out")
         return self
@@ -210,7 +233,7 @@ class PredictConfig(NewImagesConfig):
     """One prediction; labels, where there are any, are written beside what is predicted."""
 
 
-class EmbedConfig(ImagesConfig):
+class EmbedConfig(ImagesConfig, WindowsConfig):
     """Features of images.
 
     Attributes:
@@ -229,19 +252,17 @@ class EmbedConfig(ImagesConfig):
     data: Path
     reads: Literal["embedding", "mean", "mean_spread", "embedding_mean_spread"] = "embedding"
     split: str | None = None
-    window: Sides | None = None
-    overlap: float = Field(default=0.5, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 
     @model_validator(mode="after")
     def _overlap_is_of_windows(self) -> EmbedConfig:
-        if self.window is None and "overlap" in self.model_fields_set:
-            raise ValueError("overlap is of windows, and there are none: give 'window', too, or leave it out")
+        if self.lone_overlap:
+            raise ValueError(LONE_OVERLAP)
         return self
 
 
-class EvaluateConfig(ImagesConfig):
+class EvaluateConfig(ImagesConfig, WindowsConfig):
     """One evaluation.
 
     Attributes:
@@ -269,8 +290,6 @@ class EvaluateConfig(ImagesConfig):
     models: tuple[str, ...] = Field(min_length=1)
     data: tuple[Path, ...] = Field(min_length=1)
     k: int = Field(default=20, ge=1)
-    window: Sides | None = None
-    overlap: float = Field(default=0.5, ge=0, lt=1)
     per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
     fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     heads: tuple[str, ...] = ("linear",)

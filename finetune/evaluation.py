@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.support.documents import digest, write_resolved
-from data_shards.support.errors import DataError
+from data_shards.support.errors import ConfigError, DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from data_shards.support.progress import clock
 from data_shards.vocabulary import Task
 from finetune.backbones import fresh_twin, load_pretrained, open_backbone, opened_twin, refuse_classifier
 from finetune.cases import Cases
 from finetune.census import describe
-from finetune.config import EvaluateConfig
+from finetune.config import LONE_OVERLAP, EvaluateConfig
 from finetune.intensity import differences, with_rules
 from finetune.reference.baseline import reference_network
 from finetune.reference.recipe import axes_of
@@ -98,12 +98,14 @@ def evaluate_bundles(
         check_seeds(config.seeds)
     for called, folder in bundles.items():
         refuse_classifier(Path(folder), called)
-    _check_data(config)
     models: dict[str, Pretrained] = {}
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
         models[name], trained[name] = _pretrained(folder, called, config)
+    if config.lone_overlap and all(model.window is None for model in models.values()):
+        raise ConfigError(f"medformer evaluate: {LONE_OVERLAP}")
     config = with_rules(config, trained)
+    _check_data(config)
     found, fits = Evaluation(), _Fits(config, models, say)
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:

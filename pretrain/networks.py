@@ -9,8 +9,10 @@ from typing import Any
 import timm
 
 from data_shards.support.errors import ConfigError
+from pretrain.arguments import maker_of, said_of
 from pretrain.backbone import Backbone
 from pretrain.foreign import NetworkReference, create_foreign
+from pretrain.foreign.reference import NOT_OURS
 
 
 def create_network(
@@ -33,5 +35,6 @@ def create_network(
     try:
         backbone: Backbone = timm.create_model(name, num_classes=0, **model_args)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ConfigError(f"{name} cannot be made: {error}") from None
+        said = said_of(error, maker_of(name, error), NOT_OURS)
+        raise ConfigError(f"{name} cannot be made: {said}") from None
     return backbone

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from data_shards.sources.phantoms import Phantoms
+from data_shards.support.documents import parse
 from data_shards.writing.writer import write_dataset
+from finetune.config import FinetuneConfig
 from medformer.cli import main
 from pretrain.bundle import load_bundle, save_bundle
 from tests.finetune.samples import TINY, tiny_backbone
@@ -63,3 +65,47 @@ def test_planes_are_read_whole_by_a_model_of_crops(
 ) -> None:
     found = [evaluated(made, model, "planes", tmp_path / model) for model in ("cropped", "whole")]
     assert found[0] == found[1] and "in windows" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "@whole", "--data", "@volumes", "--overlap", "0.25"],
+        ["evaluate", "@whole", "--data", "nowhere", "--set", "overlap=0.25"],
+        ["finetune", "--model", "@cropped", "--data", "nowhere", "--set", "overlap=0.25"],
+        ["finetune", "--model", "@whole", "--data", "nowhere", "--set", "overlap=0.25", "window=null"],
+        ["embed", "@whole", "--data", "nowhere", "--overlap", "0.25"],
+    ],
+)
+def test_an_overlap_without_windows_is_refused_by_every_command(
+    words: list[str], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.replace("@", f"{made}/") for word in words] + ["--out", str(tmp_path / "o.npz")]) == 2
+    said = f"medformer: error: medformer {words[0]}: overlap is of windows, and there are none: give 'window', too"
+    assert capsys.readouterr().err == f"{said}, or leave it out\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_record_says_of_windows_is_taken_back(made: Path) -> None:
+    given = {"model": "m", "data": "d", "window": None, "overlap": 0.5}
+    assert not parse(FinetuneConfig, given, "config.yaml").lone_overlap
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["timm:resnt18"], "timm has no model 'resnt18'; the nearest are resnet18"),
+        (["timm:vit_tiny_patch16_224,embedding=latents"], "no argument 'embedding'; did you mean 'embed_dim'?"),
+        (["medformer_nanoo"], "medformer_nanoo: neither the folder of a model bundle nor a model of the registry"),
+        (["medformer_nano", "--heads", "liner"], "unknown head 'liner'; did you mean 'linear'?"),
+        (["medformer_nano", "--strategies", "froze"], "unknown strategy 'froze'; did you mean 'frozen'?"),
+        (["medformer_nano", "--set", "intensity=model"], "medformer_nano was trained with nothing that is known"),
+    ],
+)
+def test_what_is_wrong_with_a_model_or_a_name_is_told_before_data_are_looked_for(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *words, "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1, error
+    assert not list(tmp_path.iterdir())
