@@ -20,6 +20,7 @@ from finetune.fit.features import summaries
 from finetune.intensity import differences, with_rules
 from finetune.runs import read
 from finetune.windows import windowed
+from pretrain.devices import check_device
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -53,7 +54,8 @@ def embed_to(
         raise ConfigError(f"{out}: expected a name that ends in {' or '.join(SUFFIXES)}")
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(f"{out}: Parquet needs pyarrow; pip install pyarrow, or write an .npz")
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, file=True)
+    check_device(config.device)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     opened = open_backbone(source, config.seed)
     for line in told_of(opened):

@@ -34,6 +34,7 @@ from finetune.study.representations import Frozen, RawPixels, Representation
 from finetune.study.summary import write_comparison
 from finetune.study.tidy import Said, Tidy, write_tidy
 from finetune.subsets import Budget
+from pretrain.devices import check_device
 from pretrain.foreign import is_network
 from pretrain.intensity import TrainedOn
 from pretrain.tiling import window_of_crops
@@ -94,6 +95,7 @@ def evaluate_bundles(
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
+    check_device(config.device)
     if config.budgets or config.full:
         check_seeds(config.seeds)
     for called, folder in bundles.items():

@@ -33,6 +33,7 @@ from finetune.strategies import create_strategy
 from finetune.study.probing import require_all_classes
 from finetune.subsets import Budget, draw, save
 from finetune.tables import as_csv
+from pretrain.devices import check_device
 
 Say = Callable[[str], None]
 
@@ -82,6 +83,7 @@ def finetune(
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
+    check_device(config.device)
     check_head(config.head, config.head_options, Task[config.task])
     check_unlabelled(config.stepper, given=config.unlabelled is not None)
     check_site(config.params, given=config.target_data is not None, labelled=config.target_csv is not None)

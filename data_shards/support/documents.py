@@ -95,12 +95,25 @@ T = TypeVar("T", bound=Document)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it today: version 1.1, but without numbers in base 60, in which ``1:4`` is 64."""
+    """YAML as people write it today: version 1.1, but without numbers in base 60, in which ``1:4`` is 64.
+
+    A key that stands twice in a mapping is refused, of which YAML's reader would take the last.
+    """
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
         base_60 = kind is yaml.ScalarNode and tag in _NUMBERS and ":" in value
         return self.DEFAULT_SCALAR_TAG if base_60 else tag
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise yaml.YAMLError(f"key {key.value!r} stands twice, in lines {lines[key.value]} and {line}")
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -227,6 +240,8 @@ def _is_index(part: str, place: list[Any]) -> bool:
 
 
 def _descend(place: Any, part: str, override: str) -> Any:
+    if isinstance(place, list) and part.isdecimal():
+        raise ConfigError(f"{override!r}: no entry {part} in a list of {len(place)}, counted from 0")
     if not isinstance(place, dict):
         raise ConfigError(f"{override!r}: {part!r} is not inside a mapping")
     if place.get(part) is None:
