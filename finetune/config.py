@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from data_shards.intensity import IntensityRules
 from data_shards.prepare.document import Preparation
@@ -73,15 +80,24 @@ class ImagesConfig(Document):
         return word(Task, name).name
 
 
+def _none_is_whole(given: Any, sides: ValidatorFunctionWrapHandler) -> Any:
+    return () if given in ("none", ["none"], [], ()) else sides(given)
+
+
+Windows = Annotated[Sides | None, WrapValidator(_none_is_whole)]
+"""Sides of windows; ``none``, which is kept as no side at all, for images that are read whole."""
+
+
 class WindowsConfig(Document):
     """In what parts a frozen network reads images that are larger.
 
     Attributes:
-        window: voxels, or pixels, of the windows, one number or one for each axis.
+        window: voxels, or pixels, of the windows, one number or one for each axis; ``none`` reads all images whole.
+            None is the size of the crops that a network was trained on, for volumes, and reads all else whole.
         overlap: of neighbouring windows, as a fraction of their sides.
     """
 
-    window: Sides | None = None
+    window: Windows = None
     overlap: float = Field(default=0.5, ge=0, lt=1)
 
     @property
@@ -89,7 +105,13 @@ class WindowsConfig(Document):
         """Whether an overlap is given and no window; both written out with their defaults, as in a record, are not."""
         given = self.model_fields_set
         changed = self.overlap != WindowsConfig.model_fields["overlap"].default
-        return self.window is None and "overlap" in given and ("window" not in given or changed)
+        return not self.window and "overlap" in given and ("window" not in given or changed)
+
+    @model_validator(mode="after")
+    def _overlap_is_of_windows(self) -> WindowsConfig:
+        if self.window == () and self.lone_overlap:
+            raise ValueError(LONE_OVERLAP)
+        return self
 
 
 LONE_OVERLAP = "overlap is of windows, and there are none: give 'window', too, or leave it out"
@@ -158,7 +180,7 @@ class FitConfig(WindowsConfig):
     @property
     def params(self) -> dict[str, Any]:
         """For the estimator."""
-        return {name: getattr(self, name) for name in FitConfig.model_fields}
+        return {name: getattr(self, name) for name in FitConfig.model_fields} | {"window": self.window or None}
 
 
 class FinetuneConfig(ImagesConfig, FitConfig):
@@ -198,8 +220,6 @@ class FinetuneConfig(ImagesConfig, FitConfig):
             raise ValueError("give per_class or fraction, not both")
         if self.target_csv is not None and self.target_data is None:
             raise ValueError("target_csv is the table of target_data, which is not given")
-        if self.lone_overlap:
-            raise ValueError(LONE_OVERLAP)
         if self.folds == 1:
             raise ValueError("folds: 1; a cross-validation has two or more, 0 leaves the estimate out")
         return self
@@ -241,9 +261,7 @@ class EmbedConfig(ImagesConfig, WindowsConfig):
         data: as for :class:`FinetuneConfig`; labels are not needed.
         reads: one of :data:`finetune.heads.features.SUMMARIES`.
         split: of an archive or of shards; None for all.
-        window: voxels, or pixels, of the windows that images are read in where they are larger, one number or one for
-            each axis; None reads every image whole.
-        overlap: of neighbouring windows, as a fraction of their sides.
+        window, overlap: as for :class:`WindowsConfig`.
         seed: of a fresh network.
         device: where the network runs.
     """
@@ -255,12 +273,6 @@ class EmbedConfig(ImagesConfig, WindowsConfig):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 
-    @model_validator(mode="after")
-    def _overlap_is_of_windows(self) -> EmbedConfig:
-        if self.lone_overlap:
-            raise ValueError(LONE_OVERLAP)
-        return self
-
 
 class EvaluateConfig(ImagesConfig, WindowsConfig):
     """One evaluation.
@@ -269,9 +281,7 @@ class EvaluateConfig(ImagesConfig, WindowsConfig):
         models: folders of bundles or ``name@alias`` of the registry.
         data: one or more of what :class:`FinetuneConfig` takes.
         k: neighbours of the kNN probe.
-        window: voxels, or pixels, of the windows that frozen networks read larger images in, one number or one for each
-            axis; None is the size of the crops that a network was trained on, for volumes, and reads all else whole.
-        overlap: of neighbouring windows, as a fraction of their sides.
+        window, overlap: as for :class:`WindowsConfig`.
         per_class: budgets of a few-label comparison; without any budget it is left out.
         fraction: further budgets, as shares of each class, or of all cases with numbers.
         heads: of the comparison.

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.support.documents import digest, write_resolved
-from data_shards.support.errors import ConfigError, DataError
+from data_shards.support.errors import DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from data_shards.support.progress import clock
 from data_shards.vocabulary import Task
 from finetune.backbones import fresh_twin, load_pretrained, open_backbone, opened_twin, refuse_classifier
 from finetune.cases import Cases
 from finetune.census import describe
-from finetune.config import LONE_OVERLAP, EvaluateConfig
+from finetune.config import EvaluateConfig
 from finetune.intensity import differences, with_rules
 from finetune.reference.baseline import reference_network
 from finetune.reference.recipe import axes_of
@@ -34,6 +34,7 @@ from finetune.study.representations import Frozen, RawPixels, Representation
 from finetune.study.summary import write_comparison
 from finetune.study.tidy import Said, Tidy, write_tidy
 from finetune.subsets import Budget
+from finetune.windows import check_overlap, told_of_crops
 from pretrain.devices import check_device
 from pretrain.foreign import is_network
 from pretrain.intensity import TrainedOn
@@ -104,8 +105,7 @@ def evaluate_bundles(
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
         models[name], trained[name] = _pretrained(folder, called, config)
-    if config.lone_overlap and all(model.window is None for model in models.values()):
-        raise ConfigError(f"medformer evaluate: {LONE_OVERLAP}")
+    check_overlap(config, [model.window for model in models.values()])
     config = with_rules(config, trained)
     _check_data(config)
     found, fits = Evaluation(), _Fits(config, models, say)
@@ -247,7 +247,7 @@ def _representations(config: EvaluateConfig, models: Models) -> list[Representat
 
 
 def _pretrained(model: str | Path, called: str, config: EvaluateConfig) -> tuple[Pretrained, Sequence[TrainedOn]]:
-    given = config.window, config.overlap
+    given = config.window or None, config.overlap
     if Path(model).is_dir():
         bundle = load_pretrained(Path(model), called)
         backbone = bundle.backbone.to(config.device)
@@ -266,8 +266,7 @@ def _reading(models: Models, train: Cases, config: EvaluateConfig, say: Say) -> 
     found = {name: model if axes_of(train) == 3 else replace(model, window=None) for name, model in models.items()}
     for name, model in found.items():
         if model.window is not None:
-            sides = " x ".join(map(str, model.window))
-            say(f"{train.name}: {name} reads larger volumes in windows of {sides} voxels, as it was trained on crops")
+            say(f"{train.name}: {told_of_crops(name, model.window)}")
     return found
 
 
