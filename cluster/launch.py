@@ -24,6 +24,7 @@ from cluster.tracking import TrackedRun
 from cluster.worker_group import WorkerGroup
 from data_shards.support.documents import recorded
 from data_shards.support.errors import ConfigError
+from data_shards.support.files import refuse_existing
 from pretrain import preflight
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import ClusterConfig, PretrainConfig
@@ -53,6 +54,7 @@ def launch(config: PretrainConfig, *, resume: bool) -> Path | None:
         check_name(place.model_name)
     if out.exists() and not resume:
         raise ConfigError(f"{out} exists already; choose another out, or pass --resume to go on")
+    refuse_existing(out, overwrite=resume)  # what may be in the way of it, before a cluster starts
     with Interruptions() as interruptions:
         try:
             preflight.check(config, place.max_workers, resume=resume, least=place.min_workers)

@@ -6,7 +6,7 @@ Folders without a rule hold 8 bits, which are read as 0 to 255.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -51,6 +51,8 @@ class Window(Document):
             return {"name": given, "center": PRESETS[given][0], "width": PRESETS[given][1]}
         if isinstance(given, dict) and set(given) == {"low", "high"}:
             try:
+                if isinstance(given["low"], bool) or isinstance(given["high"], bool):
+                    raise TypeError
                 low, high = float(given["low"]), float(given["high"])
             except (TypeError, ValueError):
                 raise ValueError("the ends of a window are two numbers") from None
@@ -190,6 +192,7 @@ Rule = Bytes | Windows | Percentiles | ZScore
 BYTES = Bytes()
 
 
+_RULES = ("bytes", "windows", "percentiles", "z-score")
 _BY_NAME = ("bytes", "percentiles", "z-score")
 """Rules that have a default for everything."""
 
@@ -203,6 +206,13 @@ def _written_short(given: Any) -> Any:
         if given not in PRESETS:
             raise ValueError(f"no rule and no window is called {given!r}{nearest(given, (*_BY_NAME, *PRESETS))}")
         return {"rule": "windows", "windows": [given]}
+    if isinstance(given, Mapping):
+        if "rule" not in given:
+            raise ValueError(f"expected a key 'rule' beside {', '.join(map(repr, given))}; valid: {', '.join(_RULES)}")
+        if given["rule"] not in _RULES:
+            raise ValueError(f"no rule is called {given['rule']!r}{nearest(str(given['rule']), _RULES)}")
+    elif not isinstance(given, list | Document):
+        raise ValueError(f"expected the name of a rule or of a CT window, or a rule; valid: {', '.join(_RULES)}")
     return {"rule": "windows", "windows": given} if isinstance(given, list) else given
 
 
@@ -236,6 +246,24 @@ def _by_name(given: Any) -> Any:
 
 IntensityRules = Annotated[dict[str, IntensityRule], BeforeValidator(_by_name)]
 """Rules by image name as a field of a document, :data:`EVERY` for the others; or one for all."""
+
+
+def check_names(rules: Mapping[str, Rule], names: Collection[str]) -> None:
+    """Refuse rules of images that there are not.
+
+    Args:
+        rules: by image name, or :data:`EVERY`.
+        names: of the images.
+
+    Raises:
+        DataError: the first such name, where it stands, and the nearest one there is.
+    """
+    for name in rules:
+        if name not in (EVERY, *names):
+            raise DataError(
+                f"intensity.{name}: no study has an image {name!r}{nearest(name, names)}; a rule for every image is "
+                "written by its name or with a key 'rule', such as {rule: z-score, limit: 3}"
+            )
 
 
 def rule_of(rules: Mapping[str, Rule], image: str) -> Rule | None:

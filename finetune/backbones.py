@@ -52,6 +52,7 @@ class OpenedBackbone:
         architecture: name by which timm makes it; None for a module, of which that is not known.
         model_args: arguments it was made with.
         intensity: by which rules the images came that it was trained on; empty where that is not known.
+        crop: voxels along D,H,W of the crops of volumes that it was trained on; None where it was shown whole images.
     """
 
     module: Backbone
@@ -61,6 +62,7 @@ class OpenedBackbone:
     architecture: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
     intensity: tuple[TrainedOn, ...] = ()
+    crop: tuple[int, ...] | None = None
 
 
 def open_backbone(backbone: str | Path | BundleReference | Backbone, seed: int) -> OpenedBackbone:
@@ -185,6 +187,7 @@ def _open_bundle(reference: BundleReference) -> OpenedBackbone:
         config["architecture"],
         dict(config.get("model_args", {})),
         bundle.intensity,
+        bundle.crop,
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from data_shards.intensity import IntensityRules
 from data_shards.prepare.document import Preparation
@@ -73,7 +80,45 @@ class ImagesConfig(Document):
         return word(Task, name).name
 
 
-class FitConfig(Document):
+def _none_is_whole(given: Any, sides: ValidatorFunctionWrapHandler) -> Any:
+    return () if given in ("none", ["none"], [], ()) else sides(given)
+
+
+Windows = Annotated[Sides | None, WrapValidator(_none_is_whole)]
+"""Sides of windows; ``none``, which is kept as no side at all, for images that are read whole."""
+
+
+class WindowsConfig(Document):
+    """In what parts a frozen network reads images that are larger.
+
+    Attributes:
+        window: voxels, or pixels, of the windows, one number or one for each axis; ``none`` reads all images whole.
+            None is the size of the crops that a network was trained on, for volumes, and reads all else whole.
+        overlap: of neighbouring windows, as a fraction of their sides.
+    """
+
+    window: Windows = None
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+
+    @property
+    def lone_overlap(self) -> bool:
+        """Whether an overlap is given and no window; both written out with their defaults, as in a record, are not."""
+        given = self.model_fields_set
+        changed = self.overlap != WindowsConfig.model_fields["overlap"].default
+        return not self.window and "overlap" in given and ("window" not in given or changed)
+
+    @model_validator(mode="after")
+    def _overlap_is_of_windows(self) -> WindowsConfig:
+        if self.window == () and self.lone_overlap:
+            raise ValueError(LONE_OVERLAP)
+        return self
+
+
+LONE_OVERLAP = "overlap is of windows, and there are none: give 'window', too, or leave it out"
+"""What is said of one."""
+
+
+class FitConfig(WindowsConfig):
     """How a classifier is made: parameters of :class:`~finetune.classifier.estimator.FewLabelClassifier`.
 
     Attributes: of the same names there.
@@ -104,8 +149,6 @@ class FitConfig(Document):
     mc_dropout: int = Field(default=0, ge=0)
     alignment: dict[str, Any] | None = None
     slices: dict[str, Any] | None = None
-    window: Sides | None = None
-    overlap: float = Field(default=0.5, ge=0, lt=1)
 
     @field_validator("head")
     @classmethod
@@ -137,7 +180,7 @@ class FitConfig(Document):
     @property
     def params(self) -> dict[str, Any]:
         """For the estimator."""
-        return {name: getattr(self, name) for name in FitConfig.model_fields}
+        return {name: getattr(self, name) for name in FitConfig.model_fields} | {"window": self.window or None}
 
 
 class FinetuneConfig(ImagesConfig, FitConfig):
@@ -210,7 +253,7 @@ class PredictConfig(NewImagesConfig):
     """One prediction; labels, where there are any, are written beside what is predicted."""
 
 
-class EmbedConfig(ImagesConfig):
+class EmbedConfig(ImagesConfig, WindowsConfig):
     """Features of images.
 
     Attributes:
@@ -218,9 +261,7 @@ class EmbedConfig(ImagesConfig):
         data: as for :class:`FinetuneConfig`; labels are not needed.
         reads: one of :data:`finetune.heads.features.SUMMARIES`.
         split: of an archive or of shards; None for all.
-        window: voxels, or pixels, of the windows that images are read in where they are larger, one number or one for
-            each axis; None reads every image whole.
-        overlap: of neighbouring windows, as a fraction of their sides.
+        window, overlap: as for :class:`WindowsConfig`.
         seed: of a fresh network.
         device: where the network runs.
     """
@@ -229,28 +270,18 @@ class EmbedConfig(ImagesConfig):
     data: Path
     reads: Literal["embedding", "mean", "mean_spread", "embedding_mean_spread"] = "embedding"
     split: str | None = None
-    window: Sides | None = None
-    overlap: float = Field(default=0.5, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 
-    @model_validator(mode="after")
-    def _overlap_is_of_windows(self) -> EmbedConfig:
-        if self.window is None and "overlap" in self.model_fields_set:
-            raise ValueError("overlap is of windows, and there are none: give 'window', too, or leave it out")
-        return self
 
-
-class EvaluateConfig(ImagesConfig):
+class EvaluateConfig(ImagesConfig, WindowsConfig):
     """One evaluation.
 
     Attributes:
         models: folders of bundles or ``name@alias`` of the registry.
         data: one or more of what :class:`FinetuneConfig` takes.
         k: neighbours of the kNN probe.
-        window: voxels, or pixels, of the windows that frozen networks read larger images in, one number or one for each
-            axis; None is the size of the crops that a network was trained on, for volumes, and reads all else whole.
-        overlap: of neighbouring windows, as a fraction of their sides.
+        window, overlap: as for :class:`WindowsConfig`.
         per_class: budgets of a few-label comparison; without any budget it is left out.
         fraction: further budgets, as shares of each class, or of all cases with numbers.
         heads: of the comparison.
@@ -269,8 +300,6 @@ class EvaluateConfig(ImagesConfig):
     models: tuple[str, ...] = Field(min_length=1)
     data: tuple[Path, ...] = Field(min_length=1)
     k: int = Field(default=20, ge=1)
-    window: Sides | None = None
-    overlap: float = Field(default=0.5, ge=0, lt=1)
     per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
     fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     heads: tuple[str, ...] = ("linear",)

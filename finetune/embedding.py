@@ -19,7 +19,8 @@ from finetune.config import EmbedConfig
 from finetune.fit.features import summaries
 from finetune.intensity import differences, with_rules
 from finetune.runs import read
-from finetune.windows import windowed
+from finetune.windows import check_overlap, told_of_crops, window_of, windowed
+from pretrain.devices import check_device
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -53,18 +54,24 @@ def embed_to(
         raise ConfigError(f"{out}: expected a name that ends in {' or '.join(SUFFIXES)}")
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(f"{out}: Parquet needs pyarrow; pip install pyarrow, or write an .npz")
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, file=True)
+    check_device(config.device)
     source = BundleReference(str(backbone), called=config.model) if Path(backbone).is_dir() else backbone
     opened = open_backbone(source, config.seed)
     for line in told_of(opened):
         say(line)
     network = opened.module.to(config.device)
+    check_overlap(config, [opened.crop])
     config = with_rules(config, {config.model: opened.intensity})
     named = bool(config.labels) or "columns" in config.options
     if config.csv is not None and config.label == "auto" and not named and not has_columns(config.csv, ["label"]):
         config = config.model_copy(update={"label": "none"})
     splits = read(config.data, config)
-    splits = {name: windowed(part, config.window, config.overlap) for name, part in splits.items()}
+    window = window_of(config, opened, next(iter(splits.values())))
+    check_overlap(config, [window])
+    if window is not None and config.window is None:
+        say(f"{config.data.name}: {told_of_crops(config.model, window)}")
+    splits = {name: windowed(part, window, config.overlap) for name, part in splits.items()}
     for line in warnings_of(splits):
         say(line)
     if config.split is not None:

@@ -34,6 +34,8 @@ from finetune.study.representations import Frozen, RawPixels, Representation
 from finetune.study.summary import write_comparison
 from finetune.study.tidy import Said, Tidy, write_tidy
 from finetune.subsets import Budget
+from finetune.windows import check_overlap, told_of_crops
+from pretrain.devices import check_device
 from pretrain.foreign import is_network
 from pretrain.intensity import TrainedOn
 from pretrain.tiling import window_of_crops
@@ -94,16 +96,18 @@ def evaluate_bundles(
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
+    check_device(config.device)
     if config.budgets or config.full:
         check_seeds(config.seeds)
     for called, folder in bundles.items():
         refuse_classifier(Path(folder), called)
-    _check_data(config)
     models: dict[str, Pretrained] = {}
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
         models[name], trained[name] = _pretrained(folder, called, config)
+    check_overlap(config, [model.window for model in models.values()])
     config = with_rules(config, trained)
+    _check_data(config)
     found, fits = Evaluation(), _Fits(config, models, say)
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:
@@ -243,7 +247,7 @@ def _representations(config: EvaluateConfig, models: Models) -> list[Representat
 
 
 def _pretrained(model: str | Path, called: str, config: EvaluateConfig) -> tuple[Pretrained, Sequence[TrainedOn]]:
-    given = config.window, config.overlap
+    given = config.window or None, config.overlap
     if Path(model).is_dir():
         bundle = load_pretrained(Path(model), called)
         backbone = bundle.backbone.to(config.device)
@@ -262,8 +266,7 @@ def _reading(models: Models, train: Cases, config: EvaluateConfig, say: Say) -> 
     found = {name: model if axes_of(train) == 3 else replace(model, window=None) for name, model in models.items()}
     for name, model in found.items():
         if model.window is not None:
-            sides = " x ".join(map(str, model.window))
-            say(f"{train.name}: {name} reads larger volumes in windows of {sides} voxels, as it was trained on crops")
+            say(f"{train.name}: {told_of_crops(name, model.window)}")
     return found
 
 

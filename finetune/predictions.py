@@ -23,6 +23,7 @@ from finetune.readers import read_new
 from finetune.scoring import Scores
 from finetune.tables import as_csv, said_columns
 from finetune.targets import Target
+from pretrain.devices import check_device
 
 _KINDS: dict[str, type[FewLabelModel]] = {
     "FewLabelClassifier": FewLabelClassifier,
@@ -35,9 +36,11 @@ def open_classifier(folder: Path, device: str = "cpu") -> FewLabelModel:
 
     Raises:
         CheckpointError: there is none, or it is damaged.
+        ConfigError: the device is not there.
     """
     if not (folder / "classifier.json").is_file() and (folder / "classifier" / "classifier.json").is_file():
         folder = folder / "classifier"
+    check_device(device)
     kind = read_fitted_document(folder).get("kind")
     if kind not in _KINDS:
         raise CheckpointError(f"{folder}: a fitted {kind}, which is not known; expected {' or '.join(_KINDS)}")
@@ -117,13 +120,14 @@ def predict(
     Raises:
         MedformerError: the classifier, the images or the file cannot be used; nothing is left behind.
     """
-    refuse_existing(out, overwrite=overwrite)
-    model = open_classifier(classifier, config.device)
     if instances is not None:
-        refuse_existing(instances, overwrite=overwrite)
         file, folder = out.absolute(), instances.absolute()
         if file == folder or file in folder.parents or folder in file.parents:
             raise ConfigError(f"{instances}: the folder of the instances and the table {out} need places of their own")
+        refuse_existing(instances, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, file=True)
+    model = open_classifier(classifier, config.device)
+    if instances is not None:
         model.predictor_.check_instances()
     cases = new_cases(config, model, instead="; give arrays to its predict_proba")
     predictor = model.predictor_

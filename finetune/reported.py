@@ -58,7 +58,7 @@ def report(folder: Path, out: Path | None = None, options: PageOptions | None = 
     """
     options = options or PageOptions()
     if out is not None:
-        refuse_existing(out, overwrite=False)
+        refuse_existing(out, overwrite=False, file=True)
     if (folder / COMPARISON).is_file():
         if options != PageOptions():
             raise ConfigError(f"{folder}: images, maps and thresholds are for a fine-tuning, this is a comparison")

@@ -33,6 +33,8 @@ from finetune.strategies import create_strategy
 from finetune.study.probing import require_all_classes
 from finetune.subsets import Budget, draw, save
 from finetune.tables import as_csv
+from finetune.windows import check_overlap, told_of_crops, window_of_fit
+from pretrain.devices import check_device
 
 Say = Callable[[str], None]
 
@@ -82,6 +84,7 @@ def finetune(
         MedformerError: the data, the model or the folder cannot be used; nothing is left behind.
     """
     refuse_existing(out, overwrite=overwrite)
+    check_device(config.device)
     check_head(config.head, config.head_options, Task[config.task])
     check_unlabelled(config.stepper, given=config.unlabelled is not None)
     check_site(config.params, given=config.target_data is not None, labelled=config.target_csv is not None)
@@ -92,6 +95,7 @@ def finetune(
     opened = open_backbone(source, config.seed)  # refused before images are read, which may take long
     for line in told_of(opened):
         say(line)
+    check_overlap(config, [opened.crop])
     config = with_rules(config, {config.model: opened.intensity})
     splits = read(config.data, config)
     for line in describe(splits):
@@ -103,6 +107,10 @@ def finetune(
         raise DataError(f"{config.data}: no labels; give a table with a column label, or a folder for each class")
     for said in differences(train, opened.intensity):
         say(f"{train.name}: warning: {said}")
+    window = window_of_fit(config, opened, train)
+    check_overlap(config, [window])
+    if window is not None and config.window is None:
+        say(f"{train.name}: {told_of_crops(config.model, window)}")
     with new_folder(out, overwrite=overwrite) as partial:
         given, index_sha256, shortage = train.shared(), "", ""
         if config.per_class is not None or config.fraction is not None:
@@ -111,7 +119,7 @@ def finetune(
             given, index_sha256, shortage = given[subset.positions], subset.indices_sha256, subset.shortage
         if given.target.classifies and given.task is not Task.multilabel:
             require_all_classes(given)
-        model = _model(config, source, given)
+        model = _model(config, source, given, window)
         unlabelled, left_out = _unlabelled(config, train, splits)
         site, moved = _site(config, train, splits)
         model.fit(given, index_sha256=index_sha256, unlabelled=unlabelled, target_data=site)
@@ -141,10 +149,13 @@ CROSS_VALIDATION = "cross-validation"
 """What predictions are called that come from no split."""
 
 
-def _model(config: FinetuneConfig, source: str | Path | BundleReference, cases: Cases) -> FewLabelModel:
+def _model(
+    config: FinetuneConfig, source: str | Path | BundleReference, cases: Cases, window: tuple[int, ...] | None
+) -> FewLabelModel:
     kind = FewLabelClassifier if cases.target.classifies else FewLabelRegressor
     organ, modality = cases.organ.name, cases.modality.name
-    return kind(source, organ=organ, modality=modality, seed=config.seed, device=config.device, **config.params)
+    params = config.params | {"window": window, "seed": config.seed, "device": config.device}
+    return kind(source, organ=organ, modality=modality, **params)
 
 
 def _recipe(config: FinetuneConfig, train: Cases) -> Mapping[str, Any]:

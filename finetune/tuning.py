@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_shards.support.errors import ConfigError, DataError
 from data_shards.vocabulary import Task
-from finetune.backbones import BundleReference
+from finetune.backbones import BundleReference, open_backbone
 from finetune.classifier.estimate import REPEATS, cross_validated, scored_on
 from finetune.classifier.estimator import FewLabelClassifier, FewLabelRegressor
 from finetune.classifier.unlabelled import check_unlabelled
@@ -15,6 +15,7 @@ from finetune.heads import check_head
 from finetune.runs import read
 from finetune.strategies import create_strategy
 from finetune.subsets import Budget, draw
+from finetune.windows import window_of_fit
 
 
 def check(config: FinetuneConfig) -> None:
@@ -62,7 +63,7 @@ def estimated(config: FinetuneConfig, backbone: str | Path) -> dict[str, float]:
         modality=given.modality.name,
         seed=config.seed,
         device=config.device,
-        **config.params,
+        **config.params | {"window": window_of_fit(config, open_backbone(source, config.seed), given)},
     )
     if "val" in splits:
         model.fit(given)

@@ -115,8 +115,11 @@ def rules_of(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list
     Raises:
         ConfigError: a dataset has values that no rule is given for, or the rule is not for them.
     """
-    sections = config.data.datasets
-    return [dataset_rule(each, section.intensity) for each, section in zip(datasets, sections, strict=True)]
+    sections = enumerate(config.data.datasets)
+    return [
+        dataset_rule(each, section.intensity, key=f"data.datasets.{number}.intensity")
+        for each, (number, section) in zip(datasets, sections, strict=True)
+    ]
 
 
 def shapes_of_images(config: PretrainConfig, datasets: Sequence[ShardedDataset]) -> list[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import timm
 
 from data_shards.support.errors import ConfigError
+from pretrain.arguments import maker_of, said_of
 from pretrain.backbone import Backbone
+from pretrain.backbone.perceiver import Medformer
 from pretrain.foreign import NetworkReference, create_foreign
+from pretrain.foreign.reference import NOT_OURS
 
 
 def create_network(
@@ -30,8 +34,14 @@ def create_network(
     """
     if NetworkReference(name).foreign:
         return create_foreign(name, model_args, weights, cfg)
+    for key, value in model_args.items():
+        parameter = inspect.signature(Medformer).parameters.get(key)
+        wanted = None if parameter is None else parameter.default
+        if isinstance(value, bool | str) and isinstance(wanted, int | float) and not isinstance(wanted, bool):
+            raise ConfigError(f"{name} cannot be made: {key}: expected a number, found {value!r}")
     try:
         backbone: Backbone = timm.create_model(name, num_classes=0, **model_args)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ConfigError(f"{name} cannot be made: {error}") from None
+        said = said_of(error, maker_of(name, error), NOT_OURS)
+        raise ConfigError(f"{name} cannot be made: {said}") from None
     return backbone

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, get_optimizer_class, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
 from data_shards.support.errors import ConfigError, nearest
+from pretrain.arguments import said_of
 from pretrain.config import OptimizerConfig, ScheduleConfig
 from pretrain.module import PretrainModule
+
+_SET_ELSEWHERE = ("params", "lr", "weight_decay")
+"""Arguments of an optimizer that are keys of their own, or the tensors."""
 
 _ELEMENTWISE = """
     adabelief adadelta adagrad adam adamax adamc adamw adamwlegacy adan adanw adopt adoptw laprop lion madgrad madgradw
@@ -45,7 +49,8 @@ def create_optimizer(module: PretrainModule, config: OptimizerConfig, zero_stage
     try:
         return create_optimizer_v2(groups, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {config.name} refuses its arguments: {error}") from None
+        said = said_of(error, get_optimizer_class(config.name, bind_defaults=False), _SET_ELSEWHERE)
+        raise ConfigError(f"optimizer.kwargs: {config.name} refuses its arguments: {said}") from None
 
 
 def grow_state(optimizer: torch.optim.Optimizer) -> None:

@@ -1,22 +1,21 @@
-"""Whether a run can go on from what lies in its folder, and what a changed document has that the old one had not."""
+"""Whether a run can go on from what lies in its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
-from data_shards.support.documents import CONFIG_FILE, read_mapping
+from data_shards.support.documents import CONFIG_FILE
 from data_shards.support.errors import CheckpointError, ConfigError
-from data_shards.support.secrets import without_secrets
 from pretrain.backbone.recorded import STEM_KEYS, as_recorded, before
 from pretrain.bundle import FILES
-from pretrain.checkpoint import Checkpoint, CheckpointStore
+from pretrain.changes import changes, check_keys
+from pretrain.checkpoint import STATE, Checkpoint, CheckpointStore
 from pretrain.config import PLACE_KEYS, PretrainConfig, run_content, run_digest
 
-_MOST_NAMED = 8
-_ABSENT = object()
+_NEEDED = ("step", "config_sha256", "world_size", "zero_stage", "stream")
 
 
 def check_resumption(config: PretrainConfig, world_size: int) -> None:
@@ -42,9 +41,11 @@ def check_same_run(checkpoint: Checkpoint, state: Mapping[str, Any], config: Pre
     Raises:
         CheckpointError: as for :func:`check_resumption`.
     """
+    check_keys(state, _NEEDED, str(checkpoint.folder / STATE))
     if state["config_sha256"] not in _digests(config, state):
         raise CheckpointError(
-            f"{checkpoint.folder} was written by a run with another configuration{_changes(config)}; a resumed run may "
+            f"{checkpoint.folder} was written by a run with another configuration"
+            f"{changes(config.out, config.model_dump(mode='json'), run_content)}; a resumed run may "
             f"only change {', '.join(PLACE_KEYS)} (compare {config.out / CONFIG_FILE})"
         )
     if state["world_size"] != world_size and (reason := _workers_have_to_stay(config)):
@@ -108,36 +109,3 @@ def finished_bundle(config: PretrainConfig) -> Path | None:
     """The bundle of a run that has come to its end, or None: it appears complete, as the last thing a run does."""
     folder = config.out / "bundle"
     return folder if all((folder / name).is_file() for name in FILES) else None
-
-
-def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
-    """The leaves in which two nested documents differ, as ``outer.inner: VALUE then, VALUE now``."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for name in sorted({*before, *now}):
-            yield from differences(before.get(name, _ABSENT), now.get(name, _ABSENT), f"{key}.{name}".lstrip("."))
-    elif _is_list(before) and _is_list(now) and len(before) == len(now):
-        for place, pair in enumerate(zip(before, now, strict=True)):
-            yield from differences(*pair, f"{key}.{place}")
-    elif before != now:
-        yield f"{key}: {_shown(before)} then, {_shown(now)} now"
-
-
-def _changes(config: PretrainConfig) -> str:
-    """What to say of the keys that differ; nothing when the old document cannot be read."""
-    try:
-        before = read_mapping(config.out / CONFIG_FILE)
-    except ConfigError:
-        return ""
-    found = list(differences(run_content(before), run_content(config.model_dump(mode="json"))))
-    if not found:
-        return ""
-    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return f" ({'; '.join(found[:_MOST_NAMED])}{more})"
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is _ABSENT else str(without_secrets(value))

@@ -157,7 +157,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     try:
         document = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: not a folder of shards: no {FILE_NAME}") from None
     except OSError as error:
         raise_out_of_files(error)

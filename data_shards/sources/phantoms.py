@@ -38,7 +38,7 @@ class PhantomsConfig(Document):
     """
 
     sets: tuple[str, ...] = Field(min_length=1, description=f"names of sets: {', '.join(sorted(RECIPES))}")
-    seed: int = Field(default=0, description="another seed is another population")
+    seed: int = Field(default=0, ge=0, description="another seed is another population")
     size: int = Field(default=28, description="pixels along an axis")
     subjects: int | None = Field(default=None, description="how many subjects, all splits together")
     images_per_subject: int | None = Field(default=None, description="visits, or slices of a slice set")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from data_shards.support.descriptors import raise_out_of_files
 from data_shards.support.errors import ConfigError, nearest
@@ -21,7 +21,7 @@ CONFIG_FILE = "config.yaml"
 
 
 class Document(BaseModel):
-    """Base of every typed configuration model: immutable, and unknown keys are errors."""
+    """Base of every typed configuration model: immutable; unknown keys, and true or false for a number, are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -32,6 +32,54 @@ class Document(BaseModel):
     def key_types(cls) -> dict[str, Any]:
         """The type of what may stand at each key; those whose keys are not fields of the model say so here."""
         return {name: field.annotation for name, field in cls.model_fields.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, content: Any) -> Any:
+        # To Python, and so to pydantic, true is the number 1. Pydantic takes no validator of the fields by which
+        # members of a union are told apart, so this is one of the whole.
+        for key, given in content.items() if isinstance(content, dict) else ():
+            if key in cls.model_fields and _holds_truth(given) and _is_of_numbers(cls.model_fields[key].annotation):
+                raise NotANumber(key, given)
+        return content
+
+
+class NotANumber(ValueError):
+    """True or false at a key that holds numbers.
+
+    Args:
+        key: of the document.
+        found: what stands there.
+    """
+
+    def __init__(self, key: str, found: Any) -> None:
+        super().__init__(f"{key}: expected a number, and not true or false")
+        self.key, self.found = key, found
+
+
+def _holds_truth(given: Any) -> bool:
+    """Whether true or false is or stands in what was given."""
+    if isinstance(given, list | tuple | dict):
+        return any(map(_holds_truth, given.values() if isinstance(given, dict) else given))
+    return isinstance(given, bool)
+
+
+def _is_of_numbers(annotation: Any) -> bool:
+    """Whether numbers may stand here, and neither true and false nor what says by itself what it takes."""
+    kinds = set(_kinds_in(annotation))
+    apart = {bool, Any} & kinds or any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+    return bool({int, float} & kinds) and not apart
+
+
+def _kinds_in(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of, those of the values of a ``Literal`` among them."""
+    if get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
+    elif inner := get_args(annotation):
+        for each in inner:
+            yield from _kinds_in(each)
+    elif isinstance(annotation, type) or annotation is Any:
+        yield annotation
 
 
 def _listed(given: Any) -> Any:
@@ -47,12 +95,25 @@ T = TypeVar("T", bound=Document)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it today: version 1.1, but without numbers in base 60, in which ``1:4`` is 64."""
+    """YAML as people write it today: version 1.1, but without numbers in base 60, in which ``1:4`` is 64.
+
+    A key that stands twice in a mapping is refused, of which YAML's reader would take the last.
+    """
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
         base_60 = kind is yaml.ScalarNode and tag in _NUMBERS and ":" in value
         return self.DEFAULT_SCALAR_TAG if base_60 else tag
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise yaml.YAMLError(f"key {key.value!r} stands twice, in lines {lines[key.value]} and {line}")
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -105,7 +166,7 @@ def parse(model: type[T], content: dict[str, Any], origin: str, overrides: Seque
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, problem, origin) for problem in error.errors())) from None
+        raise ConfigError("\n".join(_explained(model, error, content, origin))) from None
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -179,6 +240,8 @@ def _is_index(part: str, place: list[Any]) -> bool:
 
 
 def _descend(place: Any, part: str, override: str) -> Any:
+    if isinstance(place, list) and part.isdecimal():
+        raise ConfigError(f"{override!r}: no entry {part} in a list of {len(place)}, counted from 0")
     if not isinstance(place, dict):
         raise ConfigError(f"{override!r}: {part!r} is not inside a mapping")
     if place.get(part) is None:
@@ -186,9 +249,38 @@ def _descend(place: Any, part: str, override: str) -> Any:
     return place[part]
 
 
-def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
+def _explained(model: type[BaseModel], error: ValidationError, content: dict[str, Any], origin: str) -> list[str]:
+    """A line for each key that something is wrong with.
+
+    Of a value that may be one of several kinds there is a problem for each kind. Those below it count, if there are
+    any: it is of the kind that got furthest, and documents are not checked as a whole while a key of theirs is wrong.
+    """
+    by_key: dict[tuple[str, ...], list[Any]] = {}
+    for problem in error.errors():
+        place = problem["loc"]
+        missing = () if problem["type"] != "missing" else (str(place[-1]),)
+        by_key.setdefault(_written(place[: len(place) - len(missing)], content) + missing, []).append(problem)
+    deepest = [key for key in by_key if not any(other[: len(key)] == key and other != key for other in by_key)]
+    return [_explain(model, by_key[key], ".".join(key), origin) for key in deepest]
+
+
+def _written(location: Sequence[int | str], content: Any) -> tuple[str, ...]:
+    """A place as it stands in a document: without the names of kinds, and what validators have put between."""
+    found = []
+    for part in location:
+        if isinstance(content, dict):
+            inside = part in content
+        else:
+            inside = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
+        if inside:
+            content = content[part]
+            found.append(str(part))
+    return tuple(found)
+
+
+def _explain(model: type[BaseModel], problems: Sequence[Any], key: str, origin: str) -> str:
+    problem = problems[0]
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         models = _models_at(model, problem["loc"][:-1])
         for each in models:
@@ -199,7 +291,9 @@ def _explain(model: type[BaseModel], problem: Any, origin: str) -> str:
     if problem["type"] == "missing":
         field = model.model_fields.get(key)  # deeper ones stand below a key that is there, and so explains them
         return f"{origin}: key {key!r} is missing" + (f": {field.description}" if field and field.description else "")
-    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(error := problem.get("ctx", {}).get("error"), NotANumber):
+        return f"{origin}: {'.'.join([*filter(None, [key]), str(error)])}; found {error.found!r}"
+    message = ", or: ".join(dict.fromkeys(each["msg"].removeprefix("Value error, ") for each in problems))
     said = f"{origin}: {key}: {message}" if key else f"{origin}: {message}"
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
         return said  # of several keys together: the message names them, and all of the document is no value to look at

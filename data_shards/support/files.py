@@ -108,10 +108,28 @@ def sync_tree(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise :class:`MedformerError` when something stands at ``path`` that may not be replaced."""
+def refuse_existing(path: Path, *, overwrite: bool, file: bool = False) -> None:
+    """See that something can be written to a path, before the work for it is done.
+
+    Args:
+        path: where it is to appear.
+        overwrite: whether what stands there is replaced.
+        file: whether it is a file, whose folder has to be there; a folder gets those above it.
+
+    Raises:
+        MedformerError: something stands there, or nothing can be made there.
+    """
     if path.exists() and not overwrite:
         raise MedformerError(f"{path} exists already; choose another place or pass --overwrite")
+    if file and path.is_dir():
+        raise MedformerError(f"{path}: a folder; expected the name of a file")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise MedformerError(f"cannot write {path}: {above} is a file")
+    if file and above != path.absolute().parent:
+        raise MedformerError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise MedformerError(f"cannot write {path}: {above} may not be written to")
 
 
 def put_in_place(partial: Path, path: Path) -> None:

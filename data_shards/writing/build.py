@@ -20,7 +20,7 @@ from data_shards.format.manifest import (
     write_manifest,
 )
 from data_shards.format.tar import TRAILER
-from data_shards.intensity import EVERY, Rule, rule_of
+from data_shards.intensity import Rule, check_names, rule_of
 from data_shards.sample import SPLITS
 from data_shards.sources.base import Skipped, Source
 from data_shards.support.errors import DataError, MedformerError
@@ -252,9 +252,7 @@ class Build:
     def _intensity(self) -> dict[str, Rule]:
         """The rule of each image name that has one."""
         rules, names = self.source.intensity, self.layout.images
-        for name in rules:
-            if name != EVERY and name not in names:
-                raise DataError(f"intensity: no study has an image {name!r}; there are {', '.join(names)}")
+        check_names(rules, names)
         found = {name: rule_of(rules, name) for name in names}
         return {name: rule for name, rule in found.items() if rule is not None}
 

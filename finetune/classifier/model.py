@@ -36,6 +36,7 @@ from finetune.steppers import STEPPERS
 from finetune.targets import Target
 from finetune.windows import windowed
 from pretrain.backbone import Backbone
+from pretrain.devices import check_device
 
 
 class NotFitted(ConfigError, NotFittedError):
@@ -262,6 +263,7 @@ class FewLabelModel(BaseEstimator):
         # Else sizes are those at its spacing, or of slices.
         if opened.module.voxel_mm is None and self._slices is None:
             check_head(self.head, self.head_options, target.task, one_grid=_one_grid(cases))
+        check_device(self.device)
         other_rules = differences(whole, opened.intensity)
         opened.module.to(self.device)
         settings = Settings(opened.pretrained, self.get_params(deep=False))

@@ -207,6 +207,8 @@ def read_fitted_document(folder: Path) -> dict[str, Any]:
     """
     if not (folder / CLASSIFIER_FILE).is_file() and (folder / "model.safetensors").is_file():
         raise CheckpointError(f"{folder}: a model bundle, not a fitted classifier; medformer finetune makes one of it")
+    if not (folder / CLASSIFIER_FILE).is_file():
+        raise CheckpointError(f"{folder}: not a fitted classifier: {CLASSIFIER_FILE} is missing")
     document = read_json(folder / CLASSIFIER_FILE, CheckpointError)
     if document.get("format") != FORMAT or document.get("version") != VERSION:
         path, found = folder / CLASSIFIER_FILE, f"{document.get('format')} of version {document.get('version')}"

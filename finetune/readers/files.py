@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards.intensity import BYTES, EVERY, Rule, check_values, rule_of
+from data_shards.intensity import BYTES, Rule, check_names, check_values, rule_of
 from data_shards.prepare.document import Intensity
 from data_shards.prepare.prepared import prepare
 from data_shards.sample import MASK, SPLITS
@@ -174,9 +174,7 @@ def _kept(reading: Reading, names: Iterable[str]) -> dict[str, Rule]:
     names = list(names)
     if reading.intensity and reading.prepare.intensity != Intensity():
         raise DataError("intensity keeps values and prepare.intensity brings them to 8 bits; give one of the two")
-    for name in reading.intensity:
-        if name != EVERY and name not in names:
-            raise DataError(f"intensity: no study has an image {name!r}; there are {', '.join(sorted(names))}")
+    check_names(reading.intensity, names)
     found = {name: rule_of(reading.intensity, name) for name in names}
     return {name: rule for name, rule in found.items() if rule is not None and rule != BYTES}
 

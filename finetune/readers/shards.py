@@ -11,7 +11,7 @@ import numpy as np
 
 from data_shards.card import DatasetCard
 from data_shards.format.manifest import Manifest, read_manifest
-from data_shards.intensity import BYTES, EVERY, Rule, rule_of
+from data_shards.intensity import BYTES, Rule, check_names, rule_of
 from data_shards.prepare.document import Intensity, Preparation
 from data_shards.prepare.prepared import prepare
 from data_shards.reading.reader import ShardedDataset
@@ -245,9 +245,10 @@ def _kept(folder: Path, parts: Mapping[str, ShardSplit], rules: Mapping[str, Rul
         DataError: there is no such image.
     """
     names = sorted({name for part in parts.values() for name in part.datasets})
-    for name in rules:
-        if name not in (EVERY, *names):
-            raise DataError(f"{folder}: intensity: no study has an image {name!r}; there are {', '.join(names)}")
+    try:
+        check_names(rules, names)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
     found = {name: rule_of(rules, name) for name in names}
     return {name: rule for name, rule in found.items() if rule is not None and rule != BYTES}
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data_shards.support.errors import CheckpointError
+from pretrain.changes import check_keys
 
 State = Mapping[str, Tensor]
 _NETWORK, _BEST, _ADAM = "network.", "best.", "adam."
@@ -76,18 +77,21 @@ def load_run(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, i
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check_keys(told, ("identity", "run"), str(path))
         if told["identity"] != identity:
             raise CheckpointError(f"{path}: of another fit: {told['identity']}; expected {identity}")
         numbers = json.loads(told["run"])
+        check_keys(numbers, ("epoch", "best", "curve", "losses"), str(path))
+        run = Run(**numbers, kept=_part(tensors, _BEST))
         network.load_state_dict(_part(tensors, _NETWORK))
         moments: dict[int, dict[str, Any]] = {}
         for name, tensor in _part(tensors, _ADAM).items():
             number, _, moment = name.partition(".")
             moments.setdefault(int(number), {})[moment] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not the state of a fit: {' '.join(str(error).split())[:200]}") from None
-    return Run(kept=_part(tensors, _BEST), **numbers)
+    return run
 
 
 def _part(tensors: State, prefix: str) -> dict[str, Tensor]:

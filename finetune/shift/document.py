@@ -35,5 +35,5 @@ class RobustnessConfig(NewImagesConfig):
     def _rising(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
         for severity in severities:
             if severity not in SEVERITIES:
-                raise ValueError(f"a severity is one of {', '.join(map(str, SEVERITIES))}, found {severity}")
+                raise ValueError(f"a severity is one of {', '.join(map(str, SEVERITIES))}")
         return tuple(sorted(set(severities)))

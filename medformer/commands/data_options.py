@@ -84,16 +84,16 @@ def add_reading_options(group: argparse._ActionsContainer) -> None:
 _TASKS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
 
 
-def add_window_options(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    """In what parts frozen networks read large images; ``otherwise`` says what is done without the option."""
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """In what parts frozen networks read large images."""
     given: dict[str, Any] = {"default": argparse.SUPPRESS}
     parser.add_argument(
         "--window",
-        type=int,
+        type=lambda word: int(word) if word.isdecimal() else word,
         nargs="+",
         metavar="VOXELS",
         help="read larger images in windows of this side, or of these sides, and blend what a frozen network says of "
-        f"them (default: {otherwise})",
+        "them; none: whole (default: that of the crops a model was trained on, for volumes)",
         **given,
     )
     parser.add_argument(

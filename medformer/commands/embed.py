@@ -33,7 +33,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         metavar="WHAT",
         help="embedding, mean (of the tokens), mean_spread, embedding_mean_spread (default: embedding)",
     )
-    add_window_options(parser, "whole")
+    add_window_options(parser)
     parser.add_argument("--split", default=given, metavar="NAME", help="of an archive or of shards (default: all)")
     add_document_options(parser)
     add_data_options(parser)

@@ -51,7 +51,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     add_document_options(parser)
     add_data_options(parser)
-    add_window_options(parser, "that of the crops a model was trained on, for volumes")
+    add_window_options(parser)
     parser.add_argument("--k", default=given, type=int, help="neighbours of the kNN probe (default: 20)")
     parser.add_argument(
         "--per-class", default=given, type=int, nargs="+", metavar="N", help="label budgets to compare at"

@@ -154,7 +154,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     from medformer.commands.shards_table import describe
 
     if arguments.sheet is not None:
-        refuse_existing(arguments.sheet, overwrite=arguments.overwrite)
+        refuse_existing(arguments.sheet, overwrite=arguments.overwrite, file=True)
     folders = _datasets(arguments.folder)
     print("\n\n".join(describe(folder, read_manifest(folder), survey(folder)) for folder in folders))
     if arguments.sheet is not None:

@@ -17,6 +17,8 @@ def augment(arguments: argparse.Namespace) -> None:
     """Write the folder, and say what the policy has changed."""
     if arguments.workers < 1:
         raise ConfigError(f"--workers: expected a number above 0, found {arguments.workers}")
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed: expected 0 or a number above it, found {arguments.seed}")
     source, out = arguments.folder.resolve(), arguments.out.resolve()
     if source == out or source in out.parents or out in source.parents:
         raise ConfigError(f"--out {arguments.out}: the images that are read lie there; choose another folder")

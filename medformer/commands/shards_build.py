@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +32,10 @@ _KEY_WIDTH = 30
 
 def build(arguments: argparse.Namespace) -> None:
     """Write every dataset that the arguments describe."""
-    if not 0 < arguments.shard_mb < math.inf or arguments.workers < 1:
-        raise ConfigError("--shard-mb is a positive size and --workers a positive number")
+    if not 0 < arguments.shard_mb < math.inf:
+        raise ConfigError(f"--shard-mb: expected a size above 0, found {arguments.shard_mb:g}")
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers: expected a number above 0, found {arguments.workers}")
     content, origin = _content(arguments)
     if arguments.sets:
         sets = content.get("sets", [])
@@ -68,9 +69,7 @@ def _build(
     for source in sources:
         refuse_existing(arguments.out / source.card.name, overwrite=arguments.overwrite)
     if arguments.key_table is not None:
-        refuse_existing(arguments.key_table, overwrite=arguments.overwrite)
-        if not os.access(arguments.key_table.absolute().parent, os.W_OK):
-            raise ConfigError(f"{arguments.key_table}: there is no folder to write it into")
+        refuse_existing(arguments.key_table, overwrite=arguments.overwrite, file=True)
     # Other sets of the same source may be built now or later.
     options = config.model_dump(mode="json", exclude={"sets"}) | {"prepare": preparation.model_dump(mode="json")}
     options |= storing.model_dump(mode="json", exclude_defaults=True)

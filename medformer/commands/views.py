@@ -35,7 +35,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from medformer.commands.views_sheet import draw
     from pretrain.config import PretrainConfig
 
-    refuse_existing(arguments.sheet, overwrite=arguments.overwrite)
+    refuse_existing(arguments.sheet, overwrite=arguments.overwrite, file=True)
     for line in draw(load(PretrainConfig, arguments.config, arguments.overrides), arguments.sheet):
         print(line)
     print(f"contact sheet: {arguments.sheet}")

@@ -14,14 +14,17 @@ from torch import Tensor
 from data_shards.format.manifest import read_manifest
 from data_shards.intensity import IntensityRule
 from data_shards.support.allocator import keep_freed_memory
-from data_shards.support.documents import Document, digest, recorded, write_resolved
+from data_shards.support.documents import Document, digest, recorded, resolved, write_resolved
 from data_shards.support.errors import CheckpointError, ConfigError, TrainingError
+from data_shards.support.files import refuse_existing
 from data_shards.support.progress import Progress
 from pretrain.brainfuse.bundle import save_generator
 from pretrain.brainfuse.generator import Between, Generator, GeneratorConfig
 from pretrain.brainfuse.losses import photometric, registration, smoothness
 from pretrain.brainfuse.triples import pairs, slices_at, triples
 from pretrain.brainfuse.volumes import Volumes
+from pretrain.changes import changes, check_keys
+from pretrain.devices import check_device
 
 
 class Weights(Document):
@@ -88,6 +91,8 @@ def train_generator(config: GeneratorRun, *, resume: bool = False) -> Path:
     """
     if config.out.exists() and not resume:
         raise ConfigError(f"{config.out} exists already; choose another out, or pass --resume to go on")
+    refuse_existing(config.out, overwrite=resume)
+    check_device(config.device)
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -204,11 +209,18 @@ def _save(path: Path, config: GeneratorRun, generator: Generator, optimizer: tor
     partial.rename(path)
 
 
+_NEEDED = ("config_sha256", "step", "generator", "optimizer")
+
+
 def _restore(path: Path, config: GeneratorRun, generator: Generator, optimizer: torch.optim.Optimizer) -> int:
     try:
         state = torch.load(path, map_location=config.device, weights_only=True)
+        check_keys(state, _NEEDED, str(path))
         if state["config_sha256"] != digest(config):
-            raise CheckpointError(f"{path} is of another configuration; choose another out")
+            raise CheckpointError(
+                f"{path} is of another configuration{changes(config.out, resolved(config))}; go on with the document "
+                "and the version of Medformer that it is of, or start anew in another out"
+            )
         generator.load_state_dict(state["generator"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])

@@ -46,7 +46,7 @@ class Volumes(Sequence[Tensor]):
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
         self._bytes = 0
         self.subjects: np.ndarray = self._dataset.describe(np.arange(len(self._dataset))).subject_B
-        self._rule = dataset_rule(self._dataset, rule)
+        self._rule = dataset_rule(self._dataset, rule, key="intensity")
         first = self[0]
         if first.ndim != 4:
             raise DataError(f"{folder}: planes; a generator learns from the slices of volumes")

@@ -15,7 +15,8 @@ from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
 from data_shards.support.errors import CheckpointError, ConfigError
-from pretrain.foreign.reference import check_arguments, checked_name
+from pretrain.arguments import maker_of, said_of
+from pretrain.foreign.reference import NOT_OURS, check_arguments, checked_name
 from pretrain.foreign.shapes import Shapes
 from pretrain.foreign.timm_backbone import TimmBackbone, in_chans_of
 
@@ -74,7 +75,8 @@ def _fresh(name: str, model_args: Mapping[str, Any], values: dict[str, Any]) -> 
         except (ValueError, ArithmeticError, RuntimeError, AssertionError, KeyError) as error:
             reason = error
             break
-    said = " ".join(str(reason).split())[:300]
+    assert reason is not None
+    said = said_of(reason, maker_of(name, reason), NOT_OURS)
     raise ConfigError(f"{name} cannot be made with {dict(model_args)}: {said}")
 
 

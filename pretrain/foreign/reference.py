@@ -20,12 +20,13 @@ OURS = "medformer_*"
 
 _FILES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments by which timm would fetch weights, or read a pickle."""
-_NOT_OURS = (
+NOT_OURS = (
+    *_FILES,
     *("num_classes", "features_only", "out_indices", "feature_cls", "feature_cfg", "model_cfg", "kwargs_filter"),
     *("pruned", "scriptable", "exportable", "no_jit", "device", "dtype"),
     *("pretrained_strict", "pretrained_filter_fn", "pretrained_model_args"),
 )
-"""Arguments that would make something else than a backbone."""
+"""Those, and arguments that would make something else than a backbone."""
 _NEAREST = 3
 
 
@@ -120,5 +121,5 @@ def check_arguments(name: str, model_args: Mapping[str, Any]) -> None:
                 f"{name}: {key}: nothing is downloaded, and weights are read from local safetensors files alone; fetch "
                 f"them yourself and say {PREFIX}{name}@FILE, or model.init_from in a document"
             )
-        if key in _NOT_OURS:
+        if key in NOT_OURS:
             raise ConfigError(f"{name}: {key} is no argument of a backbone; it is not given here")

@@ -9,8 +9,14 @@ from data_shards.reading.reader import ShardedDataset
 from data_shards.support.errors import ConfigError, DataError
 
 
-def dataset_rule(dataset: ShardedDataset, given: Rule | None = None) -> Rule:
+def dataset_rule(dataset: ShardedDataset, given: Rule | None = None, *, key: str = "") -> Rule:
     """The rule that is given, else that of the manifest, else that of 8 bits.
+
+    Args:
+        dataset: of shards.
+        given: the rule that stands in a document.
+        key: where in the document it can stand, for the message; empty where there is no such place, and the manifest
+            alone can hold one.
 
     Raises:
         ConfigError: the values have more than 8 bits and nothing says how they are to be read, or the rule is not for
@@ -20,9 +26,10 @@ def dataset_rule(dataset: ShardedDataset, given: Rule | None = None) -> Rule:
     dtype, shape = dataset.layout.dtype, dataset.image_shape
     if isinstance(rule, Bytes) and (dtype is None or np.dtype(dtype) != np.uint8):
         found = "values of several dtypes" if dtype is None else f"{np.dtype(dtype)} values"
+        building = "`intensity` of `medformer shards build`, which writes it into their manifest"
         raise ConfigError(
-            f"{dataset.folder}: {found} and no rule that brings them to the range of a network; give one as "
-            "`intensity` of the dataset, or of `medformer shards build`"
+            f"{dataset.folder}: {found} and no rule that brings them to the range of a network; expected {key}"
+            f"{', or ' if key else ''}{building}"
         )
     try:
         if shape is not None:

@@ -84,7 +84,7 @@ def _labelled(config: ProbedConfig, split: str, cache: Cache, crop: Crop | None)
     dataset = ShardedDataset(config.path, split, image=config.image, cache=cache)
     window = _window(dataset, crop)
     try:
-        rule = dataset_rule(dataset, config.intensity)
+        rule = dataset_rule(dataset, config.intensity, key="intensity in probes.datasets")
         if window is None:
             shown_shape(dataset, rule)
     except ConfigError as error:

@@ -134,7 +134,7 @@ def steps_in(path: Path) -> list[int]:
         (["objectives.simclr.hidden=0"], "objectives"),
         (["deepspeed={zero_optimization: {stage: 4}}"], "4 is not supported"),
         (["cluster.tracking_uri=http://127.0.0.1:9"], "does not answer"),
-        (["out=/proc/out"], "/proc/out cannot be made"),
+        (["out=/proc/out"], "/proc/out"),
     ],
 )
 def test_a_mistake_is_told_before_ray_starts_and_leaves_no_folder(

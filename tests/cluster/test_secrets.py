@@ -20,8 +20,8 @@ from data_shards.support.documents import parse, recorded, write_resolved
 from data_shards.support.errors import ConfigError
 from data_shards.support.secrets import has_password, without_secrets
 from medformer.cli import main
+from pretrain.changes import differences
 from pretrain.config import PretrainConfig
-from pretrain.resumption import differences
 from tests.documents import ROOT
 
 SECRET = "hunter2"

@@ -55,6 +55,15 @@ def test_presets_are_the_windows_of_the_page_they_cite() -> None:
         ({"rule": "z-score", "clip": 3}, "unknown key"),
         ("zscore", "no rule and no window is called 'zscore'; did you mean 'z-score'"),
         ("lungs", "no rule and no window is called 'lungs'; did you mean 'lung'"),
+        (
+            {"ct": {"kind": "z-score"}},
+            r"^options: intensity\.ct: expected a key 'rule' beside 'kind'; valid: bytes, win",
+        ),
+        ({"rule": "zscore"}, "^options: intensity: no rule is called 'zscore'; did you mean 'z-score'"),
+        ({"rule": "z-score", "limt": 3}, r"^options: unknown key 'intensity\.limt'; did you mean 'limit'"),
+        ({"rule": "z-score", "limit": True}, r"^options: intensity\.limit: expected a number, and not true or false"),
+        ([{"low": True, "high": 4}], r"^options: intensity\.0: the ends of a window are two numbers"),
+        (5, "^options: intensity: expected the name of a rule or of a CT window, or a rule; valid: bytes, windows"),
         ({"ct": "percentile"}, "no rule and no window is called 'percentile'; did you mean 'percentiles'"),
         (
             {"window": [40, 400]},

@@ -104,8 +104,25 @@ def test_a_run_that_was_ended_goes_on_to_the_same_weights(
     train_generator(again, resume=True)
     for name, tensor in load_generator(tmp_path / "whole" / "bundle").state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
-    with pytest.raises(CheckpointError, match="is of another configuration"):
+    with pytest.raises(CheckpointError, match=r"another configuration \(lr: 0\.003 then, 0\.0001 now\); go on"):
         train_generator(again.model_copy(update={"lr": 1e-4}), resume=True)
+
+
+def test_a_checkpoint_from_before_a_key_is_told_with_the_key_and_what_to_do(shards: Path, tmp_path: Path) -> None:
+    run = GeneratorRun(**document(shards, tmp_path / "run", steps=1))
+    train_generator(run)
+    path, recorded = tmp_path / "run" / "checkpoint.pt", tmp_path / "run" / "config.yaml"
+    state = torch.load(path, weights_only=True)
+    then = yaml.safe_load(recorded.read_text())
+    del then["intensity"]
+    recorded.write_text(yaml.safe_dump(then))
+    torch.save({**state, "config_sha256": "0" * 64}, path)
+    said = r"\(intensity: nothing then, None now\); go on with the document and the version of Medformer that it is of"
+    with pytest.raises(CheckpointError, match=said):
+        train_generator(run, resume=True)
+    torch.save({key: value for key, value in state.items() if key != "optimizer"}, path)
+    with pytest.raises(CheckpointError, match="key 'optimizer' is missing, so another version .* or start anew in"):
+        train_generator(run, resume=True)
 
 
 @pytest.mark.parametrize("changes", [{"generator": {"axes": 3, "width": 8, "depth": 1, "scales": [2, 1]}, "slab": 3},

@@ -130,7 +130,10 @@ def test_a_run_that_cannot_start_leaves_nothing(
     "changes, message",
     [
         ({"model": {"name": "medformer_nanoo"}}, "model.name: unknown model 'medformer_nanoo'"),
-        ({"model": {"kwargs": {"embed_dm": 3}}}, "model.kwargs: medformer_nano cannot be made"),
+        (
+            {"model": {"kwargs": {"embed_dm": 3}}},
+            "model.kwargs: medformer_nano cannot be made: it takes no argument 'embed_dm'; did you mean 'embed_dim'",
+        ),
         ({"optimizer": {"name": "lars"}, "deepspeed": {"zero_optimization": {"stage": 1}}}, "lars .*ZeRO stage 1"),
     ],
 )

@@ -53,6 +53,12 @@ def test_what_is_no_network_is_refused_in_a_line(text: str, said: str) -> None:
 def test_an_argument_that_the_model_does_not_take_is_named() -> None:
     with pytest.raises(ConfigError, match=r"resnet18 cannot be made with \{'patch_size': 4\}: .*patch_size"):
         create_foreign("resnet18", {"patch_size": 4})
+    with pytest.raises(ConfigError, match=r"it takes no argument 'embedding'; did you mean 'embed_dim'\?$"):
+        create_foreign("vit_tiny_patch16_224", {"embedding": "latents"})
+    with pytest.raises(ConfigError, match=r"it takes no argument 'drop_rat'; did you mean 'drop_rate'"):
+        create_foreign("efficientnet_b0.ra_in1k", {"drop_rat": 0.1})
+    with pytest.raises(ConfigError, match=r"it takes no argument 'pretraned'; valid: aa_layer, (?!.*pretrained_cfg)"):
+        create_foreign("resnet18", {"pretraned": True})
     with pytest.raises(ConfigError, match=r"model.kwargs: resnet18 cannot be made"):
         create_backbone(ModelConfig(name="timm:resnet18", kwargs={"patch_size": 4}))
     with pytest.raises(ConfigError, match="arguments belong into model.kwargs"):

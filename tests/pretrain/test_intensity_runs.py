@@ -200,7 +200,10 @@ def test_going_on_with_images_by_another_rule_is_said_before_anything_is_trained
         (["intensity=[{low: 240, high: -160}]"], "a window from 240 to -160: its ends are reversed"),
         (["intensity=lung", "prepare.intensity.window=[40,400]"], "prepare.intensity brings values to 8 bits"),
         (["intensity=lung", "stored=uint16"], "file 1: image: int16 values from -1024 to 3000 are not all uint16"),
-        (["intensity.pet=lung"], "intensity: no study has an image 'pet'; there are image"),
+        (
+            ["intensity.pet=lung"],
+            "intensity.pet: no study has an image 'pet'; valid: image; a rule for every image is written by its name",
+        ),
         (["stored=int17"], "stored"),
     ],
 )
@@ -222,7 +225,11 @@ def test_pretraining_refuses_16_bits_that_no_rule_is_given_for(made: Made, capsy
     changes = {"data": {"datasets": [{"path": str(made.folder / "plain" / "plain")}], "batch_size": 8}}
     config = write_document(made.folder / "plain.yaml", document(made.folder, made.folder / "refused", **changes))
     assert made.main("plan", str(config)) == 2
-    assert "int16 values and no rule that brings them to the range of a network" in capsys.readouterr().err
+    said = "int16 values and no rule that brings them to the range of a network; expected "
+    stored = "`intensity` of `medformer shards build`, which writes it into their manifest\n"
+    assert f"{said}data.datasets.0.intensity, or {stored}" in capsys.readouterr().err
+    assert made.main("shards", "augment", "@/plain/plain", "--out", "@/copies") == 2
+    assert f"{said}{stored}" in capsys.readouterr().err
     changes["data"]["datasets"][0]["intensity"] = ["lung", "bone"]
     given = PretrainConfig.model_validate(document(made.folder, made.folder / "given", **changes))
     datasets = open_datasets(given)

@@ -155,7 +155,9 @@ def test_rules_go_into_the_manifest_by_image_name_and_not_to_masks(tmp_path: Pat
     assert manifest.intensity == {"ct": WINDOWS, "mr": ZScore()}
     assert ShardedDataset(tmp_path / "toy", "train", image="ct").intensity == WINDOWS
     assert ShardedDataset(tmp_path / "toy", "train", image="mask").intensity is None
-    with pytest.raises(DataError, match="intensity: no study has an image 'pet'; there are ct, mask, mr"):
+    with pytest.raises(
+        DataError, match="intensity.pet: no study has an image 'pet'; valid: ct, mask, mr; a rule for every image"
+    ):
         write_dataset(Ruled(Listed([sample], card()), {"pet": WINDOWS}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
