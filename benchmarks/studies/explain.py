@@ -68,6 +68,7 @@ HEADS: dict[str, dict[str, Any]] = {
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "grad_cam": ("grad_cam", {}),
     "grad_cam, dense, mean": ("grad_cam", {"layer": "dense", "weights": "mean"}),
+    "integrated gradients": ("integrated_gradients", {}),
     "rollout": ("rollout", {}),
     "rollout, any class": ("rollout", {"gradients": False}),
     "occlusion": ("occlusion", {"block": 6, "step": 3}),
