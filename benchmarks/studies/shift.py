@@ -46,10 +46,7 @@ MOST = 400
 """Images of each site at most."""
 LABELS = 10
 """Of the second site, spread over the classes."""
-_FULL = {
-    "strategy": "full", "max_steps": 100, "learning_rate": 1e-3, "backbone_rate": 1e-3, "layer_decay": 1.0,
-    "calibrate": False, "ensemble": "snapshots", "members": 1,
-}  # fmt: skip
+_FULL = {"strategy": "full", "max_steps": 100, "calibrate": False, "ensemble": "snapshots", "members": 1}
 """One snapshot, at the end: the schedule is run whole, in every arm."""
 _FROZEN = {"head_options": {"reads": "embedding_mean_spread"}, "calibrate": False}
 _CORAL, _ADVERSARIAL = {"name": "coral"}, {"name": "adversarial"}
@@ -62,7 +59,7 @@ class Arm:
     Attributes:
         params: of the estimator.
         labels: of the second site.
-        trained: whether the network is trained, from random weights; else the pretrained one is frozen.
+        trained: whether the pretrained network is trained, else it is frozen.
         baseline: the arm it is compared with.
     """
 
@@ -147,8 +144,8 @@ class Sites:
 
 
 def fit(kept: Path, given: Arm, sites: Sites, seed: int, model: Callable[[], Pretrained]) -> None:
-    """One arm on one draw, into a file; ``model`` gives the pretrained network where one is needed."""
-    backbone = "medformer_nano" if given.trained else model().backbone
+    """One arm on one draw, into a file; ``model`` gives the pretrained network."""
+    backbone = model().backbone
     assert backbone is not None
     estimator = FewLabelClassifier(backbone, seed=seed, **given.params)
     site = site_of(sites.target, sites.few, given.labels, "alignment" in given.params)
@@ -198,10 +195,10 @@ def table(folder: Path, sets: Mapping[str, Mapping[str, Cases]]) -> Table:
         f"subjects. AUC on the whole test split as it is (home) and as the second site takes it (elsewhere), mean, "
         f"lowest and highest over seeds. Source: up to {MOST} labelled training images; second site: up to {MOST} "
         "others. Gains with 95 % intervals: over test subjects, of the mean difference over seeds; and over seeds (t). "
-        "One schedule and default weights; nothing was chosen on the second site or on the test split. Full: the whole "
-        f"network from random weights, 100 steps. Frozen: {NETWORK}; linear head, its penalty chosen within labels. "
-        "All target labels: those of all images of the second site, as a bound. pneumoniamnist is not the official "
-        f"file. torch {torch.__version__}.",
+        "One schedule and default weights; nothing was chosen on the second site or on the test split. Network: "
+        f"{NETWORK}; full: all of it is trained, for 100 steps at the default rates; frozen: linear head, its penalty "
+        "chosen within labels. All target labels: those of all images of the second site, as a bound. pneumoniamnist "
+        f"is not the official file. torch {torch.__version__}.",
     )  # fmt: skip
 
 

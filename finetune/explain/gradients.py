@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from data_shards.support.errors import ConfigError
-from finetune.explain.question import Question
+from finetune.classifier.member import Member
+from finetune.explain.question import Question, require_network
 from finetune.fit.encoding import StudyFeatures, encode_studies, parts_of
 from finetune.fit.room import size_read, studies_at_once
 from finetune.images import Study
@@ -41,8 +42,13 @@ class Outputs:
     by_tokens_TD: Tensor | None
 
 
-def outputs(question: Question) -> list[Outputs]:
-    """Of each study of the case, whose head asks the network."""
+def outputs(question: Question, pixels_SF: Tensor | None = None) -> list[Outputs]:
+    """Of each study of the case, whose head asks the network.
+
+    Args:
+        question: of the case.
+        pixels_SF: raw pixels in place of those of the case, where the head reads them.
+    """
     leaves: list[StudyFeatures] = [
         replace(
             each,
@@ -51,7 +57,8 @@ def outputs(question: Question) -> list[Outputs]:
         )
         for each in question.features
     ]
-    pixels = None if question.pixels_SF is None else question.pixels_SF[None]
+    pixels_SF = question.pixels_SF if pixels_SF is None else pixels_SF
+    pixels = None if pixels_SF is None else pixels_SF[None]
     with torch.enable_grad():
         value = question.evidence([leaves], pixels).sum()
     embeddings = [each.embedding_D for each in leaves]
@@ -116,6 +123,43 @@ def _pass(question: Question, found: Sequence[Outputs], places: list[int], studi
     given += [each.tokens_TD for each in made if each.tokens_TD is not None]
     by_given += [by for place in places if (by := found[place].by_tokens_TD) is not None]
     return Pass(places, given, by_given)
+
+
+@dataclass(frozen=True)
+class ReadTokens:
+    """The tokens of one image that its embedding is made of, and the gradient of the evidence by each, ``T, D``."""
+
+    tokens_TD: Tensor
+    by_tokens_TD: Tensor
+
+
+def read_tokens(question: Question, pixels_SF: Tensor | None = None) -> dict[tuple[int, str], ReadTokens]:
+    """By number of the study and name of the image; what is asked for is what :func:`outputs` asks for."""
+    found: dict[tuple[int, str], ReadTokens] = {}
+    runs = passes(question, outputs(question, pixels_SF))
+    with tokens_on_the_way(question.member.backbone) as kept:
+        for run in runs:
+            names = [name for name, _ in question.studies[run.places[0]].sorted_images]
+            for name, tokens_BTD, by_BTD in zip(names, kept, run.grad(kept), strict=True):
+                for place, tokens_TD, by_TD in zip(run.places, tokens_BTD, by_BTD, strict=True):
+                    found[place, name] = ReadTokens(tokens_TD.detach(), by_TD)
+            kept.clear()
+    return found
+
+
+def require_read_tokens(member: Member, method: str, instead: str = "use occlusion") -> None:
+    """Refuse a network whose embedding is not made of tokens that can be asked.
+
+    Raises:
+        ConfigError: it is a class token's, or there is no network in it.
+    """
+    require_network(member, method)
+    backbone = member.backbone
+    if isinstance(backbone, TimmBackbone) and not backbone.places_pool:
+        raise ConfigError(
+            f"method {method}: the embedding of {backbone.architecture} is not made of the tokens of its last layer, "
+            f"which have no gradient; {instead}"
+        )
 
 
 @contextmanager

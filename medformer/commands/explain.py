@@ -20,7 +20,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     add_new_images_options(parser, "folder of images, MedMNIST npz, or folder of shards")
     parser.add_argument(
-        "--method", required=True, metavar="NAME", help="grad_cam, rollout, occlusion, instances or soft_tree"
+        "--method",
+        required=True,
+        metavar="NAME",
+        help="grad_cam, integrated_gradients, rollout, occlusion, instances or soft_tree",
     )
     parser.add_argument(
         "--classes", nargs="+", default=given, metavar="NAME",

@@ -30,10 +30,9 @@ from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
 from finetune.classifier.member import Member
 from finetune.explain.base import CaseMethod, register_method
-from finetune.explain.gradients import outputs, passes, tokens_on_the_way
+from finetune.explain.gradients import outputs, read_tokens, require_read_tokens
 from finetune.explain.question import Question, reads_tokens, require_network
 from finetune.explain.space import CellMap, of_tokens
-from pretrain.foreign import TimmBackbone
 
 
 @register_method("grad_cam")
@@ -61,35 +60,24 @@ class GradCam(CaseMethod):
         require_network(member, self.name)
         if self.config.layer == "dense" and not reads_tokens(member):
             raise ConfigError("method grad_cam: layer dense, and the head reads no dense tokens; use layer input")
-        backbone = member.backbone
-        if self.config.layer == "input" and isinstance(backbone, TimmBackbone) and not backbone.places_pool:
-            raise ConfigError(
-                f"method grad_cam: the embedding of {backbone.architecture} is not made of the tokens of its last "
-                "layer, which have no gradient; use occlusion, or layer dense with a head that reads tokens"
-            )
+        if self.config.layer == "input":
+            require_read_tokens(member, self.name, "use occlusion, or layer dense with a head that reads tokens")
 
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case."""
-        backbone, found = question.member.backbone, outputs(question)
         said: dict[tuple[int, str], Tensor] = {}
         if self.config.layer == "dense":
-            for number, each in enumerate(found):
+            for number, each in enumerate(outputs(question)):
                 assert each.values.tokens_TD is not None and each.by_tokens_TD is not None
                 counts = [count for _, count in each.values.images]
                 pairs = zip(each.values.tokens_TD.split(counts), each.by_tokens_TD.split(counts), strict=True)
                 for (name, _), pair in zip(each.values.images, pairs, strict=True):
                     said[number, name] = self.cam(*pair)
         else:
-            runs = passes(question, found)
-            with tokens_on_the_way(backbone) as kept:
-                for run in runs:
-                    names = [name for name, _ in question.studies[run.places[0]].sorted_images]
-                    for name, tokens_BTD, grad_BTD in zip(names, kept, run.grad(kept), strict=True):
-                        for place, tokens_TD, grad_TD in zip(run.places, tokens_BTD, grad_BTD, strict=True):
-                            said[place, name] = self.cam(tokens_TD.detach(), grad_TD)
-                    kept.clear()
+            for place, read in read_tokens(question).items():
+                said[place] = self.cam(read.tokens_TD, read.by_tokens_TD)
         return [
-            of_tokens(backbone, number, name, image, said[number, name].float().cpu().numpy())
+            of_tokens(question.member.backbone, number, name, image, said[number, name].float().cpu().numpy())
             for number, study in enumerate(question.studies)
             for name, image in study.sorted_images
         ]

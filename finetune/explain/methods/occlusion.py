@@ -12,26 +12,23 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.ndimage import gaussian_filter
 
 from data_shards.sample import Image
 from data_shards.support.documents import Document
 from data_shards.support.errors import ConfigError
 from finetune.explain.base import CaseMethod, register_method
 from finetune.explain.question import Question
+from finetune.explain.removed import Baseline, baseline
 from finetune.explain.space import CellMap
 from finetune.fit.room import studies_at_once
 from finetune.images import Study
 
 _BLOCKS = {2: 8, 3: 6}
 """Of so many blocks is the longest axis of a plane, of a volume, unless their size is given."""
-_BLUR = 4
-"""The blurred baseline has a standard deviation of a block divided by this, twice: nothing of its size is left."""
 
 
 @register_method("occlusion")
@@ -50,7 +47,7 @@ class Occlusion(CaseMethod):
         )
         step: int | None = Field(None, ge=1, description="voxels from one block to the next; half a block in planes, "
                                  "a block in volumes")  # fmt: skip
-        baseline: Literal["mean", "blur", "zero"] = Field(
+        baseline: Baseline = Field(
             "mean", description="in place of a block: the mean of the image, the image blurred, or the lowest value"
         )
 
@@ -116,14 +113,3 @@ class Occlusion(CaseMethod):
         with torch.no_grad():
             found: np.ndarray = question.evidence(cases, pixels).numpy()
         return found
-
-
-def baseline(image: Image, kind: str, block: int) -> np.ndarray:
-    """What stands in the place of blocks of so many voxels, uint8 like the image."""
-    pixels = image.pixels
-    axes = tuple(range(1, pixels.ndim))
-    if kind == "blur":
-        sigma = (0.0, *[2 * block / _BLUR] * (pixels.ndim - 1))
-        return np.rint(gaussian_filter(pixels.astype(np.float32), sigma, mode="nearest")).astype(np.uint8)
-    level = pixels.min(axis=axes, keepdims=True) if kind == "zero" else pixels.mean(axis=axes, keepdims=True)
-    return np.broadcast_to(np.rint(level).astype(np.uint8), pixels.shape)

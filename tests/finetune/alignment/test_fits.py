@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,24 @@ def test_the_closed_form_helps_at_the_other_site() -> None:
         model.fit(given, target_data=None if alignment is None else target)
         found[name] = model.score(test)
     assert found["coral"] > 0.75 and found["coral"] > found["plain"] + 0.2, found
+
+
+def test_deep_coral_helps_at_the_other_site_and_costs_nothing_at_home() -> None:
+    """Three seeds of the data and of the head; of the plain fits some know the other site and some guess."""
+    schedule = {"max_steps": 60, "learning_rate": 3e-3, "backbone_rate": 3e-3, "layer_decay": 1.0, "batch_size": 16}
+    found: dict[str, list[float]] = {}
+    for seed, (name, alignment) in product(range(3), (("plain", None), ("coral", {"name": "coral"}))):
+        target = elsewhere(blobs(80, seed=5 + seed))
+        model = FewLabelClassifier(
+            seeing_backbone(), strategy="full", head_options={"reads": "mean"}, alignment=alignment, calibrate=False,
+            seed=seed, **schedule,
+        )  # fmt: skip
+        model.fit(blobs(60, seed=seed), target_data=None if alignment is None else target)
+        found.setdefault(name, []).append(model.score(elsewhere(blobs(80, seed=6 + seed), seed=1)))
+        found.setdefault(f"{name} at home", []).append(model.score(blobs(80, seed=20)))
+    means = {name: np.mean(scores) for name, scores in found.items()}
+    assert means["coral"] > 0.9 and means["coral"] > means["plain"] + 0.2, found
+    assert means["coral at home"] > 0.95, found
 
 
 def test_few_labelled_cases_of_the_target_site_are_learned_from_and_counted(tmp_path: Path) -> None:

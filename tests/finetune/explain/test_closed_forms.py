@@ -13,9 +13,9 @@ from finetune.explain.attention import explicit
 from finetune.explain.gradients import outputs, passes, tokens_on_the_way
 from finetune.explain.methods import create_method
 from finetune.explain.methods.grad_cam import GradCam
-from finetune.explain.methods.occlusion import baseline
 from finetune.explain.methods.rollout import Rollout, output_shares, relevance, rollout
 from finetune.explain.question import Question
+from finetune.explain.removed import baseline
 from finetune.fit.linear import LinearVote
 from pretrain.backbone.attention import Attention
 from pretrain.backbone.embedding import PooledTokens

@@ -21,7 +21,7 @@ from tests.finetune.explain.fits import HEADS, SHAPES, STRATEGIES, fitted, made
 from tests.finetune.samples import TARGETS, blobs, of_target, solid_blobs
 
 METHODS: dict[str, dict] = {
-    "grad_cam": {}, "rollout": {}, "occlusion": {"block": 8, "step": 8},
+    "grad_cam": {}, "rollout": {}, "occlusion": {"block": 8, "step": 8}, "integrated_gradients": {"steps": 1},
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def test_the_network_is_left_as_it_was() -> None:
 def test_raw_pixels_are_explained_by_occlusion_alone() -> None:
     model, _ = made("raw", "planes")
     check_whole(explained(model, blobs(12), "occlusion"), blobs(12))
-    for name in ("grad_cam", "rollout"):
+    for name in ("grad_cam", "rollout", "integrated_gradients"):
         with pytest.raises(ConfigError, match=f"method {name}: head linear reads raw pixels alone.*try occlusion"):
             explained(model, blobs(12), name)
 

@@ -77,8 +77,11 @@ def test_grad_cam_of_a_class_token_is_refused_for_tokens_beside_it_have_no_gradi
     cases = blobs(8, side=28)
     with pytest.raises(ConfigError, match="the embedding of vit_tiny_patch16_224 is not made of the tokens"):
         explained(linear("vit").fit(cases), cases, "grad_cam")
-    cases = blobs(8, side=28)
-    check_whole(explained(linear("vit", global_pool="avg").fit(cases), cases, "grad_cam", positive=False), cases)
+    with pytest.raises(ConfigError, match="tokens of its last layer, which have no gradient; use occlusion$"):
+        explained(linear("vit").fit(cases), cases, "integrated_gradients")
+    model = linear("vit", global_pool="avg").fit(cases)
+    check_whole(explained(model, cases, "grad_cam", positive=False), cases)
+    check_whole(explained(model, cases, "integrated_gradients", steps=2), cases)
 
 
 def test_layers_of_others_are_randomised_from_the_output_down(model: FewLabelClassifier) -> None:
@@ -93,7 +96,7 @@ def test_what_is_read_in_windows_is_explained_by_occlusion_alone() -> None:
     model = FewLabelClassifier("medformer_nano", head_options={"reads": "embedding"}, window=8, calibrate=False)
     model.fit(cases)
     check_whole(explained(model, cases, "occlusion"), cases)
-    for name in ("rollout", "grad_cam"):
+    for name in ("rollout", "grad_cam", "integrated_gradients"):
         with pytest.raises(ConfigError, match="larger than the window in which the classifier reads images; occlusion"):
             explained(model, cases, name)
 
