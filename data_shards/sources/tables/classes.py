@@ -19,6 +19,7 @@ from data_shards.sources.tables.cells import (
     spelled,
     whole_number,
 )
+from data_shards.sources.tables.misspelt import misspelt
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Task
 
@@ -105,7 +106,7 @@ def number_classes(words: Sequence[str], reading: HowToRead) -> Numbered:
     if numbers:  # a shifted row, or a measurement: its text must not become the name of a class
         some = sum(value is not None for value in values.values())
         raise DataError(f"{some} of {len(distinct)} labels are numbers, the others are words; name the classes")
-    return _by_word(distinct, reading)
+    return _by_word(Counter(words), reading)
 
 
 def _given(classes: Mapping[int, str], reading: HowToRead, words: Sequence[str]) -> Numbered:
@@ -170,7 +171,8 @@ def _yes_and_no(words: Sequence[str], flags: Mapping[str, bool | None]) -> Numbe
     return Numbered(names, {word: int(bool(said)) for word, said in flags.items()}.get, warnings)
 
 
-def _by_word(distinct: Sequence[str], reading: HowToRead) -> Numbered:
+def _by_word(counts: Mapping[str, int], reading: HowToRead) -> Numbered:
+    distinct = list(counts)
     if max(map(len, distinct)) > _LONGEST_NAME or not all(map(str.isprintable, distinct)):
         raise DataError(f"a label is not a word of at most {_LONGEST_NAME} printable characters; name the classes")
     parts = {word: _text_and_numbers(word, reading) for word in distinct}
@@ -179,6 +181,11 @@ def _by_word(distinct: Sequence[str], reading: HowToRead) -> Numbered:
         f"labels {' and '.join(map(repr, alike))} are different classes; are they two spellings of one?"
         for _, group in itertools.groupby(sorted(ordered, key=_loosely), _loosely)
         if len(alike := list(group)) > 1
+    ]
+    warnings += [
+        f"labels {rare!r} ({counts[rare]}) and {common!r} ({counts[common]}) are different classes; are they two "
+        "spellings of one?"
+        for rare, common in misspelt(counts)
     ]
     warnings += [
         f"a class is called {word!r}; missing=[{word}] makes it no label"

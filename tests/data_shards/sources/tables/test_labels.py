@@ -91,6 +91,34 @@ def test_two_spellings_of_one_label_are_pointed_out(cells: list[str]) -> None:
     assert "two spellings of one" in warning and all(repr(cell) in warning for cell in cells)
 
 
+@pytest.mark.parametrize(
+    "rare, common",
+    [
+        ("smal", "small"), ("lagre", "large"), ("Larga", "large"), ("mld", "mild"), ("yse", "yes"),
+        ("lowgrade", "low grade"), ("grade 2 glioma", "grade 2 gliomas"), ("adenocarinma", "adenocarcinoma"),
+        ("mäßg", "mäßig"),
+    ],
+)  # fmt: skip
+def test_a_rare_name_that_is_nearly_a_common_one_is_pointed_out_with_their_numbers(rare: str, common: str) -> None:
+    found = encoded([*[common] * 20, "another", rare, *["another"] * 18])
+    (warning,) = found.warnings
+    assert f"{rare!r} (1) and {common!r} (20) are different classes; are they two spellings of one" in warning
+    assert set(found.classes.values()) == {rare, common, "another"}
+    assert encoded([*[common] * 20, *["another"] * 19, *[rare] * 3]).warnings == []  # too often for a slip of the hand
+
+
+@pytest.mark.parametrize(
+    "rare, common",
+    [
+        ("grade 1", "grade 2"), ("T1", "T2"), ("T1w", "T2w"), ("stage 10", "stage 1"), ("type II", "type III"),
+        ("grade A", "grade B"), ("LAD", "LAO"), ("< 5 mm", "> 5 mm"), ("benign", "malignant"), ("tumour", "no tumour"),
+        ("mild", "moderate"), ("left", "right"), ("carcinoma", "adenocarcinoma"), ("grade1", "grade 2"),
+    ],
+)  # fmt: skip
+def test_names_that_differ_by_a_number_or_by_much_are_names_of_their_own(rare: str, common: str) -> None:
+    assert encoded([*[common] * 20, *["another"] * 18, rare]).warnings == []
+
+
 def test_spellings_of_yes_are_one_label_and_pointed_out() -> None:
     labels = encoded(["Yes", "yes", "yes", "No"])
     assert values(labels) == [[1], [1], [1], [0]] and labels.classes == {0: "No", 1: "yes"}
