@@ -133,7 +133,9 @@ def _maps(folder: Path, results: Results) -> Iterator[tuple[str, Picture]]:
         if results.split != CROSS_VALIDATION and abs(said - here) > _SAME * max(1.0, abs(here)):
             here_too = f"{found['class']} {said:g}, in the run {here:g}"
             raise DataError(f"{path}: {found['key']} has {here_too}: another classifier or split")
-        told = f"{found['key']}: {found['method']} for {found['class']}"
+        told = f"{found['key']}: {found['method']} for {found['class']}; {found['says']}; "
+        told += f"from {float(found['lowest']):.3g} to {float(found['highest']):.3g} ({found['unit']})"
+        told += f". {found['note']}" * bool(found["note"])
         try:
             content = (folder / found["picture"]).read_bytes()
         except OSError as error:

@@ -56,6 +56,15 @@ class CaseMethod(Method):
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of each study of the case, studies in their order, in each the images by name."""
 
+    def amount(self, values: np.ndarray) -> float | None:
+        """Of how much evidence a map tells, in its unit; None where its numbers are of something else.
+
+        Args:
+            values: of its cells.
+        """
+        del values
+        return None
+
 
 @dataclass(frozen=True)
 class Drawn:

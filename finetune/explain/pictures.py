@@ -14,19 +14,22 @@ from finetune.images import Study
 SLICES = 8
 """Of a volume so many slices are shown."""
 _LEAST_SIDE, _MOST_SIDE = 160, 480
-_FOR, _AGAINST = np.array([0xFF, 0x8A, 0x1F]), np.array([0x2F, 0x8F, 0xE0])
+FOR, AGAINST = (0xFF, 0x8A, 0x1F), (0x2F, 0x8F, 0xE0)
+"""Colours, RGB, of what speaks for the class and against it."""
 _OPACITY = 0.7
-_TOP_PERCENT = 99.5
-"""What is above counts as the top of the scale, lest one voxel hide all others."""
 
 
-def picture(said: CellMap, study: Study) -> bytes:
+def picture(said: CellMap, study: Study, scale: float) -> bytes:
     """PNG: a plane, and right of it the plane with the map over it; of a volume slices, from the first to the last.
 
-    What speaks for the class is orange, what speaks against it blue; the scale is that of the map alone.
+    What speaks for the class is orange, what speaks against it blue.
+
+    Args:
+        said: the map.
+        study: of which it is.
+        scale: the value, and its negative, at which the colours end, see :mod:`finetune.explain.strength`.
     """
     pixels, values = study.images[said.image].pixels, said.on_voxels
-    limit = float(np.percentile(np.abs(values), _TOP_PERCENT)) or float(np.abs(values).max()) or 1.0
     if len(said.shape) == 2:
         planes, columns = [(pixels, values)], 2
     else:
@@ -34,7 +37,7 @@ def picture(said: CellMap, study: Study) -> bytes:
         places = np.unique(np.linspace(0, depth - 1, min(SLICES, depth)).round().astype(int)).tolist()
         planes = [(pixels[:, place], values[place]) for place in places]
         columns = 2 * math.ceil(math.sqrt(len(planes) / 2))
-    tiles = [tile for plane, shown in planes for tile in (_grey(plane), overlay(plane, shown / limit))]
+    tiles = [tile for plane, shown in planes for tile in (_grey(plane), overlay(plane, shown / scale))]
     whole = _montage([_resized(tile, columns) for tile in tiles], columns)
     content = io.BytesIO()
     PIL.Image.fromarray(whole).save(content, "PNG", optimize=True)
@@ -44,7 +47,7 @@ def picture(said: CellMap, study: Study) -> bytes:
 def overlay(pixels: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """RGB of a plane ``C,H,W`` uint8 with a map ``H,W`` over it, of which 1 and -1 are the ends of the scale."""
     opacity = _OPACITY * np.clip(np.abs(shares), 0, 1)[..., None]
-    colour = np.where(shares[..., None] > 0, _FOR, _AGAINST)
+    colour = np.where(shares[..., None] > 0, FOR, AGAINST)
     found: np.ndarray = np.rint(_grey(pixels) * (1 - opacity) + colour * opacity).astype(np.uint8)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from finetune.explain.methods import create_method
 from finetune.explain.page import MOST_BYTES, render
 from finetune.explain.pictures import picture
 from finetune.explain.sanity import Sanity, check_sanity
+from finetune.explain.strength import FAINT, GUESSES, notes_on, scale_of
 from finetune.predictions import new_cases, open_classifier
 from finetune.progress import progress
 from finetune.tables import as_csv
@@ -40,6 +41,7 @@ class ExplainResult:
         sanity: the randomisation check, where it was asked for.
         drawn: what a method says of the classifier as a whole.
         fitted_on: how many of the cases have images that the classifier was fitted on.
+        doubts: why it is not shown that the classifier learnt anything, a sentence each.
     """
 
     cases: Cases
@@ -47,6 +49,7 @@ class ExplainResult:
     sanity: Sanity | None = None
     drawn: Drawn | None = None
     fitted_on: int = 0
+    doubts: tuple[str, ...] = ()
 
 
 def explain(config: ExplainConfig, classifier: Path, out: Path, *, overwrite: bool = False) -> ExplainResult:
@@ -74,13 +77,13 @@ def explain(config: ExplainConfig, classifier: Path, out: Path, *, overwrite: bo
     places_of(predictor.target, config.classes, np.zeros(len(predictor.target.classes)))
     cases = _chosen(new_cases(config, model), config.cases)
     probabilities = predictor.predict_proba(cases)
-    fitted_on = predictor.seen.among(cases)
+    fitted_on, doubts = predictor.seen.among(cases), doubts_of(model.estimate_)
     with new_folder(out, overwrite=overwrite) as partial:
         if isinstance(method, CasesMethod):
             drawn = method.drawn(predictor, predictor.shown(cases), probabilities, config.seed)
             method.write(drawn, partial)
             _document(config, partial, method.unit, [], {"figures": drawn.figures})
-            return ExplainResult(cases, [], drawn=drawn, fitted_on=fitted_on)
+            return ExplainResult(cases, [], drawn=drawn, fitted_on=fitted_on, doubts=doubts)
         assert isinstance(method, CaseMethod)
         rows, pictures = _write_maps(config, method, predictor, cases, probabilities, partial)
         sanity = None
@@ -90,16 +93,32 @@ def explain(config: ExplainConfig, classifier: Path, out: Path, *, overwrite: bo
             sanity = check_sanity(predictor, method, some, places, seed=config.seed)
             write_json(partial / "sanity.json", finite(sanity.as_json()))
         _document(config, partial, method.unit, rows, {} if sanity is None else {"sanity": finite(sanity.as_json())})
-        result = ExplainResult(cases, rows, sanity, fitted_on=fitted_on)
+        result = ExplainResult(cases, rows, sanity, fitted_on=fitted_on, doubts=doubts)
         facts = {"method": method.name, "cases": str(len(cases)), "maps": str(len(rows)), "a map is": method.unit}
         title = "What the classifier looked at"
         write_atomic(partial / PAGE, render(title, facts, notes_of(result), rows, pictures))
     return result
 
 
+def doubts_of(estimate: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why an estimate does not show that a classifier learnt anything, a sentence each; empty where it does.
+
+    Args:
+        estimate: that was kept with the classifier, by split.
+    """
+    if not estimate:
+        return ("No estimate was kept with it: it is not shown that anything was learnt.",)
+    scores = [(kept.get("scores") or {}) for kept in estimate.values() if isinstance(kept, dict)]
+    return tuple(dict.fromkeys(str(each["learnt"]) for each in scores if each.get("learnt")))
+
+
 def notes_of(result: ExplainResult) -> list[str]:
     """What has to be known of an explanation, a sentence each."""
     notes = [str(warning) for warning in result.cases.warnings]
+    notes += [f"When the classifier was made: {doubt}" for doubt in result.doubts]
+    for kind, meaning in ((GUESSES, "there is next to nothing to explain"), (FAINT, "it is painted as pale as it is")):
+        if count := sum(kind in row["note"] for row in result.rows):
+            notes.append(f"Of {count} of {len(result.rows)} maps {kind}: {meaning}.")
     if result.fitted_on:
         notes.append(
             f"The classifier was fitted on images of {result.fitted_on} of these {len(result.cases)} cases: their maps "
@@ -139,7 +158,9 @@ def _write_maps(
     for said in _all_maps(config, method, predictor, cases, probabilities):
         for each in said.maps:
             stem, study = f"{len(rows) + 1:06d}", said.studies[each.study]
-            content = picture(each, study)
+            amount = method.amount(each.values) if predictor.target.classifies else None
+            scale = scale_of(each.on_voxels, amount)
+            content = picture(each, study, scale)
             room -= len(content)
             if room >= 0:
                 pictures.append(content)
@@ -152,17 +173,20 @@ def _write_maps(
                     "image": each.image,
                     "modality": study.images[each.image].modality.name,
                     "class": predictor.target.classes[said.place],
-                    "says": _says(predictor.target, value),
+                    "says": _says(predictor.target, value, said.evidence),
                     "value": value,
                     "evidence": said.evidence,
                     "method": method.name,
                     "lowest": float(each.values.min()),
                     "highest": float(each.values.max()),
+                    "unit": method.unit,
+                    "scale": scale,
+                    "note": notes_on(predictor.target, said.evidence, amount),
                     "file": write_map(folder, stem, each, study),
                     "picture": f"{stem}.png",
                 }
             )
-    write_atomic(folder / MAPS_TABLE, as_csv([{**row, **_rounded(row)} for row in rows]))
+    write_atomic(folder / MAPS_TABLE, as_csv(rows))
     return rows, pictures
 
 
@@ -177,12 +201,8 @@ def _all_maps(
             told.advance(1)
 
 
-def _says(target: Target, value: float) -> str:
-    return f"probability {value:.3f}" if target.classifies else f"predicted {value:.6g}"
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, str]:
-    return {name: f"{row[name]:.6g}" for name in ("value", "evidence", "lowest", "highest")}
+def _says(target: Target, value: float, evidence: float) -> str:
+    return f"probability {value:.3f}, log odds {evidence:.3g}" if target.classifies else f"predicted {value:.6g}"
 
 
 def _document(

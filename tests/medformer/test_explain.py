@@ -77,6 +77,32 @@ def test_planes_have_a_map_of_their_size_a_picture_a_row_and_a_page(planes: Path
         assert float(row["evidence"]) == pytest.approx(odds, abs=2e-3)
 
 
+def test_a_classifier_that_learnt_nothing_is_not_painted_as_if_it_had(planes: Path, tmp_path: Path, capsys) -> None:
+    labels = [f"Anna-{index:02}.png,{'ab'[index // 2 % 2]},Anna {index}" for index in range(32)]  # about nothing to see
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,subject", *labels]) + "\n")
+    words = ["finetune", "--model", str(planes / "tiny"), "--data", str(planes / "images")]
+    words += ["--csv", str(tmp_path / "table.csv"), "--repeats", "1", "--folds", "2", "--out", str(tmp_path / "out")]
+    assert main([*words, "--set", "head_options.reads=embedding"]) == 0
+    learnt = json.loads((tmp_path / "out" / "metrics.json").read_text())["estimates"]["cross-validation"]["scores"]
+    assert "not shown that anything was learnt" in learnt["learnt"]
+    words = ["explain", str(tmp_path / "out"), "--data", str(planes / "images"), "--csv", str(tmp_path / "table.csv")]
+    words += ["--method", "occlusion", "--cases", "row 2", "row 3", "--set", "options.block=8"]
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / "maps")]) == 0
+    assert f"note: When the classifier was made: {learnt['learnt']}" in capsys.readouterr().err
+    page = (tmp_path / "maps" / "maps.html").read_text()
+    assert f"When the classifier was made: {learnt['learnt']}" in page and "study 1" not in page
+    for row in rows_of(tmp_path / "maps" / "maps.csv"):
+        low, high = (f"{float(row[name]):.3g}".replace("-", "\N{MINUS SIGN}") for name in ("lowest", "highest"))
+        assert f"from {low} to {high} (log odds that are lost)" in page and row["says"] in page
+        assert f"log odds {float(row['evidence']):.3g}" in row["says"]
+        amount = max(abs(float(row["lowest"])), abs(float(row["highest"])))
+        assert (float(row["scale"]) >= 0.09) and ("less than 0.1 log odds" in row["note"]) == (amount < 0.1)
+    assert page.count("Of 2 of 2 maps what the classifier says is near guessing") == all(
+        "near guessing" in row["note"] for row in rows_of(tmp_path / "maps" / "maps.csv")
+    )
+
+
 def test_nobody_is_named(planes: Path, tmp_path: Path) -> None:
     for method in ("grad_cam", "soft_tree"):
         out = tmp_path / method

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor
 
@@ -62,6 +63,10 @@ class GradCam(CaseMethod):
             raise ConfigError("method grad_cam: layer dense, and the head reads no dense tokens; use layer input")
         if self.config.layer == "input":
             require_read_tokens(member, self.name, "use occlusion, or layer dense with a head that reads tokens")
+
+    def amount(self, values: np.ndarray) -> float:
+        """What its parts add up to, whatever their signs."""
+        return float(np.abs(values).sum())
 
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case."""

@@ -54,6 +54,13 @@ class InstanceMaps(CaseMethod):
                 f"method instances: pooling {pooling} has no weights; show evidence, or fit with pooling attention"
             )
 
+    def amount(self, values: np.ndarray) -> float | None:
+        """The most that one says, or what their shares add up to; None of weights."""
+        if self.config.shows == "weight":
+            return None
+        size = np.abs(values)
+        return float(size.max() if self.config.shows == "evidence" else size.sum())
+
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case; of studies, each image of one value."""
         member = question.member

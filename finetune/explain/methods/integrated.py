@@ -59,6 +59,10 @@ class IntegratedGradients(CaseMethod):
         """There have to be tokens."""
         require_read_tokens(member, self.name)
 
+    def amount(self, values: np.ndarray) -> float:
+        """What its parts add up to, whatever their signs."""
+        return float(np.abs(values).sum())
+
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case."""
         total: dict[tuple[int, str], Tensor] = {}

@@ -51,6 +51,10 @@ class Occlusion(CaseMethod):
             "mean", description="in place of a block: the mean of the image, the image blurred, or the lowest value"
         )
 
+    def amount(self, values: np.ndarray) -> float:
+        """The most that one block changes."""
+        return float(np.abs(values).max())
+
     def maps(self, question: Question) -> list[CellMap]:
         """A map of each image of the case."""
         return [
