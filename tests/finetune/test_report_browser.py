@@ -71,6 +71,18 @@ def test_no_page_is_wider_than_the_screen(window: Browser, tmp_path: Path, task:
     assert window.run(wide) == []
 
 
+def test_a_phone_shows_every_section_and_the_last_column_of_classes_and_cases(window: Browser, tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", Task.binary, 40, split="cross-validation", repeats=3, subjects=True))
+    window.open(write_run_page(run, tmp_path / "page.html"), 390)
+    links = "[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect()).map(r => [r.left, r.right])"
+    assert all(0 <= left < right <= 390 for left, right in window.run(links))
+    boxes = "[...document.querySelectorAll('.scroll')].filter(e => e.querySelector('thead').textContent.match(NAME))"
+    for name in ("/specificity/", "/uncertainty/"):
+        found = boxes.replace("NAME", name)
+        assert window.run(f"{found}.map(e => e.scrollWidth - e.clientWidth)") == [0]
+        assert window.run(f"{found}[0].querySelector('thead').getBoundingClientRect().height") < 100
+
+
 def test_every_control_has_a_name_and_every_image_says_what_it_is(window: Browser, page: Path) -> None:
     window.open(page)
     named = "(e) => (e.getAttribute('aria-label') || e.textContent || e.closest('label')?.textContent || '').trim()"

@@ -10,6 +10,7 @@ import numpy as np
 from data_shards.vocabulary import Task
 from finetune.report.markup import Markup, element, join
 from finetune.report.pictures import Picture, frame
+from finetune.report.run import words
 from finetune.report.run.results import Results
 from finetune.report.run.words import number
 from finetune.report.tables import boxed
@@ -79,7 +80,8 @@ def _caption(results: Results, shown: int) -> str:
         else "the largest error first"
     )
     left = f" {len(results) - shown} more are in predictions.csv." if shown < len(results) else ""
-    return f"{shown} cases, {what}; a click on a heading sorts.{left}"
+    why = f" {words.decided_how(results)}" if results.binary else ""
+    return f"{shown} cases, {what}; a click on a heading sorts.{left}{why}"
 
 
 def _controls(results: Results) -> Markup:

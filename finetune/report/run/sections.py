@@ -232,6 +232,8 @@ def confusion(results: Results) -> Iterator[Markup]:
     if not results.target.classifies or results.task is Task.multilabel:
         return
     caption = "Rows are true classes, columns decisions; shading is the share of the row"
+    if results.binary:
+        caption += f". Predicted means decided at the threshold. {words.threshold_rule(results)}"
     yield tables.matrix(caption, results.classes, numbers.confusion(results).tolist())
 
 

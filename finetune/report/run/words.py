@@ -210,6 +210,22 @@ def threshold_rule(results: Results) -> str:
     return f"A case counts as {name} where its probability is above {limit:.3g}; the threshold was {results.rule}."
 
 
+def decided_how(results: Results) -> str:
+    """Why a case of a binary target is decided as it is, and why one with a lower probability may be decided for more.
+
+    In a cross-validation each fold has a threshold of its own, and decisions are those of the first repeat.
+    """
+    if results.threshold is not None:
+        return threshold_rule(results)
+    name = quoted(results.classes[results.positive])
+    mean = "the mean over the repeats" if len(results.said) > 1 else "of a model that had not seen the case"
+    which = " of the first repeat" * (len(results.said) > 1)
+    return (
+        f"Probabilities are {mean}; a decision is that{which} at the threshold of its fold, {results.rule}. So a case "
+        f"may be decided to be {name} at a lower probability than another that is not."
+    )
+
+
 def _at_threshold(results: Results) -> str:
     shares = numbers.class_shares(results)
     positive, negative = shares[results.positive], shares[1 - results.positive]
