@@ -36,7 +36,7 @@ def estimated_rows(cases: Cases, estimate: Estimate, split: str) -> list[dict[st
     if len(estimate.probabilities) > 1:
         for number, said_NC in enumerate(estimate.probabilities, 1):
             for row, values_C in zip(rows, said_NC, strict=True):
-                row |= {f"repeat {number}: {name}": text for name, text in said_columns(target, values_C).items()}
+                row |= {f"repeat {number}: {name}": said for name, said in said_columns(target, values_C).items()}
     return rows
 
 

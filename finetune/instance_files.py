@@ -93,6 +93,6 @@ def _studies(key: str, case: CaseInstances, target: Target) -> list[dict[str, An
         }
         row |= said_columns(target, values_C)
         if case.weights_H is not None:
-            row["weight"] = f"{case.weights_H[number]:.6f}"
+            row["weight"] = float(case.weights_H[number])
         rows.append(row)
     return rows

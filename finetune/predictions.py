@@ -189,11 +189,18 @@ def rows_of(
     return rows
 
 
+def columns_of(target: Target) -> list[str]:
+    """The columns that every row of predictions with labels has, for a table without rows."""
+    said_C = np.full(len(target.classes), 0.5)
+    decided_L = target.decide(said_C[None])[0]
+    return ["key", "split", *_told(target, decided_L, decided_L), *said_columns(target, said_C)]
+
+
 def _told(target: Target, label_L: np.ndarray | None, decided_L: np.ndarray) -> dict[str, Any]:
     names = target.classes
     known: dict[str, Any]
     if not target.classifies:
-        known = {} if label_L is None else {f"label: {n}": f"{v:.10g}" for n, v in zip(names, label_L, strict=True)}
+        known = {} if label_L is None else {f"label: {n}": float(v) for n, v in zip(names, label_L, strict=True)}
         return known
     if len(decided_L) == 1:
         known = {} if label_L is None else {"label": names[int(label_L[0])]}
@@ -210,7 +217,7 @@ def _certainty(target: Target, said: Prediction, place: int) -> dict[str, Any]:
     }
     if said.intervals is not None:
         for name, (low, high) in zip(target.classes, said.intervals[place], strict=True):
-            row |= {f"from: {name}": f"{low:.6g}", f"to: {name}": f"{high:.6g}"}
+            row |= {f"from: {name}": float(low), f"to: {name}": float(high)}
     if said.sets is not None and said.abstains is not None:
         row["set"] = _set(target, said.sets[place])
         row["abstains"] = "yes" if said.abstains[place] else "no"
@@ -225,5 +232,5 @@ def _set(target: Target, kept: np.ndarray) -> str:
     return " | ".join(marks)
 
 
-def _number(values: np.ndarray | None, place: int) -> str:
-    return "" if values is None else f"{values[place]:.4f}"
+def _number(values: np.ndarray | None, place: int) -> float | str:
+    return "" if values is None else float(values[place])

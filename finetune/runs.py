@@ -24,6 +24,7 @@ from finetune.config import FinetuneConfig, ImagesConfig
 from finetune.estimated import data_summary, estimated_rows
 from finetune.heads import check_head
 from finetune.intensity import differences, with_rules
+from finetune.predictions import columns_of
 from finetune.progress import counted
 from finetune.readers import Outline, check_told, kind_at, outline, read_cases, read_new, read_partly
 from finetune.report.run.page import PAGE, write_run_page
@@ -137,7 +138,7 @@ def finetune(
             scored = splits.get(name, given)
             rows += estimated_rows(scored, estimate, name)
         result = FinetuneResult(train, model.record_, estimates, shortage, tuple(notes))
-        write_atomic(partial / "predictions.csv", as_csv(rows))
+        write_atomic(partial / "predictions.csv", as_csv(rows, columns_of(given.target)))
         data = data_summary(splits, given)
         write_json(partial / "metrics.json", finite(_metrics(config, result) | {"data": data}))
         write_resolved(config, partial)

@@ -15,17 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_shards.storage.scratch import scratch_folder
 from data_shards.support.errors import DataError
+from data_shards.support.files import finite
 from data_shards.support.limits import MAX_BYTES
 from finetune.cases import Cases
 from finetune.classifier.predictor import Prediction
 from finetune.predictions import open_classifier, rows_of
 from finetune.readers import read_new
 from finetune.readers.recipe import Recipe
-from finetune.tables import said_columns
 
 CONTENT = "content"
 """The column that holds the file of each row, in base64."""
@@ -92,18 +90,10 @@ class ServedClassifier:
     def _answers(self, cases: Cases, prediction: Prediction) -> list[dict[str, Any]]:
         target = self._model.predictor_.target
         answers = []
-        for place, row in enumerate(rows_of(cases, prediction.probabilities, prediction=prediction, target=target)):
-            values_C = prediction.probabilities[place]
-            # In full, where the table rounds.
-            row |= dict(zip(said_columns(target, values_C), map(float, values_C), strict=True))
-            for name, told in (("uncertainty", prediction.uncertainty), ("disagreement", prediction.disagreement)):
-                row[name] = None if told is None else _number(told[place])
-            answers.append({"row": int(row.pop("key")[:_DIGITS]), **row})
+        for row in rows_of(cases, prediction.probabilities, prediction=prediction, target=target):
+            row |= {name: row[name] if row[name] != "" else None for name in ("uncertainty", "disagreement")}
+            answers.append({"row": int(row.pop("key")[:_DIGITS]), **finite(row)})
         return answers
-
-
-def _number(value: np.floating[Any]) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _decoded(row: Mapping[str, Any], number: int) -> bytes:

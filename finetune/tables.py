@@ -12,19 +12,26 @@ import numpy as np
 from finetune.targets import Target
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a CSV text; what a row does not have is empty."""
+def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as a CSV text; what a row does not have is empty.
+
+    A float is written with the digits that give back the same float, so that whoever computes from the table gets what
+    was computed before it was written.
+
+    Args:
+        rows: of the table.
+        columns: that lead, and make up the header of a table without rows.
+    """
     text = io.StringIO()
-    if rows:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    if names:
+        writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
 
 
-def said_columns(target: Target, values_C: np.ndarray) -> dict[str, str]:
+def said_columns(target: Target, values_C: np.ndarray) -> dict[str, float]:
     """A column per class with its probability; per number what is predicted."""
-    if not target.classifies:
-        return {f"predicted: {n}": f"{v:.10g}" for n, v in zip(target.classes, values_C, strict=True)}
-    return {f"p({n})": f"{v:.6f}" for n, v in zip(target.classes, values_C, strict=True)}
+    name = "p({})" if target.classifies else "predicted: {}"
+    return {name.format(n): float(v) for n, v in zip(target.classes, values_C, strict=True)}

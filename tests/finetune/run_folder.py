@@ -27,20 +27,23 @@ NAMES = {
 }
 
 
-def made_up(task: Task, count: int, *, subjects: bool = False, skill: float = 1.5, seed: int = 0) -> tuple[Cases, Any]:
-    """Cases without images and what is said of them."""
+def made_up(
+    task: Task, count: int, *, subjects: bool = False, skill: float = 1.5, seed: int = 0, temperature: float = 1.0
+) -> tuple[Cases, Any]:
+    """Cases without images and what is said of them, the less surely the higher the temperature."""
     rng = np.random.default_rng(seed)
     names = NAMES[task]
     if task is Task.regression:
         labels = rng.normal(50, 10, (count, 1))
-        said = labels + rng.normal(0, 6, labels.shape)
+        said = labels.mean() + (labels + rng.normal(0, 6, labels.shape) - labels.mean()) / temperature
     elif task is Task.multilabel:
         labels = rng.integers(0, 2, (count, len(names)))
-        said = 1 / (1 + np.exp(-(skill * (labels - 0.5) + rng.normal(0, 1, labels.shape))))
+        said = 1 / (1 + np.exp(-(skill * (labels - 0.5) + rng.normal(0, 1, labels.shape)) / temperature))
     else:
         labels = rng.choice(len(names), (count, 1), p=np.arange(len(names), 0, -1) / sum(range(len(names) + 1)))
         odds = rng.normal(0, 1, (count, len(names))) + skill * (labels == np.arange(len(names)))
-        said = np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True)
+        odds = np.exp(odds / temperature)
+        said = odds / odds.sum(axis=1, keepdims=True)
     cases = Cases(
         name="made-up",
         images=np.zeros((count, 1, 4, 4), np.uint8),

@@ -11,6 +11,7 @@ from scipy.stats import beta
 from sklearn import metrics
 
 from data_shards.support.errors import ConfigError, DataError
+from data_shards.support.files import finite
 from data_shards.vocabulary import Task
 from finetune.report.run import numbers, words
 from finetune.report.run.page import render_run
@@ -84,6 +85,22 @@ def test_a_page_of_several_classes_says_what_scikit_learn_says(tmp_path: Path) -
     np.testing.assert_allclose(found, recalls)
 
 
+@pytest.mark.parametrize("task, repeats", [*((task, 1) for task in NAMES), (Task.binary, 3)])
+def test_a_page_says_what_the_record_says_of_probabilities_that_differ_in_the_eighth_digit(
+    tmp_path: Path, task: Task, repeats: int
+) -> None:
+    folder = write_run(tmp_path / "run", task, count=60, repeats=repeats, subjects=True, temperature=1e7)
+    said = columns(table(folder), "predicted: {}" if task is Task.regression else "p({})", task)
+    assert len(np.unique(said.round(6))) < 10 < 50 < len(np.unique(said))
+    run = read_run(folder)
+    kept = run.metrics["estimates"]["test"]["scores"]
+    assert finite(run.results[0].scores.as_json()) == kept
+    values = {row[0]: row[1] for row in shown(folder, "score")}
+    name, kind = ("AUC", "auc") if task is not Task.regression else ("R2", "r2")
+    digits = "{:.3f}".format if task is not Task.regression else words.measured
+    assert values[name] == digits(kept[kind]["estimate"])
+
+
 def test_pages_of_several_labels_and_of_numbers_say_what_scikit_learn_says(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "labels", Task.multilabel)
     rows = table(folder)
@@ -116,6 +133,11 @@ def test_the_scores_of_a_repeated_cross_validation_are_the_mean_over_the_repeats
     assert results.scores.auc.estimate == pytest.approx(expected, abs=1e-9)
     assert results.scores.subjects == 60 and len(set(results.subjects.tolist())) == 60
     assert "each predicted by a model that had not seen it" in words.headline(results)
+    page = render_run(read_run(folder), {}, {})
+    assert "a decision is that of the first repeat at the threshold of its fold" in page
+    assert "Predicted means decided at the threshold. The threshold was chosen on held-out training labels" in page
+    at = words.decided_how(results.at(0.2))
+    assert at == words.threshold_rule(results.at(0.2)) and "above 0.2;" in at
 
 
 def test_average_precision_with_ties_and_weights_and_both_curves_are_those_of_scikit_learn(tmp_path: Path) -> None:

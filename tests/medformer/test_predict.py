@@ -60,10 +60,8 @@ def test_the_numbers_are_those_of_the_api_to_the_last_digit(
     assert list(rows[0]) == [
         "key", "predicted", "p(left)", "p(right)", "uncertainty", "disagreement", "set", "abstains", "at threshold",
     ]  # fmt: skip
-    assert [(row["p(left)"], row["p(right)"]) for row in rows] == [
-        (f"{a:.6f}", f"{b:.6f}") for a, b in told.probabilities
-    ]
-    assert [row["uncertainty"] for row in rows] == [f"{value:.4f}" for value in told.uncertainty]
+    assert [[float(row["p(left)"]), float(row["p(right)"])] for row in rows] == told.probabilities.tolist()
+    assert [float(row["uncertainty"]) for row in rows] == told.uncertainty.tolist()
     names = np.array(["left", "right"])
     assert [row["set"] for row in rows] == [" | ".join(names[kept]) for kept in told.sets]
     assert [row["abstains"] for row in rows] == [("no", "yes")[int(open_)] for open_ in told.abstains]
