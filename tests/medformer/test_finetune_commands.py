@@ -399,6 +399,9 @@ def test_a_class_of_one_subject_has_no_estimate_and_says_so(
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert "note: No estimate: t: a class has a single subject" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["estimates"] == {}
+    assert (tmp_path / "out" / "predictions.csv").read_text() == "key,split,label,predicted,p(a),p(b)\n"
+    assert main(["report", str(tmp_path / "out"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "No estimate was made" in (tmp_path / "page.html").read_text()
 
 
 def test_what_is_there_is_not_replaced_and_no_image_is_read_for_nothing(
