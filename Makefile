@@ -28,7 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "medformer: $$($(PYTHON) -V 2>&1) is too old, 3.11 or newer is needed: make PYTHON=python3.12" >&2; exit 1; }
 	@command -v "$${CXX:-g++}" >/dev/null || { echo "medformer: no C++ compiler: DeepSpeed compiles one small operator. Install g++ (Debian: apt install g++) or set CXX" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,dev]'
+	@echo "medformer: pip fetches and installs 7 GB into $(VENV), more than half of it the CUDA that torch asks for: several minutes, in which it says nothing unless something is wrong"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,dev]'
+	@echo "medformer: installed; $(BIN)/medformer doctor says what is there"
 	@touch $@
 
 demo: $(STAMP)  ## the main job end to end, small: images to shards to model to few-label result page

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster.errors import TOKEN_NEEDED, ClusterError
 from cluster.ray_token import keep_private
+from cluster.session import end_session
 from cluster.store import first_line
 from cluster.worker_group import WorkerGroup
 
@@ -20,6 +21,8 @@ _PACKAGES = ("data_shards", "pretrain", "finetune", "cluster", "medformer")
 # Datasets do not go through Ray's object store; its default takes 30 % of the memory.
 _OBJECT_STORE_BYTES = 128 << 20
 _PROBE_TIMEOUT_S = 10.0
+# For the head of a Ray of our own to tell its port. Default 30 s, too little on a machine that is busy.
+_HEAD_WAIT_S = "120"
 
 
 @contextlib.contextmanager
@@ -47,22 +50,38 @@ def connected(group: WorkerGroup) -> Iterator[None]:
 
 
 def _start(group: WorkerGroup) -> None:
+    """Start a Ray of our own, once more when that fails: a raylet has 30 s to answer, which no setting changes."""
     import ray
 
     keep_private()
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", _HEAD_WAIT_S)  # here alone: attaching waits for it, too
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(group.workers * (group.threads_per_worker or 1), os.cpu_count() or 1),
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=group.dashboard,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
-        )
-    except Exception as error:  # Ray raises plain ones: its processes have 30 s, too little on a machine that is busy
-        raise ClusterError(f"Ray did not start on this machine: {first_line(error)}") from error
+        _start_once(group)
+    except Exception:  # Ray raises plain ones
+        ray.shutdown()
+        end_session(os.getpid())  # what the first try has left
+        try:
+            _start_once(group)
+        except Exception as error:
+            raise ClusterError(
+                f"Ray did not start on this machine, tried twice: {first_line(error).removesuffix('.')}; mostly the "
+                "machine is too busy or too full: try again when less runs on it, and see that /tmp has room"
+            ) from error
+
+
+def _start_once(group: WorkerGroup) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=max(group.workers * (group.threads_per_worker or 1), os.cpu_count() or 1),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=group.dashboard,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+    )
 
 
 def _attach(address: str) -> None:

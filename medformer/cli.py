@@ -16,7 +16,7 @@ from typing import Any
 from data_shards.support.errors import MedformerError, nearest
 from medformer import __version__
 from medformer.extras import EXTRA_OF, remedy
-from medformer.signals import terminated_in_order
+from medformer.signals import EXIT_TERMINATED, terminated_in_order
 
 # Each name is a module of medformer.commands with ``register(subparsers)``; the text is its line in the overview.
 COMMANDS = {
@@ -51,14 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``medformer``; the default is those of this process.
 
     Returns:
-        The exit status: that of the command, 2 for an error the user can put right, 130 after Ctrl-C.
+        The exit status: that of the command, 2 for an error the user can put right, 130 after Ctrl-C. SIGTERM
+        ends the process with 143.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
             status = _run(words)
-        except SystemExit:
+        except SystemExit as end:
             sys.stdout.flush()
+            if end.code == EXIT_TERMINATED:
+                print("medformer: terminated", file=sys.stderr)
             raise
         sys.stdout.flush()
         return status

@@ -6,7 +6,6 @@ the newest checkpoint of those before it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import logging
@@ -14,13 +13,14 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import defaults, status_lines
 from cluster.errors import TOKEN_NEEDED, TOKEN_REFUSED, ClusterError
+from cluster.jobs.chunks import waited_for
 from cluster.jobs.package import DOCUMENT, check_paths, pack
 from cluster.store import first_line
 from data_shards.support.documents import digest
@@ -184,32 +184,24 @@ class Jobs:
         text: str = self._asked(lambda: self._client.get_job_logs(job.id))
         return text if statuses else "".join(line for line in text.splitlines(keepends=True) if not _is_status(line))
 
-    def follow(self, name: str) -> Iterator[str]:
-        """Lines of a run as they are written, until it ends.
+    def follow(self, name: str) -> Generator[str]:
+        """Lines of a run as they are written, until it ends; a caller that ends before closes it.
 
         Raises:
             ClusterError: the head was lost; the job may go on.
         """
         job = self.job(name)
         rest = ""
-        loop = asyncio.new_event_loop()
-        chunks = self._client.tail_job_logs(job.id)
-        try:
+        with contextlib.closing(waited_for(self._client.tail_job_logs(job.id))) as chunks:
             while True:
                 try:
-                    rest += loop.run_until_complete(anext(chunks))
-                except StopAsyncIteration:
+                    rest += next(chunks)
+                except StopIteration:
                     break
                 except Exception as error:
                     raise ClusterError(f"{job.id}: its log can no longer be followed: {first_line(error)}") from None
                 *lines, rest = rest.split("\n")
                 yield from lines
-        finally:
-            # Ended here, and not by the collector, which would tell of an error of Ray's generator.
-            with contextlib.suppress(Exception):
-                loop.run_until_complete(chunks.aclose())
-                loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
         if rest:
             yield rest
 

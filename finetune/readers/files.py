@@ -18,6 +18,7 @@ from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Task
 from finetune.cases import Cases, check_disjoint
 from finetune.images import ReadPictures, Study
+from finetune.origin import OWN
 from finetune.readers.listed import NAMED, Listed, labelled
 from finetune.readers.reading import MANY_FOLDERS, Levels, Reading, check_folder
 from finetune.readers.recipe import PERCENTILES, Depth, Recipe
@@ -79,7 +80,13 @@ def read_files(
             for name, depth in depths.items()
         }
         read = _Read(listed, reading, to_8_bits, kept)
-        taken = take(listed, ReadPictures(len(positions), read), skip=reading.on_error == "skip", progress=progress)
+        taken = take(
+            listed,
+            ReadPictures(len(positions), read),
+            skip=reading.on_error == "skip",
+            show_paths=reading.show_paths,
+            progress=progress,
+        )
         channels = taken.survey.channels(reading.channels, taken.pictures)
         labels, classes = taken.listed.labels() if has_labels else (None, {})
         if taken.warnings and has_labels:
@@ -109,7 +116,7 @@ def read_files(
             modality=taken.survey.modality(reading.modality),
             subjects=taken.listed.subjects(),
             official=False,
-            note=f"images listed in {csv.name}" if csv is not None else "images of a folder",
+            note=f"{OWN}: {csv.name if csv is not None else 'a folder'}",
             warnings=(*warnings, *left_out, *taken.warnings, *read.warnings()),
             rows=taken.rows,
             bags=taken.listed.bags,

@@ -18,6 +18,7 @@ from data_shards.support.errors import DataError, nearest
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.cases import Cases
 from finetune.images import JoinedPictures, Pictures, ReadPictures, Study
+from finetune.origin import OWN
 from finetune.readers.archive import open_archive
 from finetune.readers.listed import Listed
 from finetune.readers.reading import Levels, Reading, check_folder
@@ -181,7 +182,13 @@ def _of_files(
             study = Study(sample.images, sample.organ, key, paths=paths)
             return _brought(recipe, study, source.name_of(position), source.has_8_bits(position))
 
-        taken = take(listed, ReadPictures(len(listed.positions), read), skip=on_error == "skip", progress=progress)
+        taken = take(
+            listed,
+            ReadPictures(len(listed.positions), read),
+            skip=on_error == "skip",
+            show_paths=show_paths,
+            progress=progress,
+        )
         known = np.array([has_labels and source.label_of(at) is not None for at in taken.listed.case_positions])
         whole = Cases(
             name=csv.stem if csv is not None else config.name,
@@ -194,7 +201,7 @@ def _of_files(
             modality=taken.survey.modality(reading.modality),
             subjects=taken.listed.subjects(),
             official=False,
-            note=f"images listed in {csv.name}" if csv is not None else "images of a folder",
+            note=f"{OWN}: {csv.name if csv is not None else 'a folder'}",
             warnings=(*warnings, *taken.warnings),
             rows=taken.rows,
             bags=taken.listed.bags,

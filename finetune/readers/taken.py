@@ -49,25 +49,29 @@ class Taken:
     warnings: tuple[str, ...] = ()
 
 
-def take(listed: Listed, pictures: Pictures, *, skip: bool, progress: Progress | None) -> Taken:
+def take(listed: Listed, pictures: Pictures, *, skip: bool, show_paths: bool, progress: Progress | None) -> Taken:
     """Read all studies once.
 
     Args:
         listed: the cases.
         pictures: their studies.
         skip: leave out what cannot be read.
+        show_paths: whether ``listed`` names files; where it does not, a message says what would.
         progress: is told how far it is.
 
     Raises:
         DataError: a study cannot be read, or none can.
     """
-    survey = Survey.of(pictures, listed.names, skip=skip, progress=progress)
+    try:
+        survey = Survey.of(pictures, listed.names, skip=skip, progress=progress)
+    except DataError as error:
+        raise DataError(_naming(str(error), show_paths)) from None
     if not survey.lost:
         return Taken(listed, pictures, np.arange(len(pictures)), survey)
     row_of = {position: row for row, position in enumerate(listed.positions) if row not in survey.lost}
     lost = list(survey.lost.values())
     if not row_of:
-        raise DataError(f"no image can be read: {lost[0]}")
+        raise DataError(_naming(f"no image can be read: {lost[0]}", show_paths))
     kept = Listed.of(listed.source, list(row_of))
     warning = f"{len(lost)} of {len(pictures)} studies cannot be read and are left out: {'; '.join(lost[:NAMED])}"
     return Taken(kept, pictures, np.array([row_of[position] for position in kept.positions]), survey, (warning,))
@@ -83,8 +87,12 @@ def opened(config: ImagesConfig, on_error: str) -> tuple[Images, list[str]]:
     warnings = list(source.warnings)
     lost = [f"{entry.item}: {entry.reason}" for entry in source.skipped if entry.lost]
     if lost and on_error == "stop":
-        raise DataError(lost[0])
+        raise DataError(_naming(lost[0], config.show_paths))
     if source.skipped:
         some = "; ".join(f"{entry.item}: {entry.reason}" for entry in source.skipped[:NAMED])
         warnings.append(f"{len(source.skipped)} files are not used: {some}{'; ...' * (len(source.skipped) > NAMED)}")
     return source, warnings
+
+
+def _naming(message: str, show_paths: bool) -> str:
+    return message if show_paths else f"{message}; --show-paths names the file"

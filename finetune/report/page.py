@@ -214,7 +214,7 @@ def _footer() -> Markup:
 
 def _plain_name(data: ReportData, name: str) -> str:
     dataset = data.dataset(name)
-    return name if dataset.official else f"{name} ({wording.UNOFFICIAL})"
+    return name if dataset.official else f"{name} ({wording.mark(dataset)})"
 
 
 def _at(values: Sequence[object], place: int) -> str:

@@ -26,7 +26,7 @@ def name_of(dataset: DataSet) -> Markup:
     """The name of a data set, with its mark when it is not official: the only way the page writes a name."""
     if dataset.official:
         return element("span", dataset.name, class_="data")
-    mark = element("span", wording.UNOFFICIAL, class_="mark-unofficial", title=dataset.note)
+    mark = element("span", wording.mark(dataset), class_="mark-unofficial", title=dataset.note)
     return element("span", dataset.name, " ", mark, class_="data")
 
 

@@ -74,4 +74,4 @@ def _heading(dataset: DataSet) -> str:
 
 
 def _name(dataset: DataSet) -> str:
-    return dataset.name if dataset.official else f"{dataset.name} [{wording.UNOFFICIAL}]"
+    return dataset.name if dataset.official else f"{dataset.name} [{wording.mark(dataset)}]"

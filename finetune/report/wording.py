@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from finetune.report.document import Difference, ReportData
+from finetune.origin import own_images
+from finetune.report.document import DataSet, Difference, ReportData
 
 NOT_FOR_CLINICAL_USE = "Research software. Not a medical device and not for clinical use."
-UNOFFICIAL = "unofficial"
+UNOFFICIAL, OWN_IMAGES = "unofficial", "own images"
 UNDEFINED = "undefined"
 NO_SPREAD = "no spread over seeds"
 HIGHER, LOWER, UNCLEAR = "higher", "lower", "no clear difference"
 POOR_RECALL = 0.7
 """Below it a share of a class that is recognised is worth a sentence."""
+
+
+def mark(dataset: DataSet) -> str:
+    """What stands behind the name of a data set that is not official."""
+    return OWN_IMAGES if own_images(dataset.note) else UNOFFICIAL
 
 
 def score(value: float | None) -> str:

@@ -10,6 +10,7 @@ from data_shards.support.documents import digest, write_resolved
 from data_shards.support.errors import DataError
 from data_shards.support.files import finite, new_folder, refuse_existing, write_atomic, write_json
 from finetune.cases import Cases
+from finetune.origin import remark
 from finetune.predictions import new_cases, open_classifier
 from finetune.shift.corruptions import CORRUPTIONS
 from finetune.shift.document import RobustnessConfig
@@ -39,7 +40,8 @@ class RobustnessResult:
         """What has to be known of it, a sentence each."""
         notes = [f"{self.cases.name}: {warning}" for warning in self.cases.warnings]
         if not self.cases.official:
-            notes.append(f"Not an official dataset: {self.cases.note}.")
+            said = remark(self.cases.note)
+            notes.append(f"{said[0].upper()}{said[1:]}.")
         if self.fitted_on:
             notes.append(
                 f"The classifier was fitted on images of {self.fitted_on} of these {len(self.cases)} cases: their "

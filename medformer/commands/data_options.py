@@ -31,7 +31,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task",
         metavar="NAME",
-        help=f"how labels are read: {', '.join(name for name in Task.__members__ if name in _TASKS)} (default: by what "
+        help=f"how labels are read: {', '.join(name for name in Task.__members__ if name in TASKS)} (default: by what "
         "they look like)",
         **given,
     )
@@ -81,7 +81,8 @@ def add_reading_options(group: argparse._ActionsContainer) -> None:
     )
 
 
-_TASKS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
+TASKS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
+"""How labels can be read."""
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "demo",
         help="the main job end to end, small, on this machine",
         description="Turn images into shards, pretrain a small backbone on them under Ray and DeepSpeed, register it, "
-        "pull it back, fine-tune it on few labels and compare it with the same network from scratch: ten minutes.",
+        "pull it back, fine-tune it on few labels and compare it with the same network from scratch: about a "
+        "quarter of an hour on two CPU cores.",
     )
     parser.add_argument(
         "--data",

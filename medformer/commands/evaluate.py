@@ -94,6 +94,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate, write the results, print a table."""
     from finetune.config import EvaluateConfig
     from finetune.evaluation import evaluate_bundles
+    from finetune.origin import remark
     from finetune.progress import watched
     from medformer.model_reference import local_model
 
@@ -116,7 +117,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if found.compared:
         _print_comparison(found.compared)
     for name, note in {row.dataset: row.note for row in found.probes if not row.official}.items():
-        print(f"* {name} is not an official dataset: {note}")
+        print(f"* {name}: {remark(note)}")
     print(arguments.out)
     return 0
 

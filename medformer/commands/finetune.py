@@ -122,6 +122,8 @@ def run_finetune(arguments: argparse.Namespace) -> int:
 
 def told(result: FinetuneResult) -> list[str]:
     """What came out, in words."""
+    from finetune.origin import remark
+
     record, train = result.record, result.train
     count = f"{record.distinct_labelled_images} different labelled cases of {len(train)}"
     if train.subjects is not None:
@@ -148,7 +150,7 @@ def told(result: FinetuneResult) -> list[str]:
     if record.calibrated_on:
         lines.append(f"calibrated on {record.calibrated_on} held-out predictions, temperature {record.temperature:.2f}")
     if not train.official:
-        lines.append(f"note: not an official dataset: {train.note}")
+        lines.append(f"note: {remark(train.note)}")
     lines += [f"note: {note}" for note in (result.shortage, *result.notes) if note]
     for estimate in result.estimates.values():
         lines += estimate.told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,18 +115,19 @@ def run_watch(arguments: argparse.Namespace) -> int:
     jobs = Jobs(arguments.address)
     job = jobs.job(arguments.name)
     moving, shown = sys.stdout.isatty(), False
-    for line in jobs.follow(job.id):
-        point = parsed(line)
-        if point is None:
-            if "steps, loss" in line or not line.strip():
-                continue  # the same, for people
-            print(("\r\x1b[K" if shown and moving else "") + line, flush=True)
-            shown = False
-        elif moving:
-            print("\r\x1b[K" + f"{job.id}: {_told(point)}", end="", flush=True)
-            shown = True
-        else:
-            print(f"{job.id}: {_told(point)}", flush=True)
+    with contextlib.closing(jobs.follow(job.id)) as lines:
+        for line in lines:
+            point = parsed(line)
+            if point is None:
+                if "steps, loss" in line or not line.strip():
+                    continue  # the same, for people
+                print(("\r\x1b[K" if shown and moving else "") + line, flush=True)
+                shown = False
+            elif moving:
+                print("\r\x1b[K" + f"{job.id}: {_told(point)}", end="", flush=True)
+                shown = True
+            else:
+                print(f"{job.id}: {_told(point)}", flush=True)
     if shown:
         print()
     return _ended(jobs.job(job.id))
@@ -141,9 +143,10 @@ def run_logs(arguments: argparse.Namespace) -> int:
         print(jobs.logs(arguments.name), end="")
         return 0
     job = jobs.job(arguments.name)
-    for line in jobs.follow(job.id):
-        if not line.startswith(MARK):
-            print(line, flush=True)
+    with contextlib.closing(jobs.follow(job.id)) as lines:
+        for line in lines:
+            if not line.startswith(MARK):
+                print(line, flush=True)
     return _ended(jobs.job(job.id))
 
 

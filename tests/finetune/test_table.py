@@ -9,6 +9,7 @@ from PIL import Image
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task
 from finetune.cases import Cases
+from finetune.origin import remark
 from finetune.readers import read_cases
 from tests.data_shards.sources.images.make import images
 
@@ -48,7 +49,7 @@ def test_images_labels_and_subjects_are_read(folder: Path) -> None:
     assert set(splits) == {"train"} and len(whole) == 8 and whole[0].shape == (1, 10, 12)
     train = splits["train"]
     assert (train.task, dict(train.classes)) == (Task.binary, {0: "benign", 1: "malignant"})
-    assert not train.official
+    assert not train.official and remark(train.note) == "your own images: table.csv"
     assert {(part.organ, part.modality) for part in splits.values()} == {(Organ.breast, Modality.ultrasound)}
     shown = read_cases(folder, csv=folder / "table.csv", show_paths=True)
     for split, part in shown.items():

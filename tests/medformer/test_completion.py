@@ -6,12 +6,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 pytest.importorskip("shtab")
 
+from data_shards.vocabulary import Task
+from finetune.alignment import ALIGNMENTS
+from finetune.config import EmbedConfig, FinetuneConfig
+from finetune.explain.methods import METHODS
+from finetune.heads import HEADS
+from finetune.shift.corruptions import CORRUPTIONS
+from finetune.strategies import STRATEGIES
 from medformer.cli import COMMANDS, main
+from medformer.commands.completion import NAMES
+from medformer.commands.data_options import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +59,37 @@ def test_options_choices_and_files_are_completed(script: Path) -> None:
     assert completed(script, "medformer", "finetune", "--on-error", "s") == ["stop", "skip"]
     (script.parent / "labels.csv").write_text("")
     assert completed(script, "medformer", "finetune", "--csv", "lab") == ["labels.csv"]
+
+
+@pytest.mark.parametrize(
+    "words, offered",
+    [
+        (("finetune", "--organ", "br"), ["brain", "breast"]),
+        (("finetune", "--modality", "ultra"), ["ultrasound"]),
+        (("embed", "--task", "multi"), ["multiclass", "multilabel"]),
+        (("finetune", "--head", "at"), ["attention"]),
+        (("finetune", "--strategy", "two"), ["two_stage"]),
+        (("finetune", "--ensemble", "f"), ["folds"]),
+        (("evaluate", "--strategies", "frozen", "f"), ["frozen", "full"]),
+        (("explain", "--method", "grad"), ["grad_cam"]),
+        (("shards", "build", "med"), ["medmnist"]),
+        (("shards", "build", "medmnist", "--set", "breast"), ["breastmnist"]),
+    ],
+)
+def test_names_are_completed(script: Path, words: tuple[str, ...], offered: list[str]) -> None:
+    assert sorted(completed(script, "medformer", *words)) == offered
+
+
+def test_the_names_that_are_written_out_are_those_that_are_registered() -> None:
+    literal = {name: FinetuneConfig.model_fields[name].annotation for name in ("ensemble",)}
+    literal["reads"] = EmbedConfig.model_fields["reads"].annotation
+    registered = {"head": HEADS, "strategy": STRATEGIES, "alignment": ALIGNMENTS, "method": METHODS}
+    registered["corruptions"] = CORRUPTIONS
+    for name, registry in registered.items():
+        own = {key for key, part in registry.items() if part.__module__.startswith("finetune.")}
+        assert set(NAMES[name]) == own, name
+    assert all(NAMES[name] == get_args(annotation) for name, annotation in literal.items())
+    assert set(TASKS) < set(Task.__members__)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])

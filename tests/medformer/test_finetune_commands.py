@@ -280,7 +280,7 @@ def test_evaluate_prints_a_table_and_marks_what_is_not_official(
     words = ["evaluate", str(bundle), "--data", str(folder), "--csv", str(folder / "table.csv"), "--out", str(out)]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "table*" in printed and "* table is not an official dataset" in printed
+    assert "table*" in printed and "* table: your own images: table.csv" in printed
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
     assert [row["representation"] for row in rows] == ["raw pixels"] * 2 + ["random network"] * 2 + ["pretrained"] * 2
 

@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import io
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
     The download goes to a hidden folder beside its place and is moved there when complete and verified.
 
     Raises:
-        DataError: the archive is nowhere and cannot be downloaded; the message names the places.
+        DataError: the archive is nowhere and cannot be downloaded; the message names the places, and a file in them
+            that seems to be of the set but has another name.
     """
     file_name = f"{archive.stem}.npz"
     for place in places:
@@ -31,8 +33,9 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
             return place / file_name
     looked_in = ", ".join(str(place) for place in places)
     missing = f"{archive.stem}: no {file_name} in {looked_in}; root=FOLDER names another folder"
+    renamed = _under_another_name(archive, places)
     if not download:
-        raise DataError(missing)
+        raise DataError(missing + renamed)
     target = places[0] / file_name
     made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
@@ -44,8 +47,18 @@ def fetch(archive: Published, places: Sequence[Path], *, download: bool) -> Path
         with contextlib.suppress(OSError):
             for folder in made:
                 folder.rmdir()
-        raise DataError(f"{missing}; and it could not be downloaded from {archive.url}") from None
+        raise DataError(f"{missing}; and it could not be downloaded from {archive.url}{renamed}") from None
     return target
+
+
+def _under_another_name(archive: Published, places: Sequence[Path]) -> str:
+    """How the first file is taken whose name begins with that of the set and is of no published size; or nothing."""
+    published = re.compile(rf"{re.escape(archive.name)}(_\d+)?\.npz")
+    for place in places:
+        for path in sorted(place.glob(f"{archive.name}*.npz")):
+            if path.is_file() and not published.fullmatch(path.name):
+                return f"; {path} is taken by file={path} unofficial=REASON, for this set alone"
+    return ""
 
 
 def _download(archive: Published, folder: Path) -> None:

@@ -129,7 +129,12 @@ class MedMNIST(Source):
 
     @classmethod
     def from_config(cls, config: Any) -> list[Source]:
-        """One source for each set; ``all`` means those that are published at the size."""
+        """One source for each set; ``all`` means those that are published at the size.
+
+        Raises:
+            ConfigError: no set is named, or a file for several.
+            DataError: a line for every set that cannot be had, so that they are put right in one go.
+        """
         names = config.sets
         if config.all:
             from medmnist import INFO
@@ -140,7 +145,16 @@ class MedMNIST(Source):
         if config.file is not None and len(names) != 1:
             raise ConfigError(f"medmnist: a file is the archive of one set, and {len(names)} sets are named")
         options = config.model_dump(exclude={"sets", "all"})
-        return [cls(name, **options) for name in names]
+        sources: list[Source] = []
+        wrong: list[str] = []
+        for name in names:
+            try:
+                sources.append(cls(name, **options))
+            except DataError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise DataError("\n".join(wrong))
+        return sources
 
 
 def _places(root: Path | None) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_shards.support.files import write_atomic
+from finetune.origin import own_images
 from finetune.report import shell, wording
 from finetune.report.markup import Markup, element
 from finetune.report.pictures import Picture
@@ -55,8 +56,9 @@ def render_run(run: Run, pictures: Mapping[str, Picture], maps: Mapping[str, Pic
 def _notices(run: Run, images: bool) -> Iterator[Markup]:
     yield element("p", wording.NOT_FOR_CLINICAL_USE, class_="notice")
     if not run.metrics.get("official", True):
-        note = run.metrics.get("note")
-        yield element("p", element("b", wording.UNOFFICIAL), f" data: {note}", class_="notice")
+        note = str(run.metrics.get("note"))
+        said = [note] if own_images(note) else [element("b", wording.UNOFFICIAL), f" data: {note}"]
+        yield element("p", *said, class_="notice")
     yield element("p", WITH_IMAGES if images else NO_IMAGES, class_="notice" if images else "quiet")
 
 

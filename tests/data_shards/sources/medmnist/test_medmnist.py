@@ -12,7 +12,8 @@ from data_shards.reading.reader import ShardedDataset
 from data_shards.sample import SPLITS
 from data_shards.sources.base import source_named
 from data_shards.sources.medmnist.sets import make_card, published, sizes_of
-from data_shards.sources.medmnist.source import CONTENT, MedMNIST
+from data_shards.sources.medmnist.source import CONTENT, MedMNIST, MedMNISTConfig
+from data_shards.support.documents import parse
 from data_shards.support.errors import DataError
 from data_shards.vocabulary import Modality, Organ, Task, word
 from data_shards.writing.writer import write_dataset
@@ -149,6 +150,29 @@ def test_an_archive_found_nowhere_names_the_set_and_the_places(tmp_path: Path, m
         DataError, match=f"bloodmnist: no bloodmnist.npz in {places}; root=FOLDER names another folder$"
     ):
         MedMNIST("bloodmnist", root=tmp_path / "a", download=False)
+
+
+def test_a_file_of_the_set_under_another_name_is_named_with_the_option_that_takes_it(tmp_path: Path) -> None:
+    """As pasted from the message; an archive of the set at another size is no such file."""
+    np.savez(tmp_path / "breastmnist_64.npz", **breast_arrays())
+    with pytest.raises(DataError, match=r"root=FOLDER names another folder$"):
+        MedMNIST("breastmnist", root=tmp_path, download=False)
+    np.savez(tmp_path / "breastmnist_reassembled.npz", **breast_arrays())
+    with pytest.raises(DataError, match=r"file=\S+breastmnist_reassembled\.npz unofficial=REASON") as caught:
+        MedMNIST("breastmnist", root=tmp_path, download=False)
+    words = str(caught.value).replace(",", "").split()
+    given = dict(word.split("=", 1) for word in words if word.startswith(("file=", "unofficial=")))
+    content = parse(MedMNISTConfig, {"sets": ["breastmnist"], **given}, "options")
+    (source,) = MedMNIST.from_config(content)
+    assert len(source) == 780 and not source.card.official
+
+
+def test_every_set_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    content = {"sets": ["bloodmnist", "pathmnist"], "root": str(tmp_path), "download": False}
+    with pytest.raises(DataError) as caught:
+        MedMNIST.from_config(parse(MedMNISTConfig, content, "options"))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("bloodmnist: no bloodmnist.npz") and second.startswith("pathmnist: no pathmnist.npz")
 
 
 def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
