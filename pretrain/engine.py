@@ -22,7 +22,8 @@ from data_shards.support.files import finite, read_json, sha256_of
 from data_shards.support.progress import Progress
 from pretrain.backbone.latents import COLLECTIONS
 from pretrain.bundle import save_bundle
-from pretrain.checkpoint import ENGINE_TAG, Checkpoint, CheckpointStore, restore_rng, rng_state
+from pretrain.changes import check_keys
+from pretrain.checkpoint import ENGINE_TAG, STATE, Checkpoint, CheckpointStore, restore_rng, rng_state
 from pretrain.config import PretrainConfig, run_digest
 from pretrain.data import (
     at_once,
@@ -243,6 +244,7 @@ def _restore(
 ) -> int:
     state = checkpoint.state()
     check_same_run(checkpoint, state, config, runtime.world_size)
+    check_keys(state, ["stream"], str(checkpoint.folder / STATE))
     check_stem(checkpoint, state, config, engine.module.backbone.stem_args)
     if state.get("vocabulary", _vocabulary()) != _vocabulary() and state["zero_stage"] > 0:
         raise CheckpointError(

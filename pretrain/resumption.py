@@ -15,7 +15,7 @@ from pretrain.changes import changes, check_keys
 from pretrain.checkpoint import STATE, Checkpoint, CheckpointStore
 from pretrain.config import PLACE_KEYS, PretrainConfig, run_content, run_digest
 
-_NEEDED = ("step", "config_sha256", "world_size", "zero_stage", "stream")
+_NEEDED = ("step", "config_sha256", "world_size", "zero_stage")
 
 
 def check_resumption(config: PretrainConfig, world_size: int) -> None:
