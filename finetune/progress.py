@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 
 from data_shards.support.progress import Progress
 
 _watched: ContextVar[bool] = ContextVar("watched", default=False)
+_shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
+"""Of which long work is one step."""
 
 
 @contextmanager
@@ -22,13 +25,36 @@ def watched() -> Iterator[None]:
 
 
 @contextmanager
-def unwatched() -> Iterator[None]:
-    """Within the block nothing is told: it is one of many steps of something that is."""
-    token = _watched.set(False)
+def within(shown: Progress) -> Iterator[None]:
+    """Within the block long work is one step of what is shown: how far it is stands there, and it has no line itself.
+
+    Args:
+        shown: of which it is a step.
+    """
+    token = _shown.set(shown)
     try:
         yield
     finally:
-        _watched.reset(token)
+        _shown.reset(token)
+
+
+class _Part(Progress):
+    """Progress of a part of one step of another, which tells of it as a share."""
+
+    def __init__(self, total: int, unit: str, label: str, whole: Progress) -> None:
+        super().__init__(total, unit, label, silent=True)
+        self._whole = whole
+
+    def advance(self, count: int = 1, /, **figures: float) -> None:
+        """Count more units as done."""
+        super().advance(count, **figures)
+        self._whole.advance(0, **{self.label: self.done / self.total if self.total else 1.0})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._whole.forget(self.label)
 
 
 @contextmanager
@@ -57,4 +83,6 @@ def counted(unit: str, label: str) -> Iterator[Callable[[int, int], None]]:
 
 def progress(total: int, unit: str, label: str) -> Progress:
     """A context manager that reports, or not; see :class:`~data_shards.support.progress.Progress`."""
+    if (whole := _shown.get()) is not None:
+        return _Part(total, unit, label, whole)
     return Progress(total, unit, label, silent=not _watched.get(), brief=True)

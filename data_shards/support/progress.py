@@ -82,6 +82,10 @@ class Progress:
             self._shown = now
             self._show(self._line(now - self._started))
 
+    def forget(self, name: str) -> None:
+        """Show a figure no longer; nothing happens where it is not shown."""
+        self._figures.pop(name, None)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -24,7 +24,7 @@ from finetune.classifier.seen import Seen
 from finetune.classifier.site import Site
 from finetune.classifier.threshold import OperatingPoint, operating_point, sensitivity_specificity
 from finetune.classifier.unlabelled import apart
-from finetune.progress import progress, unwatched
+from finetune.progress import progress, within
 from finetune.scores.bootstrap import Interval
 from finetune.scoring import Scores
 from finetune.splits import smallest_class, stratified_folds
@@ -174,7 +174,7 @@ def cross_validated(
             fold_N = stratified_folds(cases.strata, folds, seed + repeat, cases.subjects)
             for fold in range(int(fold_N.max()) + 1):
                 train, held = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
-                with unwatched():
+                with within(shown):
                     fitted = clone(model).set_params(seed=model.seed + repeat)
                     fitted.fit(cases[train], unlabelled=unlabelled, target_data=target_data)
                     said[repeat, held] = _columns(fitted, cases, held, len(target.classes), model.predictor_.seen)

@@ -118,7 +118,7 @@ def notes_of(result: ExplainResult) -> list[str]:
     notes += [f"When the classifier was made: {doubt}" for doubt in result.doubts]
     for kind, meaning in ((GUESSES, "there is next to nothing to explain"), (FAINT, "it is painted as pale as it is")):
         if count := sum(kind in row["note"] for row in result.rows):
-            notes.append(f"Of {count} of {len(result.rows)} maps {kind}: {meaning}.")
+            notes.append(f"{count} of {len(result.rows)} maps: {kind}; {meaning}.")
     if result.fitted_on:
         notes.append(
             f"The classifier was fitted on images of {result.fitted_on} of these {len(result.cases)} cases: their maps "

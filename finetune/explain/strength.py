@@ -1,7 +1,8 @@
 """How much there is to see: whether a case and its map tell of anything, and where the colours of a map end.
 
 A picture whose colours end at the highest value of its map paints noise as brightly as a finding. Here they end no
-lower than where the map tells of :data:`NEAR` log odds, so that a map of less is as pale as it is empty.
+lower than the highest value would be if the map told of :data:`NEAR` log odds, so that a map of less is as pale as it
+is empty.
 
 Shape suffix: C classes or labels.
 """
@@ -43,7 +44,7 @@ def scale_of(values: np.ndarray, amount: float | None) -> float:
     """
     size = np.abs(values)
     top = float(np.percentile(size, _TOP_PERCENT)) or float(size.max()) or 1.0
-    return top * max(1.0, NEAR / amount) if amount else top
+    return max(top, float(size.max()) * NEAR / amount) if amount else top
 
 
 def notes_on(target: Target, evidence: float, amount: float | None) -> str:

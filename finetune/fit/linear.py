@@ -7,6 +7,7 @@ small images; each is left out where cases do not have it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from finetune.fit.tangent import TangentSpace
+from finetune.progress import progress
 from finetune.splits import Folds
 from finetune.targets import Affine, Target
 from finetune.targets.logistic import finite
@@ -243,8 +245,12 @@ def select_linear(
     held_out: np.ndarray | None = None
     if folds:
         said: dict[str, list[np.ndarray]] = {}
-        for read in needed:
-            paths = [log_scores(fits(read, train, STRENGTHS), held, train) for train, held in folds]
+        paths_of: dict[str, list[list[np.ndarray]]] = {read: [] for read in needed}
+        with progress(len(needed) * len(folds), "paths", "choosing the penalty") as shown:
+            for read, (train, held) in itertools.product(needed, folds):
+                paths_of[read].append(log_scores(fits(read, train, STRENGTHS), held, train))
+                shown.advance(1)
+        for read, paths in paths_of.items():
             losses = np.zeros(len(STRENGTHS))
             for path, (_, held) in zip(paths, folds, strict=True):
                 losses += np.array([loss(scores, held) for scores in path]) / len(folds)

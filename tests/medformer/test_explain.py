@@ -98,7 +98,7 @@ def test_a_classifier_that_learnt_nothing_is_not_painted_as_if_it_had(planes: Pa
         assert f"log odds {float(row['evidence']):.3g}" in row["says"]
         amount = max(abs(float(row["lowest"])), abs(float(row["highest"])))
         assert (float(row["scale"]) >= 0.09) and ("less than 0.1 log odds" in row["note"]) == (amount < 0.1)
-    assert page.count("Of 2 of 2 maps what the classifier says is near guessing") == all(
+    assert page.count("2 of 2 maps: what the classifier says is near guessing") == all(
         "near guessing" in row["note"] for row in rows_of(tmp_path / "maps" / "maps.csv")
     )
 
