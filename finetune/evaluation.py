@@ -101,13 +101,16 @@ def evaluate_bundles(
         check_seeds(config.seeds)
     for called, folder in bundles.items():
         refuse_classifier(Path(folder), called)
+    called_by_name = {
+        folder: _pretrained(folder, called, config) for called, folder in bundles.items() if _named(folder)
+    }
+    _check_data(config)
     models: dict[str, Pretrained] = {}
     trained: dict[str, Sequence[TrainedOn]] = {}
     for name, (called, folder) in zip(short_names(list(bundles)), bundles.items(), strict=True):
-        models[name], trained[name] = _pretrained(folder, called, config)
+        models[name], trained[name] = called_by_name.get(folder) or _pretrained(folder, called, config)
     check_overlap(config, [model.window for model in models.values()])
     config = with_rules(config, trained)
-    _check_data(config)
     found, fits = Evaluation(), _Fits(config, models, say)
     with new_folder(out, overwrite=overwrite) as partial:
         for path in config.data:
@@ -244,6 +247,11 @@ def _representations(config: EvaluateConfig, models: Models) -> list[Representat
         if model.backbone is not None:
             found.append(Frozen(f"{whose}pretrained", model.backbone, **how))
     return found
+
+
+def _named(model: str | Path) -> bool:
+    """Whether it is no folder: what is wrong with a name is told before data are looked for, and quickly."""
+    return not Path(model).is_dir() and is_network(str(model))
 
 
 def _pretrained(model: str | Path, called: str, config: EvaluateConfig) -> tuple[Pretrained, Sequence[TrainedOn]]:

@@ -150,11 +150,14 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     from data_shards.format.manifest import read_manifest
     from data_shards.inspect.contact_sheet import contact_sheet
     from data_shards.inspect.survey import survey
+    from data_shards.support.errors import ConfigError
     from data_shards.support.files import refuse_existing
     from medformer.commands.shards_table import describe
 
     if arguments.sheet is not None:
-        refuse_existing(arguments.sheet, overwrite=arguments.overwrite, file=True)
+        refuse_existing(arguments.sheet, overwrite=arguments.overwrite)  # folders above it are made
+        if arguments.sheet.is_dir():
+            raise ConfigError(f"{arguments.sheet}: a folder; expected the name of a file")
     folders = _datasets(arguments.folder)
     print("\n\n".join(describe(folder, read_manifest(folder), survey(folder)) for folder in folders))
     if arguments.sheet is not None:

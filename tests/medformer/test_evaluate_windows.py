@@ -72,7 +72,7 @@ def test_planes_are_read_whole_by_a_model_of_crops(
     "words",
     [
         ["evaluate", "@whole", "--data", "@volumes", "--overlap", "0.25"],
-        ["evaluate", "@whole", "--data", "nowhere", "--set", "overlap=0.25"],
+        ["evaluate", "@whole", "--data", "@volumes", "--set", "overlap=0.25"],
         ["finetune", "--model", "@whole", "--data", "nowhere", "--set", "overlap=0.25"],
         ["finetune", "--model", "@cropped", "--data", "@planes", "--set", "overlap=0.25"],
         ["finetune", "--model", "@cropped", "--data", "@volumes", "--set", "overlap=0.25", "strategy=full"],
@@ -131,7 +131,6 @@ def test_what_a_record_says_of_windows_is_taken_back(made: Path) -> None:
         (["medformer_nanoo"], "medformer_nanoo: neither the folder of a model bundle nor a model of the registry"),
         (["medformer_nano", "--heads", "liner"], "unknown head 'liner'; did you mean 'linear'?"),
         (["medformer_nano", "--strategies", "froze"], "unknown strategy 'froze'; did you mean 'frozen'?"),
-        (["medformer_nano", "--set", "intensity=model"], "medformer_nano was trained with nothing that is known"),
     ],
 )
 def test_what_is_wrong_with_a_model_or_a_name_is_told_before_data_are_looked_for(
@@ -140,4 +139,13 @@ def test_what_is_wrong_with_a_model_or_a_name_is_told_before_data_are_looked_for
     assert main(["evaluate", *words, "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1, error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rule_of_a_model_that_has_none_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "medformer_nano", "--data", str(made / "planes"), "--set", "intensity=model"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "medformer_nano was trained with nothing that is known" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
