@@ -37,10 +37,15 @@ def test_a_range_is_read_from_a_document_and_from_the_command_line(
         assert load(ClusterConfig, path) == config, "the resolved document says the same"
 
 
-@pytest.mark.parametrize("value", [0, "0:2", "3:2", "1:", ":2", "two", 1.5, True, None, "-1", "1:2:3"])
+@pytest.mark.parametrize("value", [0, "0:2", "3:2", "1:", ":2", "two", 1.5, None, "-1", "1:2:3"])
 def test_what_is_no_range_is_refused_with_the_key(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"workers: expected a number above 0, or MIN:MAX .* first; found"):
         parse(ClusterConfig, {"workers": value}, "here")
+
+
+def test_true_is_no_number_of_workers() -> None:
+    with pytest.raises(ConfigError, match="workers: expected a number, and not true or false; found True"):
+        parse(ClusterConfig, {"workers": True}, "here")
 
 
 def test_machines_that_do_not_hold_all_workers_share_out_what_they_have() -> None:

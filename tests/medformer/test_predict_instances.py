@@ -67,8 +67,8 @@ def test_studies_of_bags_are_rows_of_a_table(made: Path, tmp_path: Path) -> None
             str(number + 1),
             "image",
             "unknown",
-            *(f"{p:.6f}" for p in case.probabilities_HC[number]),
-            f"{case.weights_H[number]:.6f}",
+            *(str(float(p)) for p in case.probabilities_HC[number]),
+            str(float(case.weights_H[number])),
         )
         for key, case in zip(keys, said, strict=True)
         for number in range(len(case.scores_HO))

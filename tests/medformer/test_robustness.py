@@ -68,7 +68,7 @@ def test_a_table_a_document_and_a_page_say_the_same(planes: Path, tmp_path: Path
     ("options", "message"),
     [
         (["--corruptions", "nois"], "unknown corruption 'nois'; did you mean 'noise'"),
-        (["--severities", "6"], "a severity is one of 1, 2, 3, 4, 5, found 6"),
+        (["--severities", "6"], r"severities: a severity is one of 1, 2, 3, 4, 5; found \[6\]"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_one_line_and_leaves_nothing(

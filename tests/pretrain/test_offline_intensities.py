@@ -103,7 +103,7 @@ def test_an_image_of_one_value_is_its_own_copy_where_its_own_range_counts(tmp_pa
 
 def test_values_without_a_rule_and_several_dtypes_are_refused_with_the_cure(tmp_path: Path) -> None:
     folder = made(tmp_path / "bare", [ramp("int16")], None)
-    with pytest.raises(ConfigError, match="int16 values and no rule.*`intensity` of the dataset, or of `medformer"):
+    with pytest.raises(ConfigError, match="int16 values and no rule.*expected `intensity` of `medformer shards build`"):
         Augmented(folder, MIRROR, copies=1)
     folder = made(tmp_path / "mixed", [ramp("int16"), ramp("uint16")], ZScore())
     with pytest.raises(ConfigError, match="one size and one dtype; `prepare.size` and `stored` of `medformer shards b"):
