@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from benchmarks.studies import benchmark_left_out, benchmark_tables
+from benchmarks.studies import benchmark_equal, benchmark_left_out, benchmark_tables
 from benchmarks.studies.benchmark_reads import NETWORK_READS, Frozen, Said, Voter, closer, found, mirrored, place, tenth
 from benchmarks.studies.benchmark_tries import DEFAULT, GOAL, MEAN, TRIES, chosen, scored
 from benchmarks.studies.recipe import PUBLISHED
 from finetune.classifier.estimator import FewLabelClassifier
 from finetune.fit.linear import RAW as PIXELS
-from finetune.study.arms import PRETRAINED, RANDOM, RAW
-from finetune.study.tidy import JSON
+from finetune.study.arms import BASELINE, PRETRAINED, RANDOM, RAW
+from finetune.study.tidy import ALL, JSON
 from pretrain.bundle import save_bundle
 from pretrain.config import PretrainConfig
 from tests.finetune.samples import TINY, blobs, tiny_backbone
@@ -72,7 +72,7 @@ def test_votes_are_scored_by_the_mean_of_their_probabilities_on_the_cases_that_w
     assert chosen({"a": 0.5, "b": 0.4, "c": 0.4}) == "b"
 
 
-def kept(folder: Path, name: str, areas: dict[tuple[str, str, int], float]) -> None:
+def kept(file: Path, areas: dict[tuple[str, str, int], float]) -> None:
     """An evaluation of a set as the command writes it, as far as it is read."""
     rows = [
         {"class": "", "group_by": "", "protocol": "few_label", "arm": arm, "budget": budget, "seed": seed,
@@ -80,7 +80,6 @@ def kept(folder: Path, name: str, areas: dict[tuple[str, str, int], float]) -> N
         for (arm, budget, seed), area in areas.items()
     ]  # fmt: skip
     rows += [{**row, "class": "0 benign", "value": 0.0} for row in rows]
-    file = benchmark_tables.place(folder, name) / JSON
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"rows": rows}))
 
@@ -92,7 +91,7 @@ def test_tables_have_the_sets_that_are_there_and_the_mean_of_all_four(tmp_path: 
         keys = [(arm, budget, seed) for arm in (RAW, RANDOM, PRETRAINED) for budget in benchmark_tables.BUDGETS
                 for seed in range(3)]  # fmt: skip
         areas = dict(zip(keys, random.random(len(keys)).tolist(), strict=True))
-        kept(tmp_path, name, areas)
+        kept(benchmark_tables.place(tmp_path, name) / JSON, areas)
         means.append([[areas[arm, "10 %", seed] for seed in range(3)] for arm in (RAW, PRETRAINED)])
         rows = benchmark_tables.rows_of(tmp_path)
         few = {row[:2]: row for row in benchmark_tables.few_table(rows).rows}
@@ -103,6 +102,25 @@ def test_tables_have_the_sets_that_are_there_and_the_mean_of_all_four(tmp_path: 
     last = benchmark_tables.distance_table(rows).rows[-1]
     assert last[0] == MEAN and last[-1] == f"{released.mean() - GOAL:+.3f}" and pytest.approx(0.82725) == GOAL
     assert benchmark_tables.draws_table(rows).rows[0][2:] == ("6", f"{'0' * 12}, {'1' * 12}, {'2' * 12}")
+
+
+def test_the_resnet_is_beside_the_released_network_on_the_same_draws(tmp_path: Path) -> None:
+    given = {
+        (BASELINE, "1 %"): (0.5, 0.6, 0.7),
+        (PRETRAINED, "1 %"): (0.7, 0.5, 0.9),
+        (RAW, "1 %"): (0.1, 0.1, 0.1),
+        (PRETRAINED, ALL): (1.0, 1.0, 1.0),
+    }
+    areas = {(*key, seed): area for key, each in given.items() for seed, area in enumerate(each)}
+    for number, name in enumerate(PUBLISHED):
+        kept(benchmark_equal.place(tmp_path, name, "1 %", 100) / JSON, areas)
+        rows = {row[:2]: row for row in benchmark_equal.table(tmp_path, 100).rows}
+        assert rows[name, "1 %"][2:4] == ("0.600", "0.700") and rows[name, "1 %"][-1] == "2 of 3"
+        # The differences are .2, -.1 and .2: their mean .1, their deviation sqrt(.03), 4.303 of them over sqrt(3).
+        assert rows[name, "1 %"][4] == "+0.100 [-0.330, +0.530]"
+        assert len(rows) == number + 1 + (number == 3)
+    assert rows[MEAN, "1 %"][2:] == rows["breastmnist", "1 %"][2:]
+    assert benchmark_equal.table(tmp_path, 50).rows == ()
 
 
 def test_one_set_is_left_out_of_the_document_and_all_else_stays(tmp_path: Path) -> None:
