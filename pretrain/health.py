@@ -14,6 +14,7 @@ from pretrain.backbone.modes import evaluating
 from pretrain.config import HealthConfig
 from pretrain.objectives import Views
 from pretrain.partitions import whole
+from pretrain.threads import one_thread
 
 
 def watched_embeddings(views: Views, backbone: Backbone) -> tuple[Tensor, ...]:
@@ -55,7 +56,8 @@ def embedding_spread(views: Sequence[Tensor]) -> dict[str, float]:
     unit_BD, *others = (torch.nn.functional.normalize(each, dim=-1) for each in views)
     spread = unit_BD.std(dim=0, correction=0).mean() * math.sqrt(embedding_BD.shape[1])
     centred_BD = embedding_BD - embedding_BD.mean(dim=0)
-    values = torch.linalg.svdvals(centred_BD)
+    with one_thread():
+        values = torch.linalg.svdvals(centred_BD)
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     entropy = torch.special.entr(share).sum()
     pairs = len(unit_BD) * (len(unit_BD) - 1) // 2

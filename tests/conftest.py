@@ -20,10 +20,13 @@ __all__ = ["pytest_terminal_summary"]  # a hook
 
 mark()
 
-# Before torch or numpy start their thread pools.
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+# Before torch or numpy start their thread pools. Tests beside each other have one each, whatever they inherit from the
+# process that starts them, which has read this file, too: two that wait for each other on a busy core cost most of it.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, str(THREADS))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ[variable] = "1"
+    else:
+        os.environ.setdefault(variable, "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would the programs that tests interrupt.
@@ -75,6 +78,7 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run; beside each other run files, and never two with a Ray.
 

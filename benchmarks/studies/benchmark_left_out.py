@@ -60,6 +60,7 @@ def run(folder: Path, steps: int) -> None:
         if missing:
             bundle = pretrained(document(folder, left_out, steps))
             for name in missing:
+                place(folder, name, left_out, steps).parent.mkdir(parents=True, exist_ok=True)
                 write_json(place(folder, name, left_out, steps), _scores(folder, name, bundle))
 
 

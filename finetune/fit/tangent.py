@@ -21,6 +21,7 @@ from finetune.spd.eigen import inverse_square_root, logarithm
 from finetune.spd.mean import airm_mean
 from finetune.spd.vector import matrices, vectorised
 from finetune.targets.logistic import finite
+from pretrain.threads import one_thread
 
 SHRINKAGE = 0.1
 FLOOR = 1e-5
@@ -60,7 +61,8 @@ class TangentSpace:
         floor = FLOOR * float(mean_DD.diagonal().mean())
         if not floor > 0:
             raise DataError("reads tangent: in no given case there are tokens that differ, so there is no covariance")
-        basis_DK = torch.linalg.eigh(mean_DD).eigenvectors.flip(-1)[:, :channels]
+        with one_thread():
+            basis_DK = torch.linalg.eigh(mean_DD).eigenvectors.flip(-1)[:, :channels]
         whitener_KK = inverse_square_root(airm_mean(_reduced(covariances_NV, basis_DK, floor)))
         space = cls(basis_DK.numpy(), whitener_KK.numpy(), floor, 1.0)
         scale = float(np.sqrt(np.mean(space(covariances_NV) ** 2)))

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.threads import one_thread
+
 Scalar = Callable[[Tensor], Tensor]
 Quotient = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,7 +23,8 @@ Quotient = Callable[[Tensor, Tensor], Tensor]
 class _EigenFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, function: Scalar, quotient: Quotient, floor: float | None) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrix)
+        with one_thread():
+            values, vectors = torch.linalg.eigh(matrix)
         raised = values.clamp(min=_rounding(values) if floor is None else floor)
         ctx.save_for_backward(values, raised, vectors)
         ctx.quotient = quotient
