@@ -37,7 +37,7 @@ demo: $(STAMP)  ## the main job end to end, small: images to shards to model to 
 	$(BIN)/medformer demo --out "$(OUT)" --overwrite $(if $(DATA),--data "$(DATA)")
 
 test: $(STAMP)  ## the test suite, about half an hour on 2 cores
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 20
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist loadfile --durations 20
 
 test-all: $(STAMP)  ## the test suite with its slow tests
 	$(BIN)/python -m pytest

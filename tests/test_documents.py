@@ -329,6 +329,7 @@ def test_the_example_objective_trains_by_its_document(examples: Path) -> None:
         parse(PretrainConfig, content, "document", ["objectives.vicreg.spred=10"])
 
 
+@pytest.mark.slow
 def test_the_example_objective_has_on_two_ranks_the_gradient_of_one_process(examples: Path) -> None:
     code, name = example_file(OWN_OBJECTIVE, VICREG)
     alone = vicreg_gradient(0, 1, code, name, examples)

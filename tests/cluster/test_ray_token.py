@@ -35,6 +35,7 @@ def medformer(home: Path, *words: str, **environment: str) -> tuple[int, str]:
     return found.returncode, found.stdout + found.stderr
 
 
+@pytest.mark.slow
 def test_jobs_are_listed_with_the_token_and_refused_in_one_line_without_it(head: RayHead, tmp_path: Path) -> None:
     asked = ["jobs", "list", "--address", head.dashboard]
     assert medformer(tmp_path, *asked, RAY_AUTH_TOKEN=TOKEN) == (0, f"no job on {head.dashboard}\n")

@@ -119,7 +119,10 @@ def test_what_can_never_fit_is_told_at_once_with_both_numbers(ray_cluster: Any, 
     assert "waiting for machines" not in run.told
 
 
-@pytest.mark.parametrize(("number", "outcome"), [(signal.SIGINT, "INTERRUPTED"), (signal.SIGTERM, "STOPPED")])
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [pytest.param(signal.SIGINT, "INTERRUPTED", marks=pytest.mark.slow), (signal.SIGTERM, "STOPPED")],
+)
 def test_one_signal_ends_the_waiting_for_machines(
     ray_cluster: Any, tmp_path: Path, number: signal.Signals, outcome: str
 ) -> None:

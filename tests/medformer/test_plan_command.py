@@ -83,6 +83,7 @@ def test_shards_are_read_for_their_shape_and_number_and_nothing_is_written(told:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml", "shards"]
 
 
+@pytest.mark.slow
 def test_steps_taken_here_give_the_rate_and_the_cost_of_a_checkpoint(told: Told, tmp_path: Path) -> None:
     write_dataset(Phantoms("phantom-knee-mri-2d", subjects=40, images_per_subject=2), tmp_path / "shards")
     plan = told("--measure", "2", "--mtbf", "100")

@@ -36,6 +36,7 @@ class Pull(Objective):
 """
 
 
+@pytest.mark.slow
 def test_an_installed_objective_is_trained_by_its_name(shards: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()

@@ -42,8 +42,17 @@ def made(folder: Path, images: list[np.ndarray], rule: Rule | None) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("rule", [ZScore(), Percentiles(), Windows(windows=(Window(center=0, width=140000),))])
-@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+RULES = {"uint16": ZScore(), "int16": Percentiles(), "float32": Windows(windows=(Window(center=0, width=140000),))}
+
+
+@pytest.mark.parametrize(
+    "dtype, rule",
+    [
+        pytest.param(dtype, rule, marks=[] if dtype == own else [pytest.mark.slow])
+        for own, rule in RULES.items()
+        for dtype in RULES
+    ],
+)
 def test_every_value_survives_in_the_image_and_in_its_mirrored_copy(dtype: str, rule: Rule, tmp_path: Path) -> None:
     pixels = ramp(dtype)
     folder = made(tmp_path / "made", [pixels], rule)

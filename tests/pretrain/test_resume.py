@@ -52,6 +52,7 @@ def test_killed_before_and_after_a_checkpoint(unbroken: Run, shards: Path, tmp_p
     assert_equal_bits(run, unbroken)
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_the_run_goes_on(shards: Path, tmp_path: Path) -> None:
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()

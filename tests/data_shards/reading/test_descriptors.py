@@ -72,7 +72,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
+@pytest.mark.parametrize("kind", ["thread", pytest.param("process", marks=pytest.mark.slow)])
 def test_two_sets_of_200_shards_stream_whole_with_256_open_files(sets: list[Path], tmp_path: Path, kind: str) -> None:
     script = tmp_path / "stream.py"
     script.write_text(STREAM)

@@ -64,10 +64,18 @@ CASES = {
     "ranks 1 to 2 to 3, saved twice": [(1, 2), (2, 1), (3, 1)],
     "readers 0 to 4 to 2": [(1, 0), (1, 4), (1, 2)],
 }
+LONG = ("readers 2 to 8", "readers 8 to 2", "ranks 1 to 2 to 3, saved twice")
+"""With processes that are started anew, half a minute each."""
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case, kind",
+    [
+        pytest.param(case, kind, marks=[pytest.mark.slow] if kind == "process" and case in LONG else [])
+        for case in CASES
+        for kind in ("thread", "process")
+    ],
+)
 def test_stopped_and_resumed_on_other_ranks_and_readers_it_shows_what_is_left(
     folder: Path, case: str, kind: str
 ) -> None:
