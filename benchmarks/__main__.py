@@ -12,7 +12,7 @@ from benchmarks.table import machine
 NAMES = (
     "readers", "volumes", "writing", "shards", "listing", "scaling", "gradients", "perceivers", "masked", "views",
     "spd", "mil", "per_sample", "utilisation", "weak_scaling", "elastic", "recovery", "checkpointing", "plan",
-    "costs", "stems", "allocator", "intensity", "compression", "crops",
+    "costs", "stems", "allocator", "intensity", "compression", "crops", "busy",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
