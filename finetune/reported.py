@@ -125,7 +125,10 @@ def _maps(folder: Path, results: Results) -> Iterator[tuple[str, Picture]]:
         if row["key"] in places and row["class"] in columns:
             mine.setdefault(row["key"], row)
     if not mine:
-        raise DataError(f"{path}: no map of a case of the {results.split} predictions; explain the same data and split")
+        raise DataError(
+            f"{path}: no map of a case of the {results.split} predictions; explain the same data and split, with the "
+            "--csv of the fine-tuning"
+        )
     for position in order_of_interest(results):
         if (found := mine.get(results.keys[position])) is None:
             continue

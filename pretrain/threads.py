@@ -13,7 +13,7 @@ def one_thread() -> Iterator[None]:
     """Run what is within on one thread of the CPU.
 
     Decompositions of small matrices gain next to nothing from a second one, and their threads wait for each other many
-    times in each: beside another program on the same cores that has taken 80 times as long.
+    times in each, which takes several times as long beside another program: ``python -m benchmarks busy``.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

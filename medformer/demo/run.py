@@ -92,7 +92,7 @@ def run(options: Options) -> Path:
     )
     pretraining_s = time.monotonic()
     if launch(config, resume=False) is None:
-        raise MedformerError(f"pretraining was stopped; its checkpoints are in {config.out}")
+        raise MedformerError("pretraining was stopped; start the demonstration again with --overwrite")
     pretraining_s = time.monotonic() - pretraining_s
 
     registry = Registry(options.tracking_uri)

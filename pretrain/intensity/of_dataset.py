@@ -46,8 +46,14 @@ def shown_shape(dataset: ShardedDataset, rule: Rule) -> tuple[int, ...]:
         ConfigError: images are of several sizes or dtypes.
     """
     shape = dataset.image_shape
-    if shape is None or len(shape) not in (3, 4):
-        raise ConfigError(
-            f"{dataset.folder}: expected images C,H,W or C,D,H,W of one size and one dtype in split {dataset.split}"
-        )
+    expected = f"{dataset.folder}: expected images C,H,W or C,D,H,W of one size and one dtype in split {dataset.split}"
+    if shape is None:
+        layout = dataset.layout
+        differing = {"sizes": layout.shape is None, "dtypes": layout.dtype is None}
+        cures = {"sizes": "prepare.size=64", "dtypes": "prepare.intensity.percentile=[0.5,99.5]"}
+        found = " and ".join(each for each, differs in differing.items() if differs)
+        cure = " and ".join(cures[each] for each, differs in differing.items() if differs)
+        raise ConfigError(f"{expected}; {found} differ: {cure} of medformer shards build makes them the same")
+    if len(shape) not in (3, 4):
+        raise ConfigError(f"{expected}; found {len(shape)} axes")
     return (rule.channels(shape[0]), *shape[1:])

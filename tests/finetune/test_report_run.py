@@ -97,10 +97,13 @@ def test_raw_pixels_and_prevalence_are_told_where_the_record_knows_of_them(tmp_p
     run = read_run(write_run(tmp_path / "run", Task.binary))
     assert not list(words.raw_pixels(run)) and not list(words.prevalence(run, run.results[0]))
     fit, data = run.metrics["fit"], run.metrics["data"]
-    for raw, said in ((0.5, "it is not shown that the network helps"), (0.7, "the network helps")):
-        fit["chosen"]["held_out_loss"] = {"raw": raw, "vote": 0.4, "embedding": 0.6, "mean": 0.65}
+    no, yes = "it is not shown that the network helps", "the network helps"
+    for raw, vote, said in ((0.5, 0.4, no), (0.7, 0.4, yes), (0.7, 0.8, no)):
+        fit["chosen"]["held_out_loss"] = {"raw": raw, "vote": vote, "embedding": 0.6, "mean": 0.65}
         (sentence,) = words.raw_pixels(run)
-        told = f"{raw:.3f} on raw pixels and 0.600 on what the network reads"
+        told = (
+            f"{raw:.3f} on raw pixels and 0.600 on the best of what the network reads ({vote:.3f} on the vote of all)"
+        )
         assert sentence == f"Within the labels, held-out log loss was {told}: {said}."
     data["given"] = {"cases": 20, "classes": {"benign": 4, "malignant": 16}}
     (said,) = words.prevalence(run, run.results[0])

@@ -152,8 +152,11 @@ def raw_pixels(run: Run) -> Iterator[str]:
     raw = losses.get(RAW)
     if raw is None or not others:
         return
-    helps = "the network helps" if min(others) < raw else "it is not shown that the network helps"
-    told = f"{raw:.3f} on raw pixels and {min(others):.3f} on what the network reads"
+    best, vote = min(others), losses.get(VOTE)
+    helps = "the network helps" if max(best, vote or 0.0) < raw else "it is not shown that the network helps"
+    told = f"{raw:.3f} on raw pixels and {best:.3f} on the best of what the network reads"
+    if vote is not None:
+        told += f" ({vote:.3f} on the vote of all)"
     yield f"Within the labels, held-out log loss was {told}: {helps}."
 
 
