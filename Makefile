@@ -36,8 +36,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the main job end to end, small: images to shards to model to few-label result page
 	$(BIN)/medformer demo --out "$(OUT)" --overwrite $(if $(DATA),--data "$(DATA)")
 
-test: $(STAMP)  ## the test suite, about half an hour on 2 cores
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist loadfile --durations 20
+test: $(STAMP)  ## the test suite, about twenty minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 20
 
 test-all: $(STAMP)  ## the test suite with its slow tests
 	$(BIN)/python -m pytest

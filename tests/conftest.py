@@ -15,9 +15,8 @@ import hypothesis
 import pytest
 
 from tests.leftovers import mark, pytest_terminal_summary
-from tests.schedule import pytest_xdist_make_scheduler, starts_ray
 
-__all__ = ["pytest_terminal_summary", "pytest_xdist_make_scheduler"]  # hooks
+__all__ = ["pytest_terminal_summary"]  # a hook
 
 mark()
 
@@ -79,11 +78,18 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+    """Skip, with the reason, what this machine cannot run; beside each other run files, and never two with a Ray.
+
+    Groups are for an xdist that knows them: 3.8 writes them into an attribute that pytest 9.2 no longer reads, and
+    gives single tests to the workers, each of which then sets up the fixtures of every file.
+    """
     has_ray = importlib.util.find_spec("ray") is not None
     items.sort(key=_turn)
     for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("cluster") and not has_ray:
             item.add_marker(pytest.mark.skip(reason="Ray is not installed (extra: cluster)"))
         if item.get_closest_marker("gpu") and not _has_gpu():
@@ -92,7 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _turn(item: pytest.Item) -> int:
     """The longest group begins, and many short files end, so that no worker waits long for the last one of another."""
-    if starts_ray(item.path):
+    if item.get_closest_marker("cluster"):
         return 0
     return 2 if item.location[0].startswith("tests/data_shards/") else 1
 
